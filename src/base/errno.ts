@@ -1,0 +1,70 @@
+// Linux error numbers. On the data path a result is a small integer: >= 0 is bytes or success,
+// < 0 is a negated errno. It becomes an Error object only at the edge (errnoName).
+
+export const EPERM = 1;
+export const ENOENT = 2;
+export const EINTR = 4;
+export const EIO = 5;
+export const EBADF = 9;
+export const EAGAIN = 11;
+export const ENOMEM = 12;
+export const EACCES = 13;
+export const EFAULT = 14;
+export const EBUSY = 16;
+export const EEXIST = 17;
+export const ENODEV = 19;
+export const EINVAL = 22;
+export const EMFILE = 24;
+export const EFBIG = 27;
+export const ENOSPC = 28;
+export const EROFS = 30;
+export const EPIPE = 32;
+export const ERANGE = 34;
+export const ENOSYS = 38;
+export const EPROTO = 71;
+export const EILSEQ = 84;
+export const EMSGSIZE = 90;
+export const EOPNOTSUPP = 95;
+export const ENOBUFS = 105;
+export const ECONNRESET = 104;
+export const ETIME = 62;
+export const ETIMEDOUT = 110;
+export const ECANCELED = 125;
+
+const NAMES = new Map<number, string>([
+  [EPERM, "EPERM"],
+  [ENOENT, "ENOENT"],
+  [EINTR, "EINTR"],
+  [EIO, "EIO"],
+  [EBADF, "EBADF"],
+  [EAGAIN, "EAGAIN"],
+  [ENOMEM, "ENOMEM"],
+  [EACCES, "EACCES"],
+  [EFAULT, "EFAULT"],
+  [EBUSY, "EBUSY"],
+  [EEXIST, "EEXIST"],
+  [ENODEV, "ENODEV"],
+  [EINVAL, "EINVAL"],
+  [EMFILE, "EMFILE"],
+  [EFBIG, "EFBIG"],
+  [ENOSPC, "ENOSPC"],
+  [EROFS, "EROFS"],
+  [EPIPE, "EPIPE"],
+  [ERANGE, "ERANGE"],
+  [ENOSYS, "ENOSYS"],
+  [EPROTO, "EPROTO"],
+  [EILSEQ, "EILSEQ"],
+  [EMSGSIZE, "EMSGSIZE"],
+  [EOPNOTSUPP, "EOPNOTSUPP"],
+  [ENOBUFS, "ENOBUFS"],
+  [ECONNRESET, "ECONNRESET"],
+  [ETIME, "ETIME"],
+  [ETIMEDOUT, "ETIMEDOUT"],
+  [ECANCELED, "ECANCELED"],
+]);
+
+/** `-28` or `28` -> `"ENOSPC"`; an unlisted number -> `"errno 77"`. */
+export function errnoName(result: number): string {
+  const errno = Math.abs(result);
+  return NAMES.get(errno) ?? `errno ${errno}`;
+}

@@ -1,0 +1,9 @@
+// base/: pure tools. No I/O, no Node API, imports nothing.
+
+export * from "./assert.ts";
+export * from "./errno.ts";
+export * from "./error.ts";
+export * from "./layout.ts";
+export * from "./prng.ts";
+export * from "./request-table.ts";
+export * from "./units.ts";

@@ -1,0 +1,95 @@
+// What the control plane (main thread: REST API, declared state) asks of the data plane (reactor
+// threads). Plain data, so that it crosses threads by structured clone. Every call is answered
+// within `timeoutMs` of the implementation or rejects with a RingstoreError.
+
+export type Backing =
+  | { readonly kind: "file"; readonly path: string; readonly direct: "auto" | "on" | "off" }
+  | { readonly kind: "memory" }
+  | { readonly kind: "null" };
+
+export interface VolumeSpec {
+  /** Stable identity (UUID). */
+  readonly id: string;
+  readonly name: string;
+  readonly sizeBytes: number;
+  readonly blockBytes: 512 | 4096;
+  readonly readOnly: boolean;
+  /** At most 20 ASCII bytes, shown to the guest by GET_ID. */
+  readonly serial: string;
+  readonly backing: Backing;
+}
+
+export interface AttachmentSpec {
+  readonly volumeId: string;
+  readonly socketPath: string;
+  /** Mode of the socket file, e.g. 0o660. */
+  readonly socketMode: number;
+  /** Numeric group that owns the socket, or -1 to leave it. */
+  readonly socketGroupId: number;
+  readonly queueCountMax: number;
+  readonly packedAllowed: boolean;
+  readonly readOnly: boolean;
+}
+
+/** Cumulative counters of one attached volume since the daemon started. */
+export interface VolumeStats {
+  readonly volumeId: string;
+  readonly readCount: number;
+  readonly readBytes: number;
+  readonly writeCount: number;
+  readonly writeBytes: number;
+  readonly flushCount: number;
+  readonly discardCount: number;
+  readonly errorCount: number;
+  readonly inflightCount: number;
+  readonly readLatencyUs: LatencySummary;
+  readonly writeLatencyUs: LatencySummary;
+  readonly sessionCount: number;
+  /** A front-end has started rings. */
+  readonly connected: boolean;
+  readonly ringErrorCount: number;
+  readonly health: readonly HealthItem[];
+}
+
+export interface LatencySummary {
+  readonly count: number;
+  readonly sum: number;
+  /** Cumulative counts by upper bound in microseconds, ascending; for Prometheus. */
+  readonly buckets: readonly (readonly [upperBoundUs: number, cumulativeCount: number])[];
+  readonly p50: number;
+  readonly p99: number;
+  readonly p999: number;
+}
+
+export interface HealthItem {
+  /** Stable code such as DEVICE_STUCK. */
+  readonly code: string;
+  readonly message: string;
+}
+
+export interface ReactorStats {
+  readonly index: number;
+  readonly volumeCount: number;
+  readonly loopCount: number;
+  readonly sleepCount: number;
+  readonly enterCount: number;
+  readonly busyUs: number;
+  readonly pollUs: number;
+}
+
+export interface DataPlane {
+  /** Opens the backing (creating a file of the right size if `create`) and checks it. */
+  openVolume(spec: VolumeSpec, options: { readonly create: boolean }): Promise<void>;
+  closeVolume(volumeId: string): Promise<void>;
+  /** Deletes the backing of a closed volume. */
+  deleteBacking(spec: VolumeSpec): Promise<void>;
+  resizeVolume(volumeId: string, sizeBytes: number): Promise<void>;
+  /** Starts listening on the socket; resolves when a front-end can connect. */
+  attach(spec: AttachmentSpec): Promise<void>;
+  /** Stops listening, drains and closes the sessions. */
+  detach(volumeId: string): Promise<void>;
+  volumeStats(): readonly VolumeStats[];
+  reactorStats(): readonly ReactorStats[];
+  /** Finishes what is in flight, closes everything, ends the threads. */
+  stop(): Promise<void>;
+}

@@ -1,0 +1,10 @@
+// ports/: the seams between rooms. Types only.
+
+export * from "./block-device.ts";
+export * from "./clock.ts";
+export * from "./data-plane.ts";
+export * from "./disk.ts";
+export * from "./guest-memory.ts";
+export * from "./log.ts";
+export * from "./memory.ts";
+export * from "./reactor.ts";

@@ -1,0 +1,55 @@
+// What a reactor (one worker thread's loop) offers the rooms that run inside it. Everything here
+// is called on the reactor's own thread.
+
+import type { RequestTable } from "../base/request-table.ts";
+import type { Clock } from "./clock.ts";
+import type { Log } from "./log.ts";
+import type { Memory } from "./memory.ts";
+
+/**
+ * Something the loop looks at while it is awake, and that can ask to be woken: a virtqueue, a
+ * mailbox. While the loop polls, notifications are off; before it sleeps it arms every poller and
+ * looks once more, so that no wake-up is lost.
+ */
+export interface Poller {
+  /** Does a bounded amount of work; returns how much was done (0 = idle). */
+  poll(): number;
+  /** Turns notifications on. Returns true when work is there already: the loop must not sleep. */
+  arm(): boolean;
+  /** Turns notifications off again after a wake-up; the loop is polling. */
+  disarm(): void;
+}
+
+/** Completion of a poll on a descriptor. `events` = revents, or a negated errno. */
+export interface ReadinessHandler {
+  ready(tag: number, events: number): void;
+}
+
+export interface TimerHandler {
+  timerFired(tag: number): void;
+}
+
+export interface ReactorPort {
+  readonly clock: Clock;
+  readonly memory: Memory;
+  readonly requests: RequestTable;
+  readonly log: Log;
+  /** Time of the current loop iteration, monotonic microseconds: cheap, for latency counters. */
+  readonly loopTimeUs: number;
+
+  addPoller(poller: Poller): void;
+  removePoller(poller: Poller): void;
+
+  /**
+   * Watches `fd` for `pollEvents` (POLLIN...) until unwatch, level by level: the handler runs at
+   * least once per new event. Returns a watch id (small integer).
+   */
+  watch(fd: number, pollEvents: number, handler: ReadinessHandler, tag: number): number;
+  /** After this returns the handler is not called again; the kernel's reference ends soon after. */
+  unwatch(watchId: number): void;
+
+  /** Fires once after `delayMs`, with the wheel's resolution (about 1 ms). Returns a timer id. */
+  setTimer(delayMs: number, handler: TimerHandler, tag: number): number;
+  /** Cancelling a timer that has fired or was cancelled does nothing. */
+  cancelTimer(timerId: number): void;
+}
