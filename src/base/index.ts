@@ -1,6 +1,7 @@
 // base/: pure tools. No I/O, no Node API, imports nothing.
 
 export * from "./assert.ts";
+export * from "./crc32c.ts";
 export * from "./errno.ts";
 export * from "./error.ts";
 export * from "./layout.ts";

@@ -1,0 +1,15 @@
+// sys/: the only room that loads koffi. System calls, memory, descriptors, CRC32C.
+
+export * from "./constants.ts";
+export * from "./error.ts";
+export * from "./events.ts";
+export * from "./files.ts";
+export { syscall6 } from "./libc.ts";
+export {
+  arenaOver,
+  mmap,
+  munmap,
+  SystemMemory,
+  windowOver,
+} from "./memory.ts";
+export * from "./sockets.ts";
