@@ -50,6 +50,27 @@ export function pollOne(fd: number, events: number, timeoutMs: number): number {
   return result <= 0 ? result : (scratch.u32[1] as number) >>> 16;
 }
 
+/**
+ * poll(2) on two descriptors. Bit 0: the first has events, bit 1: the second has; 0 on timeout, or
+ * a negated errno.
+ */
+export function pollTwo(
+  firstFd: number,
+  firstEvents: number,
+  secondFd: number,
+  secondEvents: number,
+  timeoutMs: number,
+): number {
+  const words = scratch.u32;
+  words[0] = firstFd;
+  words[1] = firstEvents;
+  words[2] = secondFd;
+  words[3] = secondEvents;
+  const result = ret(cPoll(scratch.address, 2, timeoutMs));
+  if (result <= 0) return result;
+  return ((words[1] as number) >>> 16 !== 0 ? 1 : 0) | ((words[3] as number) >>> 16 !== 0 ? 2 : 0);
+}
+
 /** CLOCK_MONOTONIC through the vDSO, about 50 ns a call, no allocation. */
 export class SystemClock implements Clock {
   private readonly address: Address = scratch.address + scratch.bytes - 32;

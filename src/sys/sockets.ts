@@ -12,6 +12,7 @@ import {
   MSG_NOSIGNAL,
   SCM_RIGHTS,
   SHUT_RDWR,
+  SO_PEERCRED,
   SOCK_CLOEXEC,
   SOCK_DGRAM,
   SOCK_NONBLOCK,
@@ -23,6 +24,7 @@ import {
   cAccept4,
   cBind,
   cConnect,
+  cGetsockopt,
   cListen,
   cRecvmsg,
   cSendmsg,
@@ -107,6 +109,21 @@ export function socketPair(nonblocking: boolean): readonly [number, number] {
 
 export function shutdown(fd: number): number {
   return ret(cShutdown(fd, SHUT_RDWR));
+}
+
+const UCRED_BYTES = 12;
+
+/**
+ * Process id of the peer of a connected Unix socket, as of its connect() or listen(); 0 when it
+ * lies outside our pid namespace. Or a negated errno.
+ */
+export function peerPid(fd: number): number {
+  // struct ucred at 0: pid, uid, gid; its length at 16.
+  scratch.u32[4] = UCRED_BYTES;
+  const result = ret(
+    cGetsockopt(fd, SOL_SOCKET, SO_PEERCRED, scratch.address, scratch.address + 16),
+  );
+  return result < 0 ? result : (scratch.u32[0] as number) | 0;
 }
 
 function putMessage(address: Address, bytes: number, controlBytes: number): void {

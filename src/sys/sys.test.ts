@@ -114,6 +114,25 @@ test("sockets pass bytes with descriptors, in order, and report what was truncat
   rmSync(folder, { recursive: true });
 });
 
+test("peerPid names the process at the other end", () => {
+  const [a, b] = sys.socketPair(true);
+  assert.equal(sys.peerPid(a), process.pid);
+  sys.close(b);
+  sys.close(a);
+  assert.equal(sys.peerPid(a), -EBADF);
+});
+
+test("pollTwo says which of two descriptors has events", () => {
+  const first = sys.check(sys.eventfd(), "eventfd");
+  const second = sys.check(sys.eventfd(), "eventfd");
+  assert.equal(sys.pollTwo(first, sys.POLLIN, second, sys.POLLIN, 0), 0);
+  sys.eventSignal(second);
+  assert.equal(sys.pollTwo(first, sys.POLLIN, second, sys.POLLIN, 1000), 2);
+  sys.eventSignal(first);
+  assert.equal(sys.pollTwo(first, sys.POLLIN, second, sys.POLLIN, 1000), 3);
+  for (const fd of [first, second]) sys.close(fd);
+});
+
 test("a datagram reaches an abstract socket address only if someone listens", () => {
   assert.ok(sys.sendDatagram("@ringstore-nobody-listens", "READY=1") < 0);
 });
