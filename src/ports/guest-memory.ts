@@ -29,6 +29,11 @@ export interface GuestMemory {
   writeU8(gpa: number, value: number): boolean;
   /** Marks [gpa, gpa + bytes) dirty for migration. Nothing when no log is set. */
   markDirty(gpa: number, bytes: number): void;
+  /**
+   * As markDirty, for host addresses that translate() gave: what a device wrote by itself. The
+   * range may cross regions that happen to be mapped side by side. Only called while logging.
+   */
+  markHostDirty(address: Address, bytes: number): void;
   /** True while a migration log is set: callers may skip markDirty loops when false. */
   readonly logging: boolean;
 }

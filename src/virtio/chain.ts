@@ -1,0 +1,81 @@
+// @hot
+// A descriptor chain as a device sees it: buffers with guest addresses and lengths, the readable
+// ones first. One Chain is filled again and again; it belongs to whoever called pop() until the
+// next pop().
+//
+// Invariants:
+// - Every value here is a private copy, read from guest memory once.
+// - Descriptors of length 0 are left out (row 14 of the hostile input checklist).
+// - The byte sums are exact up to CHAIN_BYTES_MAX and saturate there with CHAIN_TOO_LARGE, so that
+//   they stay small integers.
+
+import { SAFE_HIGH_MAX, TWO_32 } from "../base/index.ts";
+
+/** Descriptors per chain, direct or indirect: eight times what we advertise as seg_max. */
+export const CHAIN_DESCRIPTORS_MAX = 1024;
+/** The most that one readv/writev moves on Linux (MAX_RW_COUNT); larger requests are refused. */
+export const CHAIN_BYTES_MAX = 0x7ffff000;
+
+/** A readable descriptor follows a writable one (row 13): the order of the arrays is the chain's. */
+export const CHAIN_MISORDERED = 1;
+/** A descriptor lies where no guest memory can be (row 15); its address here is meaningless. */
+export const CHAIN_UNREACHABLE = 2;
+/** One of the sums exceeds CHAIN_BYTES_MAX. */
+export const CHAIN_TOO_LARGE = 4;
+
+const WRITE = 2;
+
+export class Chain {
+  readonly addresses: Float64Array = new Float64Array(CHAIN_DESCRIPTORS_MAX);
+  readonly lengths: Uint32Array = new Uint32Array(CHAIN_DESCRIPTORS_MAX);
+  /** Descriptors in the arrays. */
+  count = 0;
+  readableCount = 0;
+  readableBytes = 0;
+  writableBytes = 0;
+  /** Index of the last writable descriptor, or -1: its last byte is where a status goes. */
+  lastWritable = -1;
+  /** 0 for a well-formed chain, else CHAIN_... bits. */
+  flags = 0;
+
+  reset(): void {
+    this.count = 0;
+    this.readableCount = 0;
+    this.readableBytes = 0;
+    this.writableBytes = 0;
+    this.lastWritable = -1;
+    this.flags = 0;
+  }
+
+  /** Appends the copy of one descriptor. False when the chain is full. */
+  add(addressLow: number, addressHigh: number, bytes: number, descriptorFlags: number): boolean {
+    if (bytes === 0) return true;
+    const index = this.count;
+    if (index === CHAIN_DESCRIPTORS_MAX) return false;
+    // One step below the bound, so that address + bytes is exact as well.
+    if (addressHigh >= SAFE_HIGH_MAX) {
+      this.flags |= CHAIN_UNREACHABLE;
+      this.addresses[index] = SAFE_HIGH_MAX * TWO_32;
+    } else {
+      this.addresses[index] = addressHigh * TWO_32 + addressLow;
+    }
+    this.lengths[index] = bytes;
+    this.count = index + 1;
+    if ((descriptorFlags & WRITE) !== 0) {
+      this.lastWritable = index;
+      this.writableBytes = this.sum(this.writableBytes, bytes);
+    } else {
+      if (this.readableCount !== index) this.flags |= CHAIN_MISORDERED;
+      this.readableCount += 1;
+      this.readableBytes = this.sum(this.readableBytes, bytes);
+    }
+    return true;
+  }
+
+  private sum(before: number, bytes: number): number {
+    const after = before + bytes;
+    if (after <= CHAIN_BYTES_MAX) return after;
+    this.flags |= CHAIN_TOO_LARGE;
+    return CHAIN_BYTES_MAX;
+  }
+}
