@@ -233,6 +233,11 @@ export class RequestTable {
     this.doneTail += 1;
   }
 
+  /** Completions wait for drain(). */
+  get hasCompletions(): boolean {
+    return this.doneHead !== this.doneTail;
+  }
+
   /** Delivers the queued completions, and those they cause, up to `countMax`. Returns how many. */
   drain(countMax: number): number {
     let delivered = 0;

@@ -18,6 +18,8 @@ export interface Poller {
   arm(): boolean;
   /** Turns notifications off again after a wake-up; the loop is polling. */
   disarm(): void;
+  /** Makes gathered completions visible to the other side; see ReactorPort.requestFlush. */
+  flush(): void;
 }
 
 /** Completion of a poll on a descriptor. `events` = revents, or a negated errno. */
@@ -39,6 +41,10 @@ export interface ReactorPort {
 
   addPoller(poller: Poller): void;
   removePoller(poller: Poller): void;
+  /** An armed poller's wake-up arrived, or work came up for it: poll it again from now on. */
+  activate(poller: Poller): void;
+  /** Calls poller.flush() once, after the completions at hand have been delivered. */
+  requestFlush(poller: Poller): void;
 
   /**
    * Watches `fd` for `pollEvents` (POLLIN...) until unwatch, level by level: the handler runs at

@@ -1,0 +1,143 @@
+// @hot
+// One coarse timer wheel per reactor: thousands of deadlines cost one array, not one timer each.
+//
+//   slots  [ 0 ][ 1 ][ 2 ] ... [511]     one tick = 1 ms; a slot is a list of timers whose
+//             ^ now                      deadline tick falls on it, in this turn or a later one
+//
+// Invariants: a timer is in exactly one list or free; firing removes it first, so that its handler
+// may set a new one; the generation in the id makes cancelling a fired timer harmless.
+
+import { assert } from "../base/index.ts";
+import type { TimerHandler } from "../ports/index.ts";
+
+const SLOT_COUNT = 512;
+const SLOT_MASK = SLOT_COUNT - 1;
+const TICK_US = 1000;
+const NONE = -1;
+
+export class TimerWheel {
+  private readonly heads: Int32Array = new Int32Array(SLOT_COUNT).fill(NONE);
+  private readonly next: Int32Array;
+  private readonly previous: Int32Array;
+  private readonly deadlineTick: Float64Array;
+  private readonly tag: Uint32Array;
+  private readonly generation: Uint16Array;
+  private readonly live: Uint8Array;
+  private readonly handlers: (TimerHandler | null)[];
+  private freeHead = 0;
+  private currentTick: number;
+  /** Timers set and not yet fired or cancelled. */
+  count = 0;
+
+  constructor(capacity: number, nowUs: number) {
+    assert(capacity > 0 && capacity <= 65536, "timer capacity must fit in 16 bits");
+    this.next = new Int32Array(capacity);
+    this.previous = new Int32Array(capacity);
+    this.deadlineTick = new Float64Array(capacity);
+    this.tag = new Uint32Array(capacity);
+    this.generation = new Uint16Array(capacity);
+    this.live = new Uint8Array(capacity);
+    this.handlers = new Array<TimerHandler | null>(capacity).fill(null);
+    for (let index = 0; index < capacity; index++) this.next[index] = index + 1;
+    this.next[capacity - 1] = NONE;
+    this.currentTick = Math.floor(nowUs / TICK_US);
+  }
+
+  /** Fires once, no earlier than `delayMs` after `nowUs`. Returns the id to cancel with. */
+  set(nowUs: number, delayMs: number, handler: TimerHandler, tag: number): number {
+    assert(delayMs >= 0, "a timer in the past");
+    const index = this.freeHead;
+    assert(index !== NONE, "too many timers");
+    this.freeHead = this.next[index] as number;
+    const tick = Math.max(this.currentTick + 1, Math.ceil(nowUs / TICK_US + delayMs));
+    this.deadlineTick[index] = tick;
+    this.tag[index] = tag;
+    this.handlers[index] = handler;
+    this.live[index] = 1;
+    this.link(index, tick % SLOT_COUNT);
+    this.count += 1;
+    return (this.generation[index] as number) * 65536 + index;
+  }
+
+  /** Does nothing when the timer has fired or was cancelled. */
+  cancel(id: number): void {
+    const index = id % 65536;
+    if (this.live[index] === 0) return;
+    if (this.generation[index] !== Math.floor(id / 65536)) return;
+    this.remove(index);
+  }
+
+  private link(index: number, slot: number): void {
+    const head = this.heads[slot] as number;
+    this.next[index] = head;
+    this.previous[index] = NONE;
+    if (head !== NONE) this.previous[head] = index;
+    this.heads[slot] = index;
+  }
+
+  private remove(index: number): void {
+    const before = this.previous[index] as number;
+    const after = this.next[index] as number;
+    if (before === NONE) this.heads[(this.deadlineTick[index] as number) & SLOT_MASK] = after;
+    else this.next[before] = after;
+    if (after !== NONE) this.previous[after] = before;
+    this.live[index] = 0;
+    this.generation[index] = (this.generation[index] as number) + 1;
+    this.handlers[index] = null;
+    this.next[index] = this.freeHead;
+    this.freeHead = index;
+    this.count -= 1;
+  }
+
+  /** Fires everything due at `nowUs`. Returns how many. */
+  advance(nowUs: number): number {
+    const targetTick = Math.floor(nowUs / TICK_US);
+    if (targetTick <= this.currentTick) return 0;
+    if (this.count === 0) {
+      this.currentTick = targetTick;
+      return 0;
+    }
+    let fired = 0;
+    // After a long sleep one turn of the wheel visits every list: later turns find nothing new.
+    const firstTick = Math.max(this.currentTick + 1, targetTick - SLOT_COUNT + 1);
+    this.currentTick = targetTick;
+    for (let tick = firstTick; tick <= targetTick; tick++) fired += this.fireSlot(tick, targetTick);
+    return fired;
+  }
+
+  private fireSlot(tick: number, targetTick: number): number {
+    let fired = 0;
+    const slot = tick % SLOT_COUNT;
+    let index = this.heads[slot] as number;
+    while (index !== NONE) {
+      if ((this.deadlineTick[index] as number) <= targetTick) {
+        const handler = this.handlers[index] as TimerHandler;
+        const tag = this.tag[index] as number;
+        this.remove(index);
+        fired += 1;
+        handler.timerFired(tag);
+        // The handler may have changed this list: begin again at its head.
+        index = this.heads[slot] as number;
+      } else {
+        index = this.next[index] as number;
+      }
+    }
+    return fired;
+  }
+
+  /** Microseconds from `nowUs` to the next deadline, or Infinity. */
+  nextDelayUs(nowUs: number): number {
+    if (this.count === 0) return Infinity;
+    for (let step = 1; step <= SLOT_COUNT; step++) {
+      const tick = this.currentTick + step;
+      let index = this.heads[tick % SLOT_COUNT] as number;
+      while (index !== NONE) {
+        if ((this.deadlineTick[index] as number) <= tick)
+          return Math.max(0, tick * TICK_US - nowUs);
+        index = this.next[index] as number;
+      }
+    }
+    // All deadlines lie further than one turn: wake after the turn and look again.
+    return SLOT_COUNT * TICK_US;
+  }
+}

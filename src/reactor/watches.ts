@@ -1,0 +1,111 @@
+// Descriptors the reactor watches: kick eventfds, sockets, the wake-up eventfd. Each is a
+// multishot poll in the ring, so that an event costs one completion and no new submission.
+//
+// Invariants:
+//  - a watch that was removed never calls its handler again, though completions may still arrive:
+//    they carry the generation of their watch in the tag;
+//  - the kernel may end a multishot poll at any time (no MORE flag): it is submitted again;
+//  - a slot is reused only after the kernel has reported the end of its poll.
+
+import { assert, ECANCELED } from "../base/index.ts";
+import type { ReadinessHandler } from "../ports/index.ts";
+import { CQE_F_MORE } from "../uring/layouts.ts";
+import type { CompletionHandler, Ring } from "../uring/ring.ts";
+
+const FREE = 0;
+const ACTIVE = 1;
+const ENDING = 2;
+
+class IgnoreCompletions implements CompletionHandler {
+  completed(): void {}
+}
+
+export class Watches implements CompletionHandler {
+  private readonly ring: Ring;
+  private readonly handlerIndex: number;
+  private readonly ignoreIndex: number;
+  private readonly state: Uint8Array;
+  private readonly fds: Int32Array;
+  private readonly events: Int32Array;
+  private readonly tags: Uint32Array;
+  private readonly handlers: (ReadinessHandler | null)[];
+  private readonly freeStack: Int32Array;
+  private freeCount: number;
+
+  constructor(ring: Ring, capacity: number) {
+    assert(capacity <= 65536, "watch capacity must fit in 16 bits");
+    this.ring = ring;
+    this.handlerIndex = ring.addHandler(this);
+    this.ignoreIndex = ring.addHandler(new IgnoreCompletions());
+    this.state = new Uint8Array(capacity);
+    this.fds = new Int32Array(capacity).fill(-1);
+    this.events = new Int32Array(capacity);
+    this.tags = new Uint32Array(capacity);
+    this.handlers = new Array<ReadinessHandler | null>(capacity).fill(null);
+    this.freeStack = new Int32Array(capacity);
+    for (let index = 0; index < capacity; index++) this.freeStack[index] = capacity - 1 - index;
+    this.freeCount = capacity;
+  }
+
+  /** Watches in use, including those whose end the kernel has not reported yet. */
+  get count(): number {
+    return this.state.length - this.freeCount;
+  }
+
+  add(fd: number, pollEvents: number, handler: ReadinessHandler, tag: number): number {
+    assert(this.freeCount > 0, "too many watched descriptors");
+    this.freeCount -= 1;
+    const id = this.freeStack[this.freeCount] as number;
+    assert(this.state[id] === FREE, "watch slot in use");
+    this.state[id] = ACTIVE;
+    this.fds[id] = fd;
+    this.events[id] = pollEvents;
+    this.tags[id] = tag;
+    this.handlers[id] = handler;
+    this.ring.pollMultishot(fd, pollEvents, this.handlerIndex, id);
+    return id;
+  }
+
+  /**
+   * The handler is not called again. The caller may close the descriptor at once: the request is
+   * handed to the kernel before this returns.
+   */
+  remove(id: number): void {
+    assert(this.state[id] === ACTIVE, "watch removed twice");
+    this.state[id] = ENDING;
+    this.handlers[id] = null;
+    this.ring.pollRemove(this.handlerIndex, id, this.ignoreIndex, 0);
+    this.ring.submit();
+  }
+
+  completed(id: number, result: number, flags: number): void {
+    const more = (flags & CQE_F_MORE) !== 0;
+    if (this.state[id] === ENDING) {
+      if (!more) this.release(id);
+      return;
+    }
+    assert(this.state[id] === ACTIVE, "completion of a free watch");
+    const handler = this.handlers[id] as ReadinessHandler;
+    if (!more && result >= 0) {
+      this.ring.pollMultishot(
+        this.fds[id] as number,
+        this.events[id] as number,
+        this.handlerIndex,
+        id,
+      );
+    } else if (!more) {
+      // The poll failed for good (a descriptor that cannot be polled): tell once, watch no more.
+      assert(result !== -ECANCELED, "a watch was cancelled behind our back");
+      this.release(id);
+    }
+    handler.ready(this.tags[id] as number, result);
+  }
+
+  private release(id: number): void {
+    this.state[id] = FREE;
+    this.fds[id] = -1;
+    this.handlers[id] = null;
+    this.freeStack[this.freeCount] = id;
+    this.freeCount += 1;
+  }
+}
