@@ -1,0 +1,66 @@
+// Schemas of the declared state files: what a file is checked against when its checksum does not
+// already prove that this program wrote it.
+
+import Type from "typebox";
+import type { DeclaredNode, DeclaredVolume } from "./declared.ts";
+import {
+  PATH_LENGTH_MAX,
+  QUEUE_COUNT_MAX,
+  SERIAL_PATTERN,
+  VOLUME_NAME_LENGTH_MAX,
+  VOLUME_NAME_PATTERN,
+  VOLUME_SIZE_MAX_BYTES,
+} from "./limits.ts";
+import { describes, type SchemaOf } from "./schema.ts";
+
+const closed = { additionalProperties: false } as const;
+const id = Type.String({ pattern: "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$" });
+const when = Type.String({ pattern: "^\\d{4}-\\d\\d-\\d\\dT[0-9:.]{8,12}Z$" });
+const sizeBytes = Type.Integer({ minimum: 512, maximum: VOLUME_SIZE_MAX_BYTES });
+
+const backing = Type.Union([
+  Type.Object(
+    {
+      kind: Type.Literal("file"),
+      path: Type.Union([Type.String({ pattern: "^/", maxLength: PATH_LENGTH_MAX }), Type.Null()]),
+      direct: Type.Enum(["auto", "on", "off"]),
+    },
+    closed,
+  ),
+  Type.Object({ kind: Type.Literal("memory") }, closed),
+  Type.Object({ kind: Type.Literal("null") }, closed),
+]);
+
+const attachment = Type.Object(
+  {
+    queueCountMax: Type.Integer({ minimum: 1, maximum: QUEUE_COUNT_MAX }),
+    packedAllowed: Type.Boolean(),
+    readOnly: Type.Boolean(),
+    attachedAt: when,
+  },
+  closed,
+);
+
+export const DeclaredVolumeSchema: SchemaOf<DeclaredVolume> = describes<DeclaredVolume>()(
+  Type.Object(
+    {
+      id,
+      name: Type.String({ pattern: VOLUME_NAME_PATTERN, maxLength: VOLUME_NAME_LENGTH_MAX }),
+      sizeBytes,
+      blockBytes: Type.Enum([512, 4096]),
+      readOnly: Type.Boolean(),
+      serial: Type.String({ pattern: SERIAL_PATTERN }),
+      backing,
+      createdAt: when,
+      phase: Type.Enum(["creating", "ready", "deleting"]),
+      resizeToBytes: Type.Union([sizeBytes, Type.Null()]),
+      generation: Type.Integer({ minimum: 0 }),
+      attachment: Type.Union([attachment, Type.Null()]),
+    },
+    closed,
+  ),
+);
+
+export const DeclaredNodeSchema: SchemaOf<DeclaredNode> = describes<DeclaredNode>()(
+  Type.Object({ id, createdAt: when }, closed),
+);

@@ -1,0 +1,46 @@
+// Limits and defaults of the control plane, in one place. Plain numbers and strings: imported by
+// the daemon's start path and the CLI, which must not pay for loading a schema library.
+
+/** A DNS label: it becomes a file name, a socket name, a QEMU id and a metric label. */
+export const VOLUME_NAME_PATTERN = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$";
+export const VOLUME_NAME_LENGTH_MAX = 63;
+
+/** Below this a size is nearly always a forgotten unit (`--size 20` meaning 20G). */
+export const VOLUME_SIZE_MIN_BYTES: number = 1024 * 1024;
+/** 1 PiB: sizes and offsets stay exact JS numbers with room for arithmetic on them. */
+export const VOLUME_SIZE_MAX_BYTES: number = 2 ** 50;
+/** Declared volumes of one daemon. Everything listed fits one reply of a few MiB. */
+export const VOLUME_COUNT_MAX = 4096;
+
+export const BLOCK_BYTES_CHOICES = [512, 4096] as const;
+export const BLOCK_BYTES_DEFAULT = 512;
+
+/** What GET_ID can carry (virtio 1.2, section 5.2.6). */
+export const SERIAL_LENGTH_MAX = 20;
+export const SERIAL_PATTERN = "^[!-~]{1,20}$";
+
+/** virtqueues a front-end may use, and what the printed QEMU command line asks for. */
+export const QUEUE_COUNT_MAX = 128;
+export const QUEUE_COUNT_HINT = 4;
+
+/** sun_path is 108 bytes with its final NUL (unix(7)). */
+export const UNIX_PATH_MAX_BYTES = 107;
+export const PATH_LENGTH_MAX = 4095;
+
+/** Modes that let a guest's QEMU, in the socket group, connect and nobody else. */
+export const SOCKET_DIRECTORY_MODE = 0o750;
+export const SOCKET_MODE = 0o660;
+
+export const REACTOR_COUNT_MAX = 64;
+export const POLL_US_MAX = 10_000;
+
+/** Mutating calls that may wait for one volume; the next is answered `volume_busy`. */
+export const VOLUME_WAITER_MAX = 16;
+
+export const REQUEST_BODY_MAX_BYTES: number = 64 * 1024;
+export const EVENT_HISTORY_MAX = 1024;
+export const EVENT_STREAM_MAX = 32;
+
+export const DATA_DIRECTORY_DEFAULT = "/var/lib/ringstore";
+export const API_SOCKET_NAME = "ringstored.sock";
+export const API_VERSION = 1;

@@ -1,0 +1,94 @@
+// Every Prometheus series of the daemon: name, kind, labels, help. The exporter writes from this
+// table and docs/metrics.md is generated from it, so that neither can name what does not exist.
+// Base units (seconds, bytes), `_total` on counters.
+
+export type MetricKind = "counter" | "gauge" | "histogram";
+
+export interface Metric {
+  readonly name: string;
+  readonly kind: MetricKind;
+  readonly labels: readonly string[];
+  readonly help: string;
+  /** One series per volume: left out with `--no-volume-metrics`. */
+  readonly perVolume: boolean;
+}
+
+function daemon(name: string, kind: MetricKind, labels: readonly string[], help: string): Metric {
+  return { name: `ringstore_${name}`, kind, labels, help, perVolume: false };
+}
+
+function volume(name: string, kind: MetricKind, labels: readonly string[], help: string): Metric {
+  return {
+    name: `ringstore_volume_${name}`,
+    kind,
+    labels: ["volume", ...labels],
+    help,
+    perVolume: true,
+  };
+}
+
+export const METRICS: readonly Metric[] = [
+  daemon("build_info", "gauge", ["version"], "Always 1; the version is a label."),
+  daemon("start_time_seconds", "gauge", [], "When the daemon started, in Unix time."),
+  daemon("process_resident_bytes", "gauge", [], "Resident memory of the daemon."),
+  daemon("process_heap_used_bytes", "gauge", [], "JavaScript heap in use, main thread."),
+  daemon("process_cpu_seconds_total", "counter", ["mode"], "CPU time of the daemon, all threads."),
+  daemon("process_open_descriptors", "gauge", [], "Open file descriptors of the daemon."),
+  daemon("data_filesystem_size_bytes", "gauge", [], "Size of the data directory's filesystem."),
+  daemon("data_filesystem_available_bytes", "gauge", [], "Space left on that filesystem."),
+  daemon("volumes", "gauge", ["state"], "Declared volumes by state."),
+  daemon("health_items", "gauge", ["code", "severity"], "Problems that status shows, by code."),
+  daemon("api_requests_total", "counter", ["method", "route", "status"], "Answered API requests."),
+  daemon("reactor_volumes", "gauge", ["reactor"], "Volumes that the reactor serves."),
+  daemon("reactor_loops_total", "counter", ["reactor"], "Turns of the reactor's loop."),
+  daemon("reactor_sleeps_total", "counter", ["reactor"], "Times the reactor went to sleep."),
+  daemon("reactor_enters_total", "counter", ["reactor"], "Calls of io_uring_enter."),
+  daemon("reactor_busy_seconds_total", "counter", ["reactor"], "Time spent on work."),
+  daemon("reactor_poll_seconds_total", "counter", ["reactor"], "Time spent polling in vain."),
+  volume("size_bytes", "gauge", [], "Size of the volume."),
+  volume("attached", "gauge", [], "1 when the volume is declared attached."),
+  volume("connected", "gauge", [], "1 when a front-end has started rings."),
+  volume("sessions", "gauge", [], "Front-end sessions open on the volume's socket."),
+  volume("operations_total", "counter", ["op"], "Completed requests: read, write, flush, discard."),
+  volume("bytes_total", "counter", ["op"], "Bytes read and written."),
+  volume("errors_total", "counter", [], "Requests completed with an error."),
+  volume("ring_errors_total", "counter", [], "Queues stopped because of what the guest put there."),
+  volume("inflight_requests", "gauge", [], "Requests taken from the rings and not yet completed."),
+  volume("latency_seconds", "histogram", ["op"], "From taking a request to completing it."),
+];
+
+const BY_NAME = new Map(METRICS.map((metric) => [metric.name, metric]));
+
+export function metricOf(name: string): Metric {
+  const metric = BY_NAME.get(name);
+  if (metric === undefined) throw new Error(`no metric is called ${name}: see model/metrics.ts`);
+  return metric;
+}
+
+/** docs/metrics.md. */
+export function metricsPage(): string {
+  const row = (metric: Metric): string =>
+    `| \`${metric.name}\` | ${metric.kind} | ${metric.labels.map((label) => `\`${label}\``).join(" ")} | ${metric.help} |`;
+  const section = (perVolume: boolean): string =>
+    [
+      "| name | kind | labels | meaning |",
+      "| --- | --- | --- | --- |",
+      ...METRICS.filter((metric) => metric.perVolume === perVolume).map(row),
+    ].join("\n");
+  return `# Metrics
+
+Served in the Prometheus text format at \`/metrics\` and \`/v1/metrics\`, on the API's unix socket and, with a
+token, on \`--listen\`. Counters start at zero with each start of the daemon. This page is generated
+from \`src/model/metrics.ts\`.
+
+## Daemon
+
+${section(false)}
+
+## Volumes
+
+Only attached volumes have the series of their I/O. \`--no-volume-metrics\` leaves this section out.
+
+${section(true)}
+`;
+}

@@ -1,0 +1,315 @@
+// JSON schemas of everything that crosses the REST API: what requests are checked against, what
+// replies are written through, and what the OpenAPI document is made of. The types they describe,
+// with the meaning of each field, are in types.ts.
+
+import Type, { type TSchema } from "typebox";
+import { API_ERROR_CODES } from "./errors.ts";
+import {
+  PATH_LENGTH_MAX,
+  QUEUE_COUNT_MAX,
+  SERIAL_PATTERN,
+  VOLUME_COUNT_MAX,
+  VOLUME_NAME_LENGTH_MAX,
+  VOLUME_NAME_PATTERN,
+  VOLUME_SIZE_MAX_BYTES,
+} from "./limits.ts";
+import { describes, type SchemaOf } from "./schema.ts";
+import type {
+  AdviseReply,
+  AttachReply,
+  DeleteReply,
+  DetachReply,
+  ErrorReply,
+  Event,
+  EventList,
+  StatsReply,
+  Status,
+  VersionReply,
+  Volume,
+  VolumeAttach,
+  VolumeCreate,
+  VolumeList,
+  VolumeResize,
+} from "./types.ts";
+
+const closed = { additionalProperties: false } as const;
+const count = (description?: string) =>
+  Type.Integer(description === undefined ? { minimum: 0 } : { minimum: 0, description });
+const text = (description: string) => Type.String({ description });
+const nullable = <S extends TSchema>(schema: S) => Type.Union([schema, Type.Null()]);
+
+const name = Type.String({
+  pattern: VOLUME_NAME_PATTERN,
+  maxLength: VOLUME_NAME_LENGTH_MAX,
+  description: "lower-case letters, digits and inner hyphens, at most 63",
+});
+const sizeBytes = Type.Integer({
+  minimum: 1,
+  maximum: VOLUME_SIZE_MAX_BYTES,
+  description: "a multiple of blockBytes",
+});
+const blockBytes = Type.Enum([512, 4096], { description: "logical block" });
+const serial = Type.String({ pattern: SERIAL_PATTERN, description: "what the guest sees" });
+const direct = Type.Enum(["auto", "on", "off"], { description: "O_DIRECT" });
+const severity = Type.Enum(["warn", "error"]);
+const path = Type.String({ minLength: 1, maxLength: PATH_LENGTH_MAX });
+const when = Type.String({ description: "RFC 3339, UTC" });
+
+const backing = Type.Union([
+  Type.Object({ kind: Type.Literal("file"), path, direct, managed: Type.Boolean() }, closed),
+  Type.Object({ kind: Type.Literal("memory") }, closed),
+  Type.Object({ kind: Type.Literal("null") }, closed),
+]);
+
+const health = Type.Object({ code: Type.String(), severity, message: Type.String() }, closed);
+
+const attachment = Type.Object(
+  {
+    generation: Type.Integer({ minimum: 1, description: "grows with every attach" }),
+    socket: text("absolute path of the vhost-user socket"),
+    queueCountMax: Type.Integer({ minimum: 1, maximum: QUEUE_COUNT_MAX }),
+    packedAllowed: Type.Boolean(),
+    readOnly: Type.Boolean(),
+    attachedAt: when,
+    sessionCount: count("sessions open now"),
+  },
+  closed,
+);
+
+const volume = Type.Object(
+  {
+    id: text("UUID"),
+    name,
+    sizeBytes,
+    blockBytes,
+    readOnly: Type.Boolean(),
+    serial,
+    backing,
+    createdAt: when,
+    state: Type.Enum(["creating", "detached", "attached", "connected", "unavailable", "deleting"]),
+    attachment: nullable(attachment),
+    health: Type.Array(health),
+  },
+  { ...closed, title: "Volume" },
+);
+
+export const VolumeSchema: SchemaOf<Volume> = describes<Volume>()(volume);
+
+export const VolumeListSchema: SchemaOf<VolumeList> = describes<VolumeList>()(
+  Type.Object({ volumes: Type.Array(volume, { maxItems: VOLUME_COUNT_MAX }) }, closed),
+);
+
+export const VolumeCreateSchema: SchemaOf<VolumeCreate> = describes<VolumeCreate>()(
+  Type.Object(
+    {
+      name,
+      sizeBytes: Type.Optional(sizeBytes),
+      blockBytes: Type.Optional(blockBytes),
+      readOnly: Type.Optional(Type.Boolean()),
+      serial: Type.Optional(serial),
+      backing: Type.Optional(Type.Enum(["file", "memory", "null"])),
+      path: Type.Optional(path),
+      direct: Type.Optional(direct),
+    },
+    { ...closed, title: "VolumeCreate" },
+  ),
+);
+
+export const VolumeResizeSchema: SchemaOf<VolumeResize> = describes<VolumeResize>()(
+  Type.Object(
+    { sizeBytes, allowDataLoss: Type.Optional(Type.Boolean()) },
+    { ...closed, title: "VolumeResize" },
+  ),
+);
+
+export const VolumeAttachSchema: SchemaOf<VolumeAttach> = describes<VolumeAttach>()(
+  Type.Object(
+    {
+      queueCountMax: Type.Optional(Type.Integer({ minimum: 1, maximum: QUEUE_COUNT_MAX })),
+      packedAllowed: Type.Optional(Type.Boolean()),
+      readOnly: Type.Optional(Type.Boolean()),
+      vmMemoryBytes: Type.Optional(
+        Type.Integer({ minimum: 1, maximum: VOLUME_SIZE_MAX_BYTES, multipleOf: 4096 }),
+      ),
+    },
+    { ...closed, title: "VolumeAttach" },
+  ),
+);
+
+const qemuArguments = Type.Object(
+  { "7.2": Type.Array(Type.String()), "9.2": Type.Array(Type.String()) },
+  { ...closed, description: "argument lists by the first QEMU version they are right for" },
+);
+
+export const AttachReplySchema: SchemaOf<AttachReply> = describes<AttachReply>()(
+  Type.Object(
+    {
+      volume: name,
+      socket: text("absolute path of the vhost-user socket"),
+      generation: Type.Integer({ minimum: 1 }),
+      changed: Type.Boolean({ description: "false when it was attached before" }),
+      qemu: qemuArguments,
+      qemuDevice: qemuArguments,
+      libvirtXml: text("a <disk> element for virsh attach-device"),
+      libvirtMemoryXml: text("the <memoryBacking> element the domain must have"),
+    },
+    { ...closed, title: "AttachReply" },
+  ),
+);
+
+export const DetachReplySchema: SchemaOf<DetachReply> = describes<DetachReply>()(
+  Type.Object({ volume: name, changed: Type.Boolean() }, { ...closed, title: "DetachReply" }),
+);
+
+export const DeleteReplySchema: SchemaOf<DeleteReply> = describes<DeleteReply>()(
+  Type.Object(
+    { volume: name, removedPath: nullable(Type.String()) },
+    { ...closed, title: "DeleteReply" },
+  ),
+);
+
+const latency = Type.Object(
+  {
+    meanUs: Type.Number({ minimum: 0 }),
+    p50Us: Type.Number({ minimum: 0 }),
+    p99Us: Type.Number({ minimum: 0 }),
+    p999Us: Type.Number({ minimum: 0 }),
+  },
+  closed,
+);
+
+export const StatsReplySchema: SchemaOf<StatsReply> = describes<StatsReply>()(
+  Type.Object(
+    {
+      atMs: Type.Number({ description: "monotonic clock of the daemon" }),
+      volumes: Type.Array(
+        Type.Object(
+          {
+            name,
+            connected: Type.Boolean(),
+            sessionCount: count(),
+            readCount: count(),
+            readBytes: count(),
+            writeCount: count(),
+            writeBytes: count(),
+            flushCount: count(),
+            discardCount: count(),
+            errorCount: count(),
+            ringErrorCount: count(),
+            inflightCount: count(),
+            readLatency: latency,
+            writeLatency: latency,
+          },
+          closed,
+        ),
+      ),
+    },
+    { ...closed, title: "Stats" },
+  ),
+);
+
+const statusItem = {
+  code: Type.String(),
+  severity,
+  message: Type.String(),
+  volume: nullable(name),
+};
+const rate = Type.Number({ minimum: 0 });
+
+export const StatusSchema: SchemaOf<Status> = describes<Status>()(
+  Type.Object(
+    {
+      health: Type.Enum(["ok", "warn", "error"]),
+      version: Type.String(),
+      nodeId: Type.String(),
+      uptimeSeconds: Type.Number({ minimum: 0 }),
+      dataDirectory: Type.String(),
+      volumes: Type.Object(
+        {
+          total: count(),
+          attached: count("declared attached"),
+          connected: count("with a front-end that has started rings"),
+          unavailable: count("declared attached but not served"),
+          declaredBytes: count(),
+        },
+        closed,
+      ),
+      dataFilesystem: Type.Object({ totalBytes: count(), availableBytes: count() }, closed),
+      reactorCount: count(),
+      residentBytes: count("memory of the daemon"),
+      io: Type.Object(
+        {
+          readsPerSecond: rate,
+          readBytesPerSecond: rate,
+          writesPerSecond: rate,
+          writeBytesPerSecond: rate,
+        },
+        closed,
+      ),
+      items: Type.Array(Type.Object(statusItem, closed)),
+    },
+    { ...closed, title: "Status" },
+  ),
+);
+
+export const AdviseReplySchema: SchemaOf<AdviseReply> = describes<AdviseReply>()(
+  Type.Object(
+    {
+      advice: Type.Array(Type.Object({ ...statusItem, command: nullable(Type.String()) }, closed)),
+    },
+    { ...closed, title: "Advice" },
+  ),
+);
+
+const event = Type.Object(
+  {
+    seq: Type.Integer({ minimum: 1 }),
+    at: when,
+    type: Type.Enum([
+      "daemon.started",
+      "daemon.reloaded",
+      "volume.created",
+      "volume.deleted",
+      "volume.resized",
+      "volume.attached",
+      "volume.detached",
+      "volume.restored",
+      "volume.unavailable",
+      "volume.connected",
+      "volume.disconnected",
+      "volume.health",
+      "volume.rolled-back",
+    ]),
+    volume: nullable(Type.String()),
+    message: Type.String(),
+  },
+  { ...closed, title: "Event" },
+);
+
+export const EventSchema: SchemaOf<Event> = describes<Event>()(event);
+
+export const EventListSchema: SchemaOf<EventList> = describes<EventList>()(
+  Type.Object({ events: Type.Array(event) }, { ...closed, title: "EventList" }),
+);
+
+export const VersionReplySchema: SchemaOf<VersionReply> = describes<VersionReply>()(
+  Type.Object(
+    { version: Type.String(), apiVersion: Type.Integer(), node: Type.String() },
+    { ...closed, title: "Version" },
+  ),
+);
+
+export const ErrorReplySchema: SchemaOf<ErrorReply> = describes<ErrorReply>()(
+  Type.Object(
+    {
+      code: Type.String({ description: `one of ${API_ERROR_CODES.join(", ")}` }),
+      message: Type.String(),
+      advice: Type.Optional(Type.String({ description: "what to do" })),
+    },
+    { ...closed, title: "Error" },
+  ),
+);
+
+export const VolumeParamsSchema: SchemaOf<{ readonly name: string }> = describes<{
+  readonly name: string;
+}>()(Type.Object({ name }, closed));

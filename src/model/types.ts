@@ -1,0 +1,242 @@
+// Every object that crosses the REST API, as plain types. The schemas in schemas.ts are checked
+// against these by the compiler, so a field exists in both or the build fails. Types only: the CLI
+// and the browser pay nothing for them.
+//
+// Rules: sizes are bytes, times are RFC 3339 strings in UTC, durations carry their unit in the
+// name. Fields are only ever added; a client ignores fields it does not know.
+
+export type BackingKind = "file" | "memory" | "null";
+export type DirectMode = "auto" | "on" | "off";
+
+export type VolumeBacking =
+  | {
+      readonly kind: "file";
+      readonly path: string;
+      readonly direct: DirectMode;
+      /** True when Ringstore made the file: it is then deleted with the volume. */
+      readonly managed: boolean;
+    }
+  | { readonly kind: "memory" }
+  | { readonly kind: "null" };
+
+export type Severity = "warn" | "error";
+
+export interface Health {
+  /** Stable code, e.g. BACKING_UNAVAILABLE. */
+  readonly code: string;
+  readonly severity: Severity;
+  readonly message: string;
+}
+
+export type VolumeState =
+  | "creating"
+  | "detached"
+  /** Declared attached, its socket is served, no front-end has started rings. */
+  | "attached"
+  /** A front-end has started rings. */
+  | "connected"
+  /** Declared attached but not served: see `health`. */
+  | "unavailable"
+  | "deleting";
+
+export interface Attachment {
+  /** Grows by one with every attach of this volume. */
+  readonly generation: number;
+  /** Absolute path of the vhost-user socket. */
+  readonly socket: string;
+  readonly queueCountMax: number;
+  readonly packedAllowed: boolean;
+  readonly readOnly: boolean;
+  readonly attachedAt: string;
+  /** Sessions open on the socket now. */
+  readonly sessionCount: number;
+}
+
+export interface Volume {
+  readonly id: string;
+  readonly name: string;
+  readonly sizeBytes: number;
+  readonly blockBytes: 512 | 4096;
+  readonly readOnly: boolean;
+  readonly serial: string;
+  readonly backing: VolumeBacking;
+  readonly createdAt: string;
+  readonly state: VolumeState;
+  readonly attachment: Attachment | null;
+  readonly health: readonly Health[];
+}
+
+export interface VolumeList {
+  readonly volumes: readonly Volume[];
+}
+
+export interface VolumeCreate {
+  readonly name: string;
+  /** May be left out when `path` names something that exists: its size is taken. */
+  readonly sizeBytes?: number;
+  readonly blockBytes?: 512 | 4096;
+  readonly readOnly?: boolean;
+  readonly serial?: string;
+  readonly backing?: BackingKind;
+  /** An existing file or block device to serve, instead of a new file in the data directory. */
+  readonly path?: string;
+  readonly direct?: DirectMode;
+}
+
+export interface VolumeResize {
+  readonly sizeBytes: number;
+  /** Needed to make a volume smaller: everything beyond the new size is lost. */
+  readonly allowDataLoss?: boolean;
+}
+
+export interface VolumeAttach {
+  readonly queueCountMax?: number;
+  readonly packedAllowed?: boolean;
+  readonly readOnly?: boolean;
+  /** Only for the printed command line: the VM's memory size. */
+  readonly vmMemoryBytes?: number;
+}
+
+/** What a person or a program needs to start a VM on the volume. */
+export interface AttachReply {
+  readonly volume: string;
+  readonly socket: string;
+  readonly generation: number;
+  /** False when the volume was attached before. */
+  readonly changed: boolean;
+  /** QEMU arguments by the first version they are right for, ready for execve. */
+  readonly qemu: { readonly "7.2": readonly string[]; readonly "9.2": readonly string[] };
+  /** The same without the shared memory part: for a VM that has it. */
+  readonly qemuDevice: { readonly "7.2": readonly string[]; readonly "9.2": readonly string[] };
+  /** A `<disk>` element for `virsh attach-device`. */
+  readonly libvirtXml: string;
+  /** The `<memoryBacking>` element the domain must have. */
+  readonly libvirtMemoryXml: string;
+}
+
+export interface DetachReply {
+  readonly volume: string;
+  /** False when the volume was not attached. */
+  readonly changed: boolean;
+}
+
+export interface DeleteReply {
+  readonly volume: string;
+  /** The data file that was removed, null when there was none or it was not ours to remove. */
+  readonly removedPath: string | null;
+}
+
+export interface Latency {
+  readonly meanUs: number;
+  readonly p50Us: number;
+  readonly p99Us: number;
+  readonly p999Us: number;
+}
+
+/** Counters are cumulative since the daemon started; latencies too. */
+export interface VolumeIo {
+  readonly name: string;
+  readonly connected: boolean;
+  readonly sessionCount: number;
+  readonly readCount: number;
+  readonly readBytes: number;
+  readonly writeCount: number;
+  readonly writeBytes: number;
+  readonly flushCount: number;
+  readonly discardCount: number;
+  readonly errorCount: number;
+  readonly ringErrorCount: number;
+  readonly inflightCount: number;
+  readonly readLatency: Latency;
+  readonly writeLatency: Latency;
+}
+
+export interface StatsReply {
+  /** Monotonic milliseconds of the daemon: the difference of two replies is the interval. */
+  readonly atMs: number;
+  /** Attached volumes only. */
+  readonly volumes: readonly VolumeIo[];
+}
+
+export type HealthSummary = "ok" | "warn" | "error";
+
+export interface StatusItem extends Health {
+  /** The volume it is about, null for the daemon. */
+  readonly volume: string | null;
+}
+
+export interface IoRate {
+  readonly readsPerSecond: number;
+  readonly readBytesPerSecond: number;
+  readonly writesPerSecond: number;
+  readonly writeBytesPerSecond: number;
+}
+
+export interface Status {
+  readonly health: HealthSummary;
+  readonly version: string;
+  readonly nodeId: string;
+  readonly uptimeSeconds: number;
+  readonly dataDirectory: string;
+  readonly volumes: {
+    readonly total: number;
+    readonly attached: number;
+    readonly connected: number;
+    readonly unavailable: number;
+    readonly declaredBytes: number;
+  };
+  readonly dataFilesystem: { readonly totalBytes: number; readonly availableBytes: number };
+  readonly reactorCount: number;
+  readonly residentBytes: number;
+  readonly io: IoRate;
+  readonly items: readonly StatusItem[];
+}
+
+export interface Advice extends StatusItem {
+  /** The command that fixes it or shows more; null when only the operator can know. */
+  readonly command: string | null;
+}
+
+export interface AdviseReply {
+  readonly advice: readonly Advice[];
+}
+
+export type EventType =
+  | "daemon.started"
+  | "daemon.reloaded"
+  | "volume.created"
+  | "volume.deleted"
+  | "volume.resized"
+  | "volume.attached"
+  | "volume.detached"
+  | "volume.restored"
+  | "volume.unavailable"
+  | "volume.connected"
+  | "volume.disconnected"
+  | "volume.health"
+  | "volume.rolled-back";
+
+export interface Event {
+  /** Grows by one; starts anew with each start of the daemon. */
+  readonly seq: number;
+  readonly at: string;
+  readonly type: EventType;
+  readonly volume: string | null;
+  readonly message: string;
+}
+
+export interface EventList {
+  readonly events: readonly Event[];
+}
+
+export interface VersionReply {
+  readonly version: string;
+  readonly apiVersion: number;
+  readonly node: string;
+}
+
+export interface ErrorReply {
+  readonly code: string;
+  readonly message: string;
+  readonly advice?: string;
+}
