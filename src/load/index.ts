@@ -1,0 +1,14 @@
+// load/: the driving side. A vhost-user front-end, guest memory, virtio rings from the driver's
+// side, and a load generator over them.
+
+export * from "./backend-channel.ts";
+export * from "./blk-queue.ts";
+export * from "./errors.ts";
+export * from "./front-end.ts";
+export * from "./guest-memory.ts";
+export * from "./histogram.ts";
+export * from "./message-stream.ts";
+export * from "./packed-ring.ts";
+export * from "./process-cpu.ts";
+export * from "./session.ts";
+export * from "./split-ring.ts";
