@@ -11,7 +11,7 @@ import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { checkStyle } from "./lib/build.mjs";
 import { prepare } from "./lib/prepare.mjs";
-import { DIST, main, SetupError, say } from "./lib/project.mjs";
+import { DIST, main, ROOT, SetupError, say } from "./lib/project.mjs";
 import { listFiles } from "./lib/stamp.mjs";
 import { runGroup } from "./lib/test-run.mjs";
 
@@ -29,8 +29,10 @@ await main(async () => {
   const startedMs = Date.now();
   const pattern = readPattern(process.argv.slice(2));
   await prepare();
-  const files = listFiles(DIST).filter((path) => path.endsWith(".test.js"));
-  const chosen = files.filter((path) => pattern === null || pattern.test(relative(DIST, path)));
+  const files = [...listFiles(DIST), ...listFiles(join(ROOT, "scripts"))].filter((path) =>
+    /\.test\.m?js$/.test(path),
+  );
+  const chosen = files.filter((path) => pattern === null || pattern.test(relative(ROOT, path)));
   if (chosen.length === 0) {
     throw new SetupError(`No test file matches ${pattern}; there are ${files.length} without it.`);
   }
@@ -60,6 +62,8 @@ async function runAll(files, limitMs) {
     stop.abort();
   }, limitMs);
   const onSignal = () => stop.abort();
+  // Whoever read the output has gone (`npm test | head`): end what runs, and do not just die.
+  process.stdout.on("error", onSignal);
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, onSignal);
   const write = (text) => process.stdout.write(text);
   const options = { folder, signal: stop.signal, write };

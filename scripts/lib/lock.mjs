@@ -14,9 +14,9 @@ const LOCK_WAIT_SECONDS = 1800;
 /** What flock(1) exits with when the lock is taken. */
 const TAKEN = 1;
 
-export async function withLock(what, action) {
-  mkdirSync(CACHE, { recursive: true });
-  const path = join(CACHE, "setup.lock");
+export async function withLock(what, action, folder = CACHE) {
+  mkdirSync(folder, { recursive: true });
+  const path = join(folder, "setup.lock");
   const file = openSync(path, "a");
   try {
     if (!lock(file, ["--nonblock"])) {

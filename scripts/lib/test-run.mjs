@@ -38,8 +38,11 @@ export async function runGroup(group, { folder, signal, write }) {
   return outcomes;
 }
 
+/** `virtio/split-queue` for its test in dist/, `scripts/lib/lock` for a script's. */
 export function nameOf(path) {
-  return relative(DIST, path).replace(/\.test\.js$/, "");
+  const inDist = relative(DIST, path);
+  const name = inDist.startsWith("..") ? relative(ROOT, path) : inDist;
+  return name.replace(/\.test\.m?js$/, "");
 }
 
 async function runFile({ path, id }, limitMs, { folder, signal, write }) {
@@ -62,6 +65,8 @@ async function runFile({ path, id }, limitMs, { folder, signal, write }) {
       stdio: ["ignore", "pipe", "pipe"],
       env: {
         ...childEnvironment(),
+        // Set where we are ourselves run by node:test; it would silence the reporter.
+        NODE_TEST_CONTEXT: undefined,
         TMPDIR: temporary,
         [MARK]: mark,
         RINGSTORE_TEST_FILE: name,

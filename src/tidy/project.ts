@@ -49,7 +49,7 @@ export function formatFinding(finding: Finding): string {
   return `${place}: ${finding.message}`;
 }
 
-const TEST_FILE = /\.(?:test|fuzz|bench)\.ts$/;
+const TEST_FILE = /\.(?:test|fuzz|bench)\.(?:ts|mjs)$/;
 
 /** A source file from its parts; `emitted` defaults to the text itself, which suits plain JS. */
 export function sourceFile(
