@@ -54,6 +54,14 @@ export interface ReactorPort {
   /** After this returns the handler is not called again; the kernel's reference ends soon after. */
   unwatch(watchId: number): void;
 
+  /**
+   * Adds 1 to an eventfd (or writes 8 bytes to a pipe) through a kernel thread: for descriptors
+   * whose write may block. One write per descriptor at a time; more are merged.
+   */
+  signalAsync(fd: number): void;
+  /** Closes `fd` once no signalAsync write is on its way. */
+  closeAfterSignals(fd: number): void;
+
   /** Fires once after `delayMs`, with the wheel's resolution (about 1 ms). Returns a timer id. */
   setTimer(delayMs: number, handler: TimerHandler, tag: number): number;
   /** Cancelling a timer that has fired or was cancelled does nothing. */

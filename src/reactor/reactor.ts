@@ -2,22 +2,24 @@
 // A reactor: one worker thread's loop. It owns an io_uring, a request table, a timer wheel and the
 // pollers (virtqueues, mailboxes) of everything that lives on its thread.
 //
-//   reap completions -> deliver finished requests -> flush queues -> poll active queues -> timers
-//        ^                                                                                 |
-//        '------- sleep in io_uring_enter when nothing is active and nothing is due <------'
+//   enter -> reap completions -> deliver finished requests -> flush queues -> poll -> timers
+//     ^                                                                                 |
+//     '------- sleep in io_uring_enter when nothing is active and nothing is due <------'
 //
-// Adaptive polling: a poller that found work stays active for a window after its last work, so
-// that the next request needs no wake-up (40 to 50 us on a sleeping core). The window is at most
-// `pollMaxUs`, and follows the gaps the poller sees: gaps longer than the maximum halve it to
+// Adaptive polling: a poller that found work, or gave an answer, stays active for a window after
+// it, so that the next request needs no wake-up (40 to 50 us on a sleeping core). The window is at
+// most `pollMaxUs` and follows the gaps the poller sees: gaps longer than the maximum halve it to
 // nothing, gaps within it restore it. An idle reactor sleeps and burns nothing.
 //
 // Invariants:
 //  - everything runs on this thread, from this loop; nothing here is re-entered;
 //  - an inactive poller is armed: whoever makes work for it causes a wake-up;
-//  - before a sleep every poller was armed and looked at once more.
+//  - before a sleep every poller was armed and looked at once more, and nothing waits for the next
+//    turn (completions, deferred sources, flushes).
 
 import { assert, RequestTable, segmentArenaBytes } from "../base/index.ts";
 import type {
+  Arena,
   Clock,
   Log,
   Memory,
@@ -26,8 +28,10 @@ import type {
   ReadinessHandler,
   TimerHandler,
 } from "../ports/index.ts";
-import type { DeferredSource } from "../uring/index.ts";
+import type { DeferredScheduler, DeferredSource } from "../uring/index.ts";
 import { Ring } from "../uring/index.ts";
+import { CQ_ENTRIES_MAX } from "../uring/layouts.ts";
+import { AsyncSignals } from "./async-signals.ts";
 import { TimerWheel } from "./timer-wheel.ts";
 import { Watches } from "./watches.ts";
 
@@ -41,18 +45,29 @@ export interface ReactorOptions {
   readonly pollMaxUs: number;
 }
 
+/** Is shown the reactor's counters now and then, on its thread: before a sleep, and while awake. */
+export interface ReactorObserver {
+  observe(reactor: Reactor): void;
+}
+
 export interface ReactorModules {
   readonly memory: Memory;
   readonly clock: Clock;
   readonly log: Log;
+  readonly observer?: ReactorObserver;
 }
 
-/** Counters a reactor keeps; read by telemetry. Plain numbers, owned by the thread. */
+/** Counters a reactor keeps; owned by its thread. */
 export interface ReactorCounters {
   loopCount: number;
   sleepCount: number;
+  /** Time of turns that did something, and of those that only looked. The rest was slept. */
   busyUs: number;
   pollUs: number;
+  /** The longest single turn. */
+  longestLoopUs: number;
+  timerCount: number;
+  completionCount: number;
 }
 
 /** Completions handled per turn before queues are polled: bounds the time between polls. */
@@ -60,6 +75,9 @@ const REAP_BATCH = 256;
 const DELIVER_BATCH = 256;
 /** One long gap in this many opens the whole window again, to see whether polling pays now. */
 const PROBE_EVERY = 64;
+/** While awake the observer is called this often. */
+const OBSERVE_EVERY_US = 10_000;
+const FIXED_FILES = 1024;
 
 /** Where the reactor keeps what it knows of a poller. */
 interface PollerState {
@@ -67,50 +85,82 @@ interface PollerState {
   active: boolean;
   dirty: boolean;
   removed: boolean;
+  /** When it last found work or gave an answer. */
   lastWorkUs: number;
   windowUs: number;
   longGapCount: number;
 }
 
-export class Reactor implements ReactorPort {
+export class Reactor implements ReactorPort, DeferredScheduler {
   readonly clock: Clock;
   readonly memory: Memory;
   readonly log: Log;
   readonly requests: RequestTable;
   readonly ring: Ring;
-  readonly counters: ReactorCounters = { loopCount: 0, sleepCount: 0, busyUs: 0, pollUs: 0 };
+  readonly counters: ReactorCounters;
   loopTimeUs: number;
 
+  private readonly observer: ReactorObserver | null;
   private readonly pollMaxUs: number;
   private readonly timers: TimerWheel;
   private readonly watches: Watches;
+  private readonly signals: AsyncSignals;
   private readonly states: Map<Poller, PollerState> = new Map();
+  /** The state asked for last: completions come in batches of one queue. */
+  private lastState: PollerState | null = null;
+  // Lists that grow to their greatest length and stay there; the counts say how much is in use.
   private readonly active: PollerState[] = [];
+  private activeCount = 0;
   private readonly dirty: PollerState[] = [];
+  private dirtyCount = 0;
   private readonly deferred: DeferredSource[] = [];
+  private deferredCount = 0;
+  private readonly requestArena: Arena;
+  private workedLastTurn = false;
+  private turnStartUs: number;
+  private observeAtUs = 0;
   private stopping = false;
 
   constructor(options: ReactorOptions, modules: ReactorModules) {
+    assert(options.pollMaxUs >= 0, "a negative polling window");
     this.clock = modules.clock;
     this.memory = modules.memory;
     this.log = modules.log;
+    this.observer = modules.observer ?? null;
     this.pollMaxUs = options.pollMaxUs;
+    this.counters = {
+      loopCount: 0,
+      sleepCount: 0,
+      busyUs: 0,
+      pollUs: 0,
+      longestLoopUs: 0,
+      timerCount: 0,
+      completionCount: 0,
+    };
+    // Every request, watch and removal can complete at once without overflowing; beyond the
+    // kernel's limit it keeps the rest for us (FEAT_NODROP).
+    const completions = nextPowerOfTwo(options.requestSlots * 2 + options.watchesMax * 2);
     this.ring = new Ring(modules.memory, {
       entries: options.ringEntries,
-      // Every request, watch and removal can complete at once without overflowing.
-      cqEntries: nextPowerOfTwo(options.requestSlots * 2 + options.watchesMax * 2),
+      cqEntries: Math.min(completions, CQ_ENTRIES_MAX),
       fixedFiles: FIXED_FILES,
     });
-    const arena = modules.memory.allocate(segmentArenaBytes(options.requestSlots));
-    this.requests = new RequestTable(options.requestSlots, arena);
+    this.requestArena = modules.memory.allocate(segmentArenaBytes(options.requestSlots));
+    this.requests = new RequestTable(options.requestSlots, this.requestArena);
     this.loopTimeUs = modules.clock.nowUs();
+    this.turnStartUs = this.loopTimeUs;
     this.timers = new TimerWheel(options.timersMax, this.loopTimeUs);
     this.watches = new Watches(this.ring, options.watchesMax);
+    this.signals = new AsyncSignals(this.ring, modules.memory);
   }
 
-  /** Descriptors watched and timers pending, for leak tests. */
+  /** Descriptors watched and timers pending, for limits and leak tests. */
   get watchCount(): number {
     return this.watches.count;
+  }
+
+  get freeWatches(): number {
+    return this.watches.freeWatches;
   }
 
   get timerCount(): number {
@@ -121,7 +171,13 @@ export class Reactor implements ReactorPort {
     return this.states.size;
   }
 
+  /** Pollers that are being polled; the others are armed. */
+  get activePollerCount(): number {
+    return this.activeCount;
+  }
+
   /** Adds a poller, active: it is polled at once, and armed when it turns out idle. */
+  // @cold
   addPoller(poller: Poller): void {
     assert(!this.states.has(poller), "poller added twice");
     const state: PollerState = {
@@ -137,43 +193,51 @@ export class Reactor implements ReactorPort {
     this.activateState(state);
   }
 
+  /** Neither poll() nor flush() is called again, also when called from one of them. */
   removePoller(poller: Poller): void {
     const state = this.states.get(poller);
     assert(state !== undefined, "poller removed twice");
     state.removed = true;
     this.states.delete(poller);
+    if (this.lastState === state) this.lastState = null;
+  }
+
+  private stateOf(poller: Poller): PollerState | null {
+    const last = this.lastState;
+    if (last !== null && last.poller === poller) return last;
+    const state = this.states.get(poller);
+    if (state === undefined) return null;
+    this.lastState = state;
+    return state;
   }
 
   /** Work may be there for an armed poller (its kick arrived): poll it from now on. */
   activate(poller: Poller): void {
-    const state = this.states.get(poller);
-    if (state !== undefined) this.activateState(state);
+    const state = this.stateOf(poller);
+    if (state !== null) this.activateState(state);
   }
 
   private activateState(state: PollerState): void {
     if (state.active) return;
     state.active = true;
     state.poller.disarm();
-    this.active.push(state);
+    this.active[this.activeCount] = state;
+    this.activeCount += 1;
   }
 
   /** Calls poller.flush() once, after the completions at hand have been delivered. */
   requestFlush(poller: Poller): void {
-    const state = this.states.get(poller);
-    if (state === undefined || state.dirty) return;
+    const state = this.stateOf(poller);
+    if (state === null || state.dirty) return;
     state.dirty = true;
-    this.dirty.push(state);
+    this.dirty[this.dirtyCount] = state;
+    this.dirtyCount += 1;
   }
 
-  /** A disk that completes from the loop (SyncDisk). */
-  addDeferred(source: DeferredSource): void {
-    this.deferred.push(source);
-  }
-
-  removeDeferred(source: DeferredSource): void {
-    const index = this.deferred.indexOf(source);
-    assert(index >= 0, "deferred source removed twice");
-    this.deferred.splice(index, 1);
+  /** A disk that completes from the loop (SyncDisk) has something to deliver. */
+  scheduleDeferred(source: DeferredSource): void {
+    this.deferred[this.deferredCount] = source;
+    this.deferredCount += 1;
   }
 
   watch(fd: number, pollEvents: number, handler: ReadinessHandler, tag: number): number {
@@ -182,6 +246,14 @@ export class Reactor implements ReactorPort {
 
   unwatch(watchId: number): void {
     this.watches.remove(watchId);
+  }
+
+  signalAsync(fd: number): void {
+    this.signals.signal(fd);
+  }
+
+  closeAfterSignals(fd: number): void {
+    this.signals.close(fd);
   }
 
   setTimer(delayMs: number, handler: TimerHandler, tag: number): number {
@@ -211,36 +283,82 @@ export class Reactor implements ReactorPort {
   turn(): number {
     this.counters.loopCount += 1;
     if (this.ring.hasPending || this.ring.needsEnter()) this.ring.submit();
+    this.noteTime(this.clock.nowUs());
     let worked = this.ring.reap(REAP_BATCH);
-    worked += this.deliverDeferred();
-    worked += this.requests.drain(DELIVER_BATCH);
-    this.flushDirty();
-    worked += this.pollActive();
-    worked += this.timers.count === 0 ? 0 : this.timers.advance(this.loopTimeUs);
+    if (this.deferredCount > 0) worked += this.deliverDeferred();
+    if (this.requests.hasCompletions) worked += this.requests.drain(DELIVER_BATCH);
+    if (this.dirtyCount > 0) this.flushDirty();
+    // Requests taken now shall not be stamped with the time before all that.
+    if (worked > 0) this.refreshTime(this.clock.nowUs());
+    this.counters.completionCount += worked;
+    if (this.activeCount > 0) worked += this.pollActive(this.loopTimeUs);
+    if (this.timers.count > 0) worked += this.advanceTimers();
+    this.workedLastTurn = worked > 0;
     return worked;
+  }
+
+  /** Begins a turn at `nowUs`: the time since the last one began goes to its account. */
+  private noteTime(nowUs: number): void {
+    const elapsedUs = nowUs - this.turnStartUs;
+    const counters = this.counters;
+    if (this.workedLastTurn) counters.busyUs += elapsedUs;
+    else counters.pollUs += elapsedUs;
+    if (elapsedUs > counters.longestLoopUs) counters.longestLoopUs = elapsedUs;
+    this.turnStartUs = nowUs;
+    this.loopTimeUs = nowUs;
+    if (nowUs >= this.observeAtUs) this.observe(nowUs);
+  }
+
+  private refreshTime(nowUs: number): void {
+    this.loopTimeUs = nowUs;
+  }
+
+  private observe(nowUs: number): void {
+    this.observeAtUs = nowUs + OBSERVE_EVERY_US;
+    if (this.observer !== null) this.observer.observe(this);
   }
 
   private deliverDeferred(): number {
     let worked = 0;
-    for (let index = 0; index < this.deferred.length; index++) {
-      worked += (this.deferred[index] as DeferredSource).deliver(DELIVER_BATCH);
+    let kept = 0;
+    // Delivering may schedule other sources: they are appended, and served in this turn too.
+    for (let index = 0; index < this.deferredCount; index++) {
+      const source = this.deferred[index] as DeferredSource;
+      worked += source.deliver(DELIVER_BATCH);
+      if (!source.hasDeferred) continue;
+      this.deferred[kept] = source;
+      kept += 1;
     }
+    this.deferredCount = kept;
     return worked;
   }
 
   private flushDirty(): void {
-    while (this.dirty.length > 0) {
-      const state = this.dirty.pop() as PollerState;
+    // What asks for a flush from within one is served in the next turn.
+    const count = this.dirtyCount;
+    for (let index = 0; index < count; index++) {
+      const state = this.dirty[index] as PollerState;
       state.dirty = false;
-      if (!state.removed) state.poller.flush();
+      if (state.removed) continue;
+      state.poller.flush();
+      this.noteAnswer(state);
     }
+    for (let index = count; index < this.dirtyCount; index++) {
+      this.dirty[index - count] = this.dirty[index] as PollerState;
+    }
+    this.dirtyCount -= count;
   }
 
-  private pollActive(): number {
-    this.loopTimeUs = this.clock.nowUs();
-    const now = this.loopTimeUs;
+  /** The other side has its answer and may send the next request soon: poll for it. */
+  private noteAnswer(state: PollerState): void {
+    if (state.removed) return;
+    state.lastWorkUs = this.loopTimeUs;
+    if (state.windowUs > 0) this.activateState(state);
+  }
+
+  private pollActive(nowUs: number): number {
     let worked = 0;
-    for (let index = this.active.length - 1; index >= 0; index--) {
+    for (let index = this.activeCount - 1; index >= 0; index--) {
       const state = this.active[index] as PollerState;
       if (state.removed) {
         this.dropActive(index);
@@ -248,18 +366,18 @@ export class Reactor implements ReactorPort {
       }
       const done = state.poller.poll();
       if (done > 0) {
-        this.noteWork(state, now);
+        this.noteWork(state, nowUs);
         worked += done;
-      } else if (now - state.lastWorkUs >= state.windowUs && !state.removed) {
+      } else if (nowUs - state.lastWorkUs >= state.windowUs && !state.removed) {
         this.deactivate(state, index);
       }
     }
     return worked;
   }
 
-  private noteWork(state: PollerState, now: number): void {
-    const gapUs = now - state.lastWorkUs;
-    state.lastWorkUs = now;
+  private noteWork(state: PollerState, nowUs: number): void {
+    const gapUs = nowUs - state.lastWorkUs;
+    state.lastWorkUs = nowUs;
     if (gapUs <= this.pollMaxUs) {
       state.windowUs = this.pollMaxUs;
       return;
@@ -267,7 +385,9 @@ export class Reactor implements ReactorPort {
     state.windowUs = state.windowUs < 1 ? 0 : state.windowUs / 2;
     // Event-driven, a gap contains our own wake-up, so it never looks short: probe now and then.
     state.longGapCount += 1;
-    if (state.longGapCount % PROBE_EVERY === 0) state.windowUs = this.pollMaxUs;
+    if (state.longGapCount < PROBE_EVERY) return;
+    state.longGapCount = 0;
+    state.windowUs = this.pollMaxUs;
   }
 
   private deactivate(state: PollerState, index: number): void {
@@ -280,23 +400,38 @@ export class Reactor implements ReactorPort {
     this.dropActive(index);
   }
 
+  /** The last takes the place of the one that leaves; it has been visited in this round. */
   private dropActive(index: number): void {
-    const last = this.active.pop() as PollerState;
-    if (index < this.active.length) this.active[index] = last;
+    this.activeCount -= 1;
+    this.active[index] = this.active[this.activeCount] as PollerState;
+  }
+
+  private advanceTimers(): number {
+    const fired = this.timers.advance(this.loopTimeUs);
+    this.counters.timerCount += fired;
+    return fired;
   }
 
   /** Nothing was done this turn: spin while a poller is active, otherwise sleep. */
   private idle(): void {
-    if (this.active.length > 0) return;
+    if (this.activeCount > 0 || this.dirtyCount > 0 || this.deferredCount > 0) return;
     if (this.requests.hasCompletions || this.ring.hasCompletions()) return;
     const delayUs = this.timers.nextDelayUs(this.loopTimeUs);
     this.counters.sleepCount += 1;
+    this.observe(this.loopTimeUs);
     this.ring.submitAndWait(delayUs);
-    this.loopTimeUs = this.clock.nowUs();
+    // The sleep is on nobody's account.
+    this.turnStartUs = this.clock.nowUs();
+    this.loopTimeUs = this.turnStartUs;
+  }
+
+  /** Closes the ring and frees what the reactor allocated. Nothing may be in flight. */
+  close(): void {
+    this.ring.close();
+    this.signals.free();
+    this.memory.free(this.requestArena);
   }
 }
-
-const FIXED_FILES = 1024;
 
 function nextPowerOfTwo(value: number): number {
   let power = 1;

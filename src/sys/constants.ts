@@ -76,6 +76,8 @@ export const HUGETLBFS_MAGIC = 0x958458f6;
 export const S_IFMT = 0o170000;
 export const S_IFREG = 0o100000;
 export const S_IFBLK = 0o060000;
+export const S_IFIFO = 0o010000;
+export const S_IFSOCK = 0o140000;
 
 export const SIGKILL = 9;
 export const SIGABRT = 6;

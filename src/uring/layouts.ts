@@ -56,6 +56,10 @@ export const OFF_SQ_RING = 0;
 export const OFF_CQ_RING = 0x8000000;
 export const OFF_SQES = 0x10000000;
 
+/** The kernel's limits on a ring (IORING_MAX_ENTRIES, IORING_MAX_CQ_ENTRIES). */
+export const SQ_ENTRIES_MAX = 32768;
+export const CQ_ENTRIES_MAX: number = 2 * SQ_ENTRIES_MAX;
+
 export const SETUP_CQSIZE: number = 1 << 3;
 export const SETUP_SUBMIT_ALL: number = 1 << 7;
 export const SETUP_COOP_TASKRUN: number = 1 << 8;
@@ -80,6 +84,7 @@ export const REGISTER_FILES_UPDATE = 6;
 export const RSRC_REGISTER_SPARSE = 1;
 
 export const IOSQE_FIXED_FILE = 1;
+export const IOSQE_ASYNC = 16;
 
 export const OP_NOP = 0;
 export const OP_READV = 1;

@@ -17,12 +17,15 @@
 
 import { assert, EAGAIN, EBUSY, EINTR, ETIME } from "../base/index.ts";
 import type { Address, Arena, Memory } from "../ports/index.ts";
-import { close, syscall6 } from "../sys/index.ts";
+import { close, munmap, syscall6 } from "../sys/index.ts";
 import { lastErrno } from "../sys/libc.ts";
 import {
+  CQ_ENTRIES_MAX,
+  CQE_F_MORE,
   ENTER_EXT_ARG,
   ENTER_GETEVENTS,
   FSYNC_DATASYNC,
+  IOSQE_ASYNC,
   IOSQE_FIXED_FILE,
   OP_ASYNC_CANCEL,
   OP_FALLOCATE,
@@ -37,6 +40,7 @@ import {
   POLL_ADD_MULTI,
   REGISTER_FILES_UPDATE,
   SQ_CQ_OVERFLOW,
+  SQ_ENTRIES_MAX,
   SQ_TASKRUN,
   SYS_IO_URING_ENTER,
   SYS_IO_URING_REGISTER,
@@ -74,6 +78,7 @@ export class Ring {
   /** Operations the kernel holds or will hold: submitted or prepared, not yet completed. */
   inflightCount = 0;
 
+  private readonly memory: Memory;
   private readonly map: RingMapping;
   private readonly rings: Uint32Array;
   private readonly ringsSigned: Int32Array;
@@ -89,6 +94,9 @@ export class Ring {
   private pending = 0;
 
   constructor(memory: Memory, options: RingOptions) {
+    assert(options.entries <= SQ_ENTRIES_MAX, "more submissions than io_uring allows");
+    assert(options.cqEntries <= CQ_ENTRIES_MAX, "more completions than io_uring allows");
+    this.memory = memory;
     this.map = setupRing(memory, options.entries, options.cqEntries, options.fixedFiles);
     this.rings = this.map.rings.u32;
     this.ringsSigned = new Int32Array(this.rings.buffer);
@@ -231,6 +239,11 @@ export class Ring {
     this.prepare(OP_WRITE, sqeFd, sqeFlags, offsetBytes, address, bytes, rwFlags, handler, tag);
   }
 
+  /** A write that a kernel thread does from the start: for descriptors whose write may block. */
+  writeAsync(fd: number, address: Address, bytes: number, handler: number, tag: number): void {
+    this.prepare(OP_WRITE, fd, IOSQE_ASYNC, 0, address, bytes, 0, handler, tag);
+  }
+
   readv(
     file: RingFile,
     offsetBytes: number,
@@ -304,6 +317,12 @@ export class Ring {
     this.enter(0, 0, 0);
   }
 
+  /** As submit(), and nothing prepared is left behind: a descriptor named in it may be closed. */
+  submitAll(): void {
+    for (let attempt = 0; attempt < SUBMIT_ATTEMPTS && this.pending > 0; attempt++) this.submit();
+    assert(this.pending === 0, "io_uring takes no submissions: out of kernel memory");
+  }
+
   /**
    * Submits, then sleeps until at least one completion is there or `timeoutUs` has passed
    * (Infinity = no limit).
@@ -372,7 +391,7 @@ export class Ring {
       // The entry is free for the kernel before the handler runs: it may submit and enter again.
       this.cqHead = head;
       Atomics.store(rings, this.map.cqHead, head);
-      if ((flags & 2) === 0) this.inflightCount -= 1;
+      if ((flags & CQE_F_MORE) === 0) this.inflightCount -= 1;
       count += 1;
       this.dispatch(handler, tag, result, flags);
     }
@@ -384,8 +403,15 @@ export class Ring {
     (this.handlers[handler] as CompletionHandler).completed(tag, result, flags);
   }
 
-  /** Closes the ring. The caller has seen inflightCount reach 0, or the process is ending. */
+  /**
+   * Closes and unmaps the ring; nothing of it may be used afterwards. The caller has seen
+   * inflightCount reach 0, or the process is ending.
+   */
   close(): void {
     close(this.map.fd);
+    munmap(this.map.rings.address, this.map.rings.bytes);
+    munmap(this.map.sqes.address, this.map.sqes.bytes);
+    this.memory.free(this.timeoutArg);
+    this.memory.free(this.registerArg);
   }
 }
