@@ -23,6 +23,12 @@ export interface GuestMemory {
    * region or could not be read. `bytes` small (headers, segments, indirect tables).
    */
   read(gpa: number, target: Uint8Array, targetOffset: number, bytes: number): boolean;
+  /**
+   * As read, for `wordCount` little-endian u32 from any byte address into a word array: one
+   * DataView load per word, a third of the time that bytes take. Headers and indirect tables come
+   * this way, once or twice per request.
+   */
+  readWords(gpa: number, target: Uint32Array, targetWord: number, wordCount: number): boolean;
   /** Copies into guest memory and logs the pages as dirty. False as for read. */
   write(gpa: number, source: Uint8Array, sourceOffset: number, bytes: number): boolean;
   /** Stores one byte and logs its page. False when it lies in no region. */

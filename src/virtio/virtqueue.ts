@@ -50,6 +50,8 @@ export const BROKEN_RING_BASE = -18;
 export const BROKEN_NO_STATUS = -19;
 /** The status byte lies outside guest memory (rows 13, 16). */
 export const BROKEN_STATUS_UNREACHABLE = -20;
+/** The inflight region names a head or a chain that the ring cannot have (row 54). */
+export const BROKEN_INFLIGHT = -21;
 
 const BROKEN_NAMES: ReadonlyMap<number, string> = new Map([
   [BROKEN_AVAIL_INDEX, "AVAIL_INDEX"],
@@ -71,6 +73,7 @@ const BROKEN_NAMES: ReadonlyMap<number, string> = new Map([
   [BROKEN_RING_BASE, "RING_BASE"],
   [BROKEN_NO_STATUS, "NO_STATUS"],
   [BROKEN_STATUS_UNREACHABLE, "STATUS_UNREACHABLE"],
+  [BROKEN_INFLIGHT, "INFLIGHT"],
 ]);
 
 /** For logs: `BROKEN_NEXT_RANGE` -> `"NEXT_RANGE"`. */
@@ -150,8 +153,11 @@ export interface Virtqueue {
 
   /** Fills `chain` and returns its head (or buffer id) >= 0, or NONE, or the BROKEN_... reason. */
   pop(chain: Chain): number;
-  /** At start: `head` is in flight from an earlier life of the ring; call before any pop(). */
-  markInflight(head: number): void;
+  /**
+   * At start: `head` is in flight from an earlier life of the ring; call before any pop(). False
+   * when the ring has no such head or it is listed already.
+   */
+  markInflight(head: number): boolean;
   /** Reads the chain of a head given to markInflight(); like pop(), but not through the ring. */
   resubmit(head: number, chain: Chain): number;
   /** Gives up a popped head that can never be answered; the ring is about to be broken. */

@@ -1,0 +1,38 @@
+// What a virtio-blk queue counts. The numbers live with whoever reads them (telemetry's
+// VolumeMeter has this shape); this room only knows where to add.
+//
+// Invariant: the indices are those of telemetry's VOLUME_COUNTERS. Neither room may import the
+// other; a test of the daemon compares them.
+
+export interface BlkMeter {
+  readonly counters: Float64Array;
+  /** `op` is OP_READ...; `us` from taking the request off the ring to its completion. */
+  recordLatency(op: number, us: number): void;
+}
+
+export const COUNTER_READ = 0;
+export const COUNTER_READ_BYTES = 1;
+export const COUNTER_WRITE = 2;
+export const COUNTER_WRITE_BYTES = 3;
+export const COUNTER_FLUSH = 4;
+export const COUNTER_DISCARD = 5;
+export const COUNTER_DISCARD_BYTES = 6;
+export const COUNTER_WRITE_ZEROES = 7;
+export const COUNTER_WRITE_ZEROES_BYTES = 8;
+/** Requests answered without the device: GET_ID, empty transfers, refusals. */
+export const COUNTER_OTHER = 9;
+/** Answered IOERR. */
+export const COUNTER_ERROR = 10;
+/** Answered UNSUPP. */
+export const COUNTER_UNSUPPORTED = 11;
+/** Gauge over all queues that share the meter. */
+export const COUNTER_INFLIGHT = 12;
+/** Kicks that woke us. */
+export const COUNTER_KICK = 13;
+export const COUNTER_NOTIFICATION = 14;
+export const COUNTER_NOTIFICATION_SUPPRESSED = 15;
+export const COUNTER_RING_ERROR = 16;
+/** A queue had to wait for a free slot. */
+export const COUNTER_PAUSE = 19;
+/** Cells a meter must have. */
+export const COUNTERS_BYTES_MIN: number = 27 * 8;
