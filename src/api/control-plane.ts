@@ -1,0 +1,62 @@
+// What the REST API asks of the daemon: the seam between HTTP and the volumes. Implemented by
+// daemon/; tests hand in a small one. Every method rejects with an ApiError.
+
+import type {
+  AdviseReply,
+  DeleteReply,
+  DetachReply,
+  Event,
+  StatsReply,
+  Status,
+  VersionReply,
+  Volume,
+  VolumeAttach,
+  VolumeCreate,
+  VolumeResize,
+} from "../model/types.ts";
+import type { Log } from "../ports/log.ts";
+
+/** Who makes a request: decided by the socket it came in on, never by what it says. */
+export interface Caller {
+  readonly transport: "unix" | "tcp";
+  /** Name of the token; "local" on the unix socket, whose file mode is the permission. */
+  readonly name: string;
+}
+
+export interface AttachResult {
+  readonly volume: Volume;
+  readonly changed: boolean;
+}
+
+export interface RequestOptions {
+  /** Check everything, change nothing. */
+  readonly dryRun: boolean;
+}
+
+export interface ControlPlane {
+  version(): VersionReply;
+  list(): readonly Volume[];
+  show(name: string): Volume;
+  create(request: VolumeCreate, caller: Caller, options: RequestOptions): Promise<Volume>;
+  resize(name: string, request: VolumeResize, options: RequestOptions): Promise<Volume>;
+  attach(name: string, request: VolumeAttach): Promise<AttachResult>;
+  detach(name: string): Promise<DetachReply>;
+  remove(name: string, options: RequestOptions): Promise<DeleteReply>;
+  stats(): StatsReply;
+  status(): Promise<Status>;
+  advise(): Promise<AdviseReply>;
+  eventsSince(seq: number): readonly Event[];
+  /** The returned function ends it. */
+  subscribe(listener: (event: Event) => void): () => void;
+  /** Prometheus text. */
+  metrics(): Promise<string>;
+}
+
+export interface ApiModules {
+  readonly controlPlane: ControlPlane;
+  readonly log: Log;
+  /** Called once per answered request; `route` is the pattern, never the caller's text. */
+  readonly answered: (method: string, route: string, status: number) => void;
+  /** Called with an error that proves a defect: the process must end. */
+  readonly fatal: (error: unknown) => void;
+}

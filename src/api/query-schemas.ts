@@ -1,0 +1,38 @@
+// Schemas of query strings and empty bodies. Query values arrive as text and stay text here.
+
+import Type from "typebox";
+import { describes, type SchemaOf } from "../model/schema.ts";
+
+const closed = { additionalProperties: false } as const;
+
+export interface DryRunQuery {
+  readonly dryRun?: "true" | "false";
+}
+
+export const DryRunSchema: SchemaOf<DryRunQuery> = describes<DryRunQuery>()(
+  Type.Object(
+    {
+      dryRun: Type.Optional(
+        Type.Enum(["true", "false"], { description: "check everything, change nothing" }),
+      ),
+    },
+    closed,
+  ),
+);
+
+export interface EventsQuery {
+  readonly since?: string;
+}
+
+export const EventsQuerySchema: SchemaOf<EventsQuery> = describes<EventsQuery>()(
+  Type.Object(
+    {
+      since: Type.Optional(
+        Type.String({ pattern: "^\\d{1,15}$", description: "only events after this number" }),
+      ),
+    },
+    closed,
+  ),
+);
+
+export const EmptySchema: SchemaOf<Record<never, never>> = Type.Object({}, closed);

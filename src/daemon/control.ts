@@ -1,0 +1,232 @@
+// The ControlPlane that the API talks to: operations on the volumes, and what there is to see.
+
+import { readdirSync } from "node:fs";
+import { statfs } from "node:fs/promises";
+import type { AttachResult, Caller, ControlPlane, RequestOptions } from "../api/control-plane.ts";
+import { API_VERSION } from "../model/limits.ts";
+import type {
+  AdviseReply,
+  DeleteReply,
+  DetachReply,
+  Event,
+  Latency,
+  StatsReply,
+  Status,
+  StatusItem,
+  VersionReply,
+  Volume,
+  VolumeAttach,
+  VolumeCreate,
+  VolumeIo,
+  VolumeResize,
+} from "../model/types.ts";
+import type { LatencySummary, VolumeStats } from "../ports/data-plane.ts";
+import type { ApiRequestCount, DaemonSample, MetricsExporter } from "../telemetry/prometheus.ts";
+import { asApiError } from "./failure.ts";
+import { Observer } from "./observer.ts";
+import { adviceFor, type FilesystemSpace, statusItems, summaryOf } from "./status.ts";
+import { viewOf } from "./volume-entry.ts";
+import type { VolumeHost } from "./volume-host.ts";
+import {
+  attachVolume,
+  createVolume,
+  detachVolume,
+  removeVolume,
+  resizeVolume,
+} from "./volume-operations.ts";
+
+export interface ControlOptions {
+  readonly version: string;
+  readonly nodeId: string;
+  readonly startedAt: Date;
+  /** Why the TCP listener deserves a warning, null when it does not. */
+  readonly listenWarning: string | null;
+}
+
+export interface ControlModules {
+  readonly host: VolumeHost;
+  readonly exporter: MetricsExporter;
+  /** Monotonic milliseconds. */
+  readonly nowMs: () => number;
+}
+
+export class DaemonControl implements ControlPlane {
+  readonly observer: Observer;
+  readonly #options: ControlOptions;
+  readonly #modules: ControlModules;
+  readonly #startedAtMs: number;
+  readonly #requests = new Map<string, ApiRequestCount>();
+
+  constructor(options: ControlOptions, modules: ControlModules) {
+    this.#options = options;
+    this.#modules = modules;
+    this.#startedAtMs = modules.nowMs();
+    this.observer = new Observer(modules.host, modules.nowMs);
+  }
+
+  get #host(): VolumeHost {
+    return this.#modules.host;
+  }
+
+  version(): VersionReply {
+    return {
+      version: this.#options.version,
+      apiVersion: API_VERSION,
+      node: process.version,
+    };
+  }
+
+  list(): readonly Volume[] {
+    const stats = this.#host.statsById();
+    return [...this.#host.entries.values()]
+      .map((entry) => viewOf(this.#host.options.paths, entry, stats.get(entry.declared.id)))
+      .sort((a, b) => (a.name < b.name ? -1 : 1));
+  }
+
+  show(name: string): Volume {
+    return this.#host.view(this.#host.find(name));
+  }
+
+  async create(request: VolumeCreate, caller: Caller, options: RequestOptions): Promise<Volume> {
+    return await guard("create", () => createVolume(this.#host, request, caller, options));
+  }
+
+  async resize(name: string, request: VolumeResize, options: RequestOptions): Promise<Volume> {
+    return await guard("resize", () => resizeVolume(this.#host, name, request, options));
+  }
+
+  async attach(name: string, request: VolumeAttach): Promise<AttachResult> {
+    return await guard("attach", () => attachVolume(this.#host, name, request));
+  }
+
+  async detach(name: string): Promise<DetachReply> {
+    return await guard("detach", () => detachVolume(this.#host, name));
+  }
+
+  async remove(name: string, options: RequestOptions): Promise<DeleteReply> {
+    return await guard("delete", () => removeVolume(this.#host, name, options));
+  }
+
+  stats(): StatsReply {
+    const byId = this.#host.statsById();
+    const volumes: VolumeIo[] = [];
+    for (const { declared } of this.#host.entries.values()) {
+      const stats = byId.get(declared.id);
+      if (stats !== undefined) volumes.push(ioOf(declared.name, stats));
+    }
+    volumes.sort((a, b) => (a.name < b.name ? -1 : 1));
+    return { atMs: this.#modules.nowMs(), volumes };
+  }
+
+  async status(): Promise<Status> {
+    const volumes = this.list();
+    const countOf = (...states: string[]): number =>
+      volumes.filter((volume) => states.includes(volume.state)).length;
+    const [dataFilesystem, items] = await this.#itemsNow();
+    return {
+      health: summaryOf(items),
+      version: this.#options.version,
+      nodeId: this.#options.nodeId,
+      uptimeSeconds: Math.floor((this.#modules.nowMs() - this.#startedAtMs) / 1000),
+      dataDirectory: this.#host.options.paths.root,
+      volumes: {
+        total: volumes.length,
+        attached: countOf("attached", "connected", "unavailable"),
+        connected: countOf("connected"),
+        unavailable: countOf("unavailable"),
+        declaredBytes: volumes.reduce((sum, volume) => sum + volume.sizeBytes, 0),
+      },
+      dataFilesystem,
+      reactorCount: this.#host.modules.dataPlane.reactorStats().length,
+      residentBytes: process.memoryUsage.rss(),
+      io: this.observer.rate(),
+      items,
+    };
+  }
+
+  async advise(): Promise<AdviseReply> {
+    const [, items] = await this.#itemsNow();
+    return { advice: adviceFor(items, this.#host.options.paths.root) };
+  }
+
+  async #itemsNow(): Promise<readonly [FilesystemSpace, readonly StatusItem[]]> {
+    const space = await spaceOf(this.#host.options.paths.root);
+    return [space, statusItems(this.#host, space, this.#options.listenWarning)];
+  }
+
+  eventsSince(seq: number): readonly Event[] {
+    return this.#host.modules.events.since(seq);
+  }
+
+  subscribe(listener: (event: Event) => void): () => void {
+    return this.#host.modules.events.subscribe(listener);
+  }
+
+  countRequest(method: string, route: string, status: number): void {
+    const key = `${method} ${route} ${status}`;
+    const before = this.#requests.get(key);
+    this.#requests.set(key, { method, route, status, count: (before?.count ?? 0) + 1 });
+  }
+
+  async metrics(): Promise<string> {
+    const [space, items] = await this.#itemsNow();
+    const sample: DaemonSample = {
+      version: this.#options.version,
+      startTimeSeconds: this.#options.startedAt.getTime() / 1000,
+      residentBytes: process.memoryUsage.rss(),
+      heapUsedBytes: process.memoryUsage().heapUsed,
+      cpuUserSeconds: process.cpuUsage().user / 1e6,
+      cpuSystemSeconds: process.cpuUsage().system / 1e6,
+      openDescriptorCount: readdirSync("/proc/self/fd").length - 1,
+      space,
+      volumes: this.list(),
+      volumeStats: [...this.#host.statsById().values()],
+      reactorStats: this.#host.modules.dataPlane.reactorStats(),
+      items,
+      apiRequests: [...this.#requests.values()],
+    };
+    return await this.#modules.exporter.text(sample);
+  }
+}
+
+/** What was not foreseen below is at least told with its context. */
+async function guard<T>(operation: string, run: () => Promise<T>): Promise<T> {
+  try {
+    return await run();
+  } catch (error) {
+    throw asApiError(error, operation);
+  }
+}
+
+async function spaceOf(path: string): Promise<FilesystemSpace> {
+  const { bsize, blocks, bavail } = await statfs(path);
+  return { totalBytes: bsize * blocks, availableBytes: bsize * bavail };
+}
+
+function ioOf(name: string, stats: VolumeStats): VolumeIo {
+  return {
+    name,
+    connected: stats.connected,
+    sessionCount: stats.sessionCount,
+    readCount: stats.readCount,
+    readBytes: stats.readBytes,
+    writeCount: stats.writeCount,
+    writeBytes: stats.writeBytes,
+    flushCount: stats.flushCount,
+    discardCount: stats.discardCount,
+    errorCount: stats.errorCount,
+    ringErrorCount: stats.ringErrorCount,
+    inflightCount: stats.inflightCount,
+    readLatency: latencyOf(stats.readLatencyUs),
+    writeLatency: latencyOf(stats.writeLatencyUs),
+  };
+}
+
+function latencyOf(summary: LatencySummary): Latency {
+  return {
+    meanUs: summary.count === 0 ? 0 : summary.sum / summary.count,
+    p50Us: summary.p50,
+    p99Us: summary.p99,
+    p999Us: summary.p999,
+  };
+}

@@ -1,0 +1,124 @@
+// Looks at the data plane's counters now and then: front-ends that came and went and health that
+// changed become events; differences become rates. Slow on purpose: an idle daemon must stay idle,
+// and whoever wants live figures asks for them.
+
+import type { IoRate } from "../model/types.ts";
+import type { VolumeStats } from "../ports/data-plane.ts";
+import type { VolumeHost } from "./volume-host.ts";
+
+const TICK_MS = 5000;
+/** A rate over less than this says more about batching than about load. */
+const WINDOW_MIN_MS = 500;
+
+interface Seen {
+  readonly connected: boolean;
+  readonly healthCodes: string;
+}
+
+interface Sample {
+  readonly atMs: number;
+  readonly byId: ReadonlyMap<string, VolumeStats>;
+}
+
+const NO_RATE: IoRate = {
+  readsPerSecond: 0,
+  readBytesPerSecond: 0,
+  writesPerSecond: 0,
+  writeBytesPerSecond: 0,
+};
+
+export class Observer {
+  readonly #host: VolumeHost;
+  readonly #nowMs: () => number;
+  readonly #seen = new Map<string, Seen>();
+  #sample: Sample | null = null;
+  #rate: IoRate = NO_RATE;
+  #timer: NodeJS.Timeout | null = null;
+
+  /** `nowMs` is monotonic. */
+  constructor(host: VolumeHost, nowMs: () => number) {
+    this.#host = host;
+    this.#nowMs = nowMs;
+  }
+
+  start(): void {
+    this.#timer = setInterval(() => this.look(), TICK_MS);
+    this.#timer.unref();
+    this.look();
+  }
+
+  stop(): void {
+    if (this.#timer !== null) clearInterval(this.#timer);
+    this.#timer = null;
+  }
+
+  /** Also called by the data plane when something changed. */
+  look(): void {
+    const byId = this.#host.statsById();
+    this.#takeSample(byId);
+    const present = new Set<string>();
+    for (const entry of this.#host.entries.values()) {
+      const stats = byId.get(entry.declared.id);
+      if (stats === undefined) continue;
+      present.add(stats.volumeId);
+      this.#compare(entry.declared.name, stats);
+    }
+    for (const id of this.#seen.keys()) if (!present.has(id)) this.#seen.delete(id);
+  }
+
+  #compare(name: string, stats: VolumeStats): void {
+    const { events, log } = this.#host.modules;
+    const before = this.#seen.get(stats.volumeId);
+    const codes = stats.health.map((item) => item.code).sort();
+    const now: Seen = { connected: stats.connected, healthCodes: codes.join(" ") };
+    this.#seen.set(stats.volumeId, now);
+    if (now.connected !== (before?.connected ?? false)) {
+      const type = now.connected ? "volume.connected" : "volume.disconnected";
+      events.add(type, name, `a front-end ${now.connected ? "started" : "stopped"} its rings`);
+    }
+    if (now.healthCodes !== (before?.healthCodes ?? "")) {
+      const text = stats.health.map((item) => `${item.code}: ${item.message}`).join("; ");
+      events.add("volume.health", name, text === "" ? "healthy again" : text);
+      log.log(text === "" ? "info" : "warn", "volume.health", { volume: name, health: text });
+    }
+  }
+
+  #takeSample(byId: ReadonlyMap<string, VolumeStats>): void {
+    const atMs = this.#nowMs();
+    if (this.#sample === null) {
+      this.#sample = { atMs, byId };
+      return;
+    }
+    const windowMs = atMs - this.#sample.atMs;
+    if (windowMs < WINDOW_MIN_MS) return;
+    this.#rate = rateBetween(this.#sample.byId, byId, windowMs / 1000);
+    this.#sample = { atMs, byId };
+  }
+
+  /** Over the time since the last look, or the window before when that was just now. */
+  rate(): IoRate {
+    this.look();
+    return this.#rate;
+  }
+}
+
+function rateBetween(
+  before: ReadonlyMap<string, VolumeStats>,
+  now: ReadonlyMap<string, VolumeStats>,
+  seconds: number,
+): IoRate {
+  const perSecond = (field: "readCount" | "readBytes" | "writeCount" | "writeBytes"): number => {
+    let sum = 0;
+    for (const [id, stats] of now) {
+      // A volume attached anew counts from zero.
+      sum += Math.max(0, stats[field] - (before.get(id)?.[field] ?? 0));
+    }
+    return sum / seconds;
+  };
+  return {
+    readsPerSecond: perSecond("readCount"),
+    readBytesPerSecond: perSecond("readBytes"),
+    writesPerSecond: perSecond("writeCount"),
+    writeBytesPerSecond: perSecond("writeBytes"),
+  };
+}

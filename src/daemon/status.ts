@@ -1,0 +1,80 @@
+// What is wrong, and what to type: the items of `ringstore status` and the commands of
+// `ringstore advise`. Quiet when there is nothing.
+
+import { formatBytes } from "../base/units.ts";
+import type { Advice, HealthSummary, Severity, StatusItem } from "../model/types.ts";
+import { healthOf } from "./volume-entry.ts";
+import type { VolumeHost } from "./volume-host.ts";
+
+export interface FilesystemSpace {
+  readonly totalBytes: number;
+  readonly availableBytes: number;
+}
+
+const SPACE_WARN_SHARE = 0.05;
+const SPACE_ERROR_SHARE = 0.01;
+
+export function statusItems(
+  host: VolumeHost,
+  space: FilesystemSpace,
+  listenWarning: string | null,
+): readonly StatusItem[] {
+  const items: StatusItem[] = [];
+  const stats = host.statsById();
+  for (const file of host.damaged.values()) {
+    items.push({
+      code: "STATE_DAMAGED",
+      severity: "error",
+      message: `${file.path} ${file.problem}`,
+      volume: null,
+    });
+  }
+  for (const entry of host.entries.values()) {
+    const { id, name } = entry.declared;
+    for (const item of healthOf(entry, stats.get(id))) items.push({ ...item, volume: name });
+  }
+  const low = lowSpace(host.options.paths.root, space);
+  if (low !== null) items.push(low);
+  if (listenWarning !== null) {
+    items.push({
+      code: "API_WITHOUT_TLS",
+      severity: "warn",
+      message: listenWarning,
+      volume: null,
+    });
+  }
+  return items;
+}
+
+function lowSpace(root: string, space: FilesystemSpace): StatusItem | null {
+  const share = space.totalBytes === 0 ? 1 : space.availableBytes / space.totalBytes;
+  if (share >= SPACE_WARN_SHARE) return null;
+  const severity: Severity = share < SPACE_ERROR_SHARE ? "error" : "warn";
+  const message = `${formatBytes(space.availableBytes)} left on the filesystem of ${root}`;
+  return { code: "LOW_SPACE", severity, message, volume: null };
+}
+
+export function summaryOf(items: readonly StatusItem[]): HealthSummary {
+  if (items.some((item) => item.severity === "error")) return "error";
+  return items.length > 0 ? "warn" : "ok";
+}
+
+export function adviceFor(items: readonly StatusItem[], root: string): readonly Advice[] {
+  return items.map((item) => ({ ...item, command: commandFor(item, root) }));
+}
+
+function commandFor(item: StatusItem, root: string): string | null {
+  switch (item.code) {
+    case "BACKING_UNAVAILABLE":
+    case "NOT_SERVED":
+      // Attaching again tries at once and says what is in the way.
+      return `ringstore volume attach ${item.volume}`;
+    case "CREATE_UNFINISHED":
+    case "REMOVAL_UNFINISHED":
+      return `ringstore volume delete ${item.volume}`;
+    case "LOW_SPACE":
+      return `du -h ${root}/volumes`;
+    default:
+      return item.volume === null ? null : `ringstore volume show ${item.volume}`;
+  }
+}

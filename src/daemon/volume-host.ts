@@ -1,0 +1,169 @@
+// The volumes of this daemon and the steps that operations on them are made of. A step brings the
+// declared state, the data plane and the entry from one consistent state to the next; the
+// operations (volume-operations.ts) and the start (volume-recovery.ts) put steps in order.
+//
+// Invariant: what a caller was told is declared durably first, or taken back durably.
+
+import type { DeclaredVolume } from "../model/declared.ts";
+import { ApiError } from "../model/errors.ts";
+import type { Volume } from "../model/types.ts";
+import { quote } from "../model/volume-rules.ts";
+import type { DataPlane, VolumeStats } from "../ports/data-plane.ts";
+import type { Log } from "../ports/log.ts";
+import type { DataDirectory } from "./data-directory.ts";
+import type { EventLog } from "./event-log.ts";
+import { asApiError } from "./failure.ts";
+import type { DamagedFile, StateStore } from "./state-store.ts";
+import { attachmentSpecOf, specOf, staysOpen, VolumeEntry, viewOf } from "./volume-entry.ts";
+
+export interface HostOptions {
+  readonly paths: DataDirectory;
+  readonly socketGroupId: number;
+  readonly allowPaths: readonly string[];
+}
+
+export interface HostModules {
+  readonly dataPlane: DataPlane;
+  readonly store: StateStore;
+  readonly events: EventLog;
+  readonly log: Log;
+  readonly now: () => Date;
+  readonly uuid: () => string;
+  /** Called with a defect where nobody waits for a rejection. */
+  readonly fatal: (error: unknown) => void;
+}
+
+export class VolumeHost {
+  readonly options: HostOptions;
+  readonly modules: HostModules;
+  readonly entries: Map<string, VolumeEntry> = new Map();
+  /** Refused declarations by volume name. */
+  readonly damaged: Map<string, DamagedFile> = new Map();
+  stopping = false;
+
+  constructor(options: HostOptions, modules: HostModules) {
+    this.options = options;
+    this.modules = modules;
+  }
+
+  add(declared: DeclaredVolume): VolumeEntry {
+    const entry = new VolumeEntry(declared);
+    this.entries.set(declared.name, entry);
+    return entry;
+  }
+
+  find(name: string): VolumeEntry {
+    const entry = this.entries.get(name);
+    if (entry !== undefined) return entry;
+    const damaged = this.damaged.get(name);
+    if (damaged !== undefined) {
+      throw new ApiError("volume_unavailable", `${damaged.path} ${damaged.problem}`, {
+        advice: "repair or move the file, then restart ringstored",
+      });
+    }
+    throw new ApiError("volume_not_found", `volume ${quote(name)} does not exist`, {
+      advice: "see: ringstore volume list",
+    });
+  }
+
+  /** Runs `operation` alone on the volume, found anew when its turn comes. */
+  async withVolume<T>(name: string, operation: (entry: VolumeEntry) => Promise<T>): Promise<T> {
+    this.requireRunning();
+    const waitedFor = this.find(name);
+    return await waitedFor.exclusively(async () => {
+      this.requireRunning();
+      const entry = this.find(name);
+      if (entry !== waitedFor) {
+        throw new ApiError("volume_busy", `volume ${name} was replaced meanwhile`, {
+          advice: "try again",
+        });
+      }
+      return await operation(entry);
+    });
+  }
+
+  requireRunning(): void {
+    if (!this.stopping) return;
+    throw new ApiError("shutting_down", "the daemon is stopping", {
+      advice: "try again when it has been started",
+    });
+  }
+
+  /** Makes the change durable, then takes it as true. */
+  async declare(entry: VolumeEntry, changes: Partial<DeclaredVolume>): Promise<void> {
+    const declared = { ...entry.declared, ...changes };
+    await this.modules.store.save(declared);
+    entry.declared = declared;
+  }
+
+  async openBacking(entry: VolumeEntry, create: boolean, sizeBytes?: number): Promise<void> {
+    if (entry.open) return;
+    const spec = specOf(this.options.paths, entry.declared, sizeBytes);
+    await this.modules.dataPlane.openVolume(spec, { create });
+    entry.open = true;
+  }
+
+  async closeBacking(entry: VolumeEntry): Promise<void> {
+    if (!entry.open) return;
+    await this.modules.dataPlane.closeVolume(entry.declared.id);
+    entry.open = false;
+  }
+
+  /** Memory and null have nothing on disk to be found again: they are made at every open. */
+  async reopenBacking(entry: VolumeEntry): Promise<void> {
+    if (entry.open) return;
+    const { backing, sizeBytes, resizeToBytes } = entry.declared;
+    // A resize that was cut short may have happened or not: the smaller size exists for certain.
+    const certainBytes = Math.min(sizeBytes, resizeToBytes ?? sizeBytes);
+    await this.openBacking(entry, backing.kind !== "file", certainBytes);
+    if (resizeToBytes === null) return;
+    await this.modules.dataPlane.resizeVolume(entry.declared.id, resizeToBytes);
+    await this.declare(entry, { sizeBytes: resizeToBytes, resizeToBytes: null });
+  }
+
+  /** Closes what only stays open while it is attached. */
+  async restBacking(entry: VolumeEntry): Promise<void> {
+    if (!staysOpen(entry.declared)) await this.closeBacking(entry);
+  }
+
+  /** Brings up the declared attachment. */
+  async serve(entry: VolumeEntry): Promise<void> {
+    if (entry.serving) return;
+    const { paths, socketGroupId } = this.options;
+    await this.reopenBacking(entry);
+    try {
+      await this.modules.dataPlane.attach(attachmentSpecOf(paths, entry.declared, socketGroupId));
+    } catch (error) {
+      await this.restBacking(entry).catch((second) =>
+        this.report("close after attach", entry, second),
+      );
+      throw error;
+    }
+    entry.serving = true;
+    entry.problem = null;
+    entry.retryCount = 0;
+  }
+
+  report(step: string, entry: VolumeEntry, error: unknown): void {
+    const failure = asApiError(error, step);
+    if (!(failure instanceof ApiError)) {
+      this.modules.fatal(failure);
+      return;
+    }
+    this.modules.log.log("error", "volume.step-failed", {
+      step,
+      volume: entry.declared.name,
+      code: failure.code,
+      message: failure.message,
+    });
+  }
+
+  statsById(): Map<string, VolumeStats> {
+    return new Map(this.modules.dataPlane.volumeStats().map((stats) => [stats.volumeId, stats]));
+  }
+
+  view(entry: VolumeEntry): Volume {
+    const stats = entry.serving ? this.statsById().get(entry.declared.id) : undefined;
+    return viewOf(this.options.paths, entry, stats);
+  }
+}

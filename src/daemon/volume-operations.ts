@@ -1,0 +1,345 @@
+// The operations on volumes: create, resize, attach, detach, delete. Each is a sequence of durable
+// declarations and data-plane calls in an order that a crash anywhere leaves either undone, or to
+// be finished at the next start (volume-recovery.ts):
+//
+//   create   declare creating -> make the backing -> declare ready
+//   attach   declare attached -> open, listen
+//   resize   declare the wish -> resize           -> declare the size
+//   detach   drain, stop listening                -> declare detached
+//   delete   declare deleting -> remove backing   -> remove the declaration
+
+import type { AttachResult, Caller, RequestOptions } from "../api/control-plane.ts";
+import type { DeclaredBacking, DeclaredVolume } from "../model/declared.ts";
+import { ApiError } from "../model/errors.ts";
+import {
+  BLOCK_BYTES_DEFAULT,
+  QUEUE_COUNT_MAX,
+  SERIAL_LENGTH_MAX,
+  VOLUME_COUNT_MAX,
+} from "../model/limits.ts";
+import type {
+  DeleteReply,
+  DetachReply,
+  Volume,
+  VolumeAttach,
+  VolumeCreate,
+  VolumeResize,
+} from "../model/types.ts";
+import {
+  checkQueueCount,
+  checkSerial,
+  checkVolumeName,
+  checkVolumeSize,
+} from "../model/volume-rules.ts";
+import { checkBackingFields, checkNotUsed, checkPathAllowed, inspectBacking } from "./backing.ts";
+import { nameBytesMax } from "./data-directory.ts";
+import { asApiError } from "./failure.ts";
+import { isManaged, specOf, staysOpen, VolumeEntry, viewOf } from "./volume-entry.ts";
+import type { VolumeHost } from "./volume-host.ts";
+
+export async function createVolume(
+  host: VolumeHost,
+  request: VolumeCreate,
+  caller: Caller,
+  options: RequestOptions,
+): Promise<Volume> {
+  host.requireRunning();
+  const declared = planVolume(host, request, caller);
+  if (options.dryRun) return viewOf(host.options.paths, new VolumeEntry(declared), undefined);
+  // The name is taken from here on, before the first wait.
+  const entry = host.add(declared);
+  return await entry.exclusively(async () => {
+    try {
+      await host.modules.store.save(declared);
+      await host.openBacking(entry, declared.backing.kind !== "file" || isManaged(declared));
+      if (!staysOpen(declared)) await host.closeBacking(entry);
+      await host.declare(entry, { phase: "ready" });
+    } catch (error) {
+      await takeBack(host, entry);
+      throw asApiError(error, `cannot create volume ${declared.name}`);
+    }
+    host.modules.events.add("volume.created", declared.name, `${declared.sizeBytes} bytes`);
+    return host.view(entry);
+  });
+}
+
+function planVolume(host: VolumeHost, request: VolumeCreate, caller: Caller): DeclaredVolume {
+  const { name, blockBytes = BLOCK_BYTES_DEFAULT } = request;
+  checkVolumeName(name);
+  checkBackingFields(request);
+  checkRoom(host, name);
+  const id = host.modules.uuid();
+  const serial = request.serial ?? id.replaceAll("-", "").slice(0, SERIAL_LENGTH_MAX);
+  checkSerial(serial);
+  const { sizeBytes, backing } = planBacking(host, request, caller, blockBytes);
+  return {
+    id,
+    name,
+    sizeBytes,
+    blockBytes,
+    readOnly: request.readOnly ?? false,
+    serial,
+    backing,
+    createdAt: host.modules.now().toISOString(),
+    phase: "creating",
+    resizeToBytes: null,
+    generation: 0,
+    attachment: null,
+  };
+}
+
+function checkRoom(host: VolumeHost, name: string): void {
+  if (host.entries.has(name) || host.damaged.has(name)) {
+    throw new ApiError("volume_exists", `volume ${name} exists`, {
+      advice: `choose another name, or see: ringstore volume show ${name}`,
+    });
+  }
+  if (host.entries.size + host.damaged.size >= VOLUME_COUNT_MAX) {
+    throw new ApiError("limit_reached", `this daemon has ${VOLUME_COUNT_MAX} volumes already`, {
+      advice: "delete volumes, or run a second daemon with its own data directory",
+    });
+  }
+  const lengthMax = nameBytesMax(host.options.paths);
+  if (name.length > lengthMax) {
+    const message = `volume name ${name} makes its socket path too long for Linux`;
+    throw new ApiError("invalid_request", message, {
+      advice: `use at most ${lengthMax} characters, or start ringstored with a short --socket-dir`,
+    });
+  }
+}
+
+function planBacking(
+  host: VolumeHost,
+  request: VolumeCreate,
+  caller: Caller,
+  blockBytes: number,
+): { readonly sizeBytes: number; readonly backing: DeclaredBacking } {
+  const kind = request.backing ?? "file";
+  if (request.path !== undefined) {
+    checkPathAllowed(request.path, caller, host.options.allowPaths);
+    const existing = inspectBacking(request.path);
+    checkNotUsed(existing.path, usedFiles(host));
+    // A file's last, incomplete block is not served.
+    const wholeBytes = existing.sizeBytes - (existing.sizeBytes % blockBytes);
+    const sizeBytes = request.sizeBytes ?? wholeBytes;
+    checkVolumeSize(sizeBytes, blockBytes, blockBytes);
+    if (sizeBytes > existing.sizeBytes) {
+      const message = `${existing.path} has ${existing.sizeBytes} bytes, fewer than ${sizeBytes}`;
+      const advice = "enlarge it first, e.g. with truncate -s, or leave the size out";
+      throw new ApiError("backing_too_small", message, { advice });
+    }
+    const backing = {
+      kind: "file",
+      path: existing.path,
+      direct: request.direct ?? "auto",
+    } as const;
+    return { sizeBytes, backing };
+  }
+  if (request.sizeBytes === undefined) {
+    throw new ApiError("invalid_request", "sizeBytes is missing", {
+      advice: "give a size; it may be left out only when path names something that exists",
+    });
+  }
+  checkVolumeSize(request.sizeBytes, blockBytes);
+  if (kind !== "file") return { sizeBytes: request.sizeBytes, backing: { kind } };
+  const backing = { kind: "file", path: null, direct: request.direct ?? "auto" } as const;
+  return { sizeBytes: request.sizeBytes, backing };
+}
+
+function* usedFiles(host: VolumeHost): Generator<readonly [string, string]> {
+  for (const { declared } of host.entries.values()) {
+    const { backing } = specOf(host.options.paths, declared);
+    if (backing.kind === "file") yield [declared.name, backing.path];
+  }
+}
+
+/** Undoes a create that failed. What cannot be undone now is undone by delete or the next start. */
+async function takeBack(host: VolumeHost, entry: VolumeEntry): Promise<void> {
+  try {
+    await removeEverything(host, entry);
+  } catch (error) {
+    host.report("take back create", entry, error);
+    entry.problem = {
+      code: "CREATE_UNFINISHED",
+      severity: "error",
+      message: "creating failed and could not be undone; delete the volume",
+    };
+  }
+}
+
+/** Closes and removes the backing if it is ours, then the declaration, then the entry. */
+export async function removeEverything(host: VolumeHost, entry: VolumeEntry): Promise<void> {
+  const { declared } = entry;
+  await host.closeBacking(entry);
+  if (isManaged(declared)) {
+    await host.modules.dataPlane.deleteBacking(specOf(host.options.paths, declared));
+  }
+  await host.modules.store.remove(declared.name);
+  host.entries.delete(declared.name);
+}
+
+export async function resizeVolume(
+  host: VolumeHost,
+  name: string,
+  request: VolumeResize,
+  options: RequestOptions,
+): Promise<Volume> {
+  return await host.withVolume(name, async (entry) => {
+    requireReady(entry);
+    const { sizeBytes: wantedBytes } = request;
+    const { sizeBytes: presentBytes, blockBytes, attachment } = entry.declared;
+    checkVolumeSize(wantedBytes, blockBytes);
+    if (wantedBytes < presentBytes && request.allowDataLoss !== true) {
+      const message = `volume ${name} has ${presentBytes} bytes; ${wantedBytes} would cut data off`;
+      const advice = "to lose everything beyond the new size, allow data loss (--allow-data-loss)";
+      throw new ApiError("invalid_request", message, { advice });
+    }
+    if (attachment !== null && !entry.serving) throw unavailable(entry);
+    if (options.dryRun) return { ...host.view(entry), sizeBytes: wantedBytes };
+    if (wantedBytes === presentBytes) return host.view(entry);
+    await host.declare(entry, { resizeToBytes: wantedBytes });
+    try {
+      const wasOpen = entry.open;
+      if (wasOpen) await applyResize(host, entry, wantedBytes);
+      else await host.reopenBacking(entry);
+    } catch (error) {
+      await host.declare(entry, { resizeToBytes: null });
+      throw asApiError(error, `cannot resize volume ${name}`);
+    } finally {
+      if (!entry.serving) await host.restBacking(entry);
+    }
+    host.modules.events.add("volume.resized", name, `${presentBytes} to ${wantedBytes} bytes`);
+    return host.view(entry);
+  });
+}
+
+async function applyResize(host: VolumeHost, entry: VolumeEntry, bytes: number): Promise<void> {
+  await host.modules.dataPlane.resizeVolume(entry.declared.id, bytes);
+  await host.declare(entry, { sizeBytes: bytes, resizeToBytes: null });
+}
+
+export async function attachVolume(
+  host: VolumeHost,
+  name: string,
+  request: VolumeAttach,
+): Promise<AttachResult> {
+  return await host.withVolume(name, async (entry) => {
+    requireReady(entry);
+    if (request.queueCountMax !== undefined) checkQueueCount(request.queueCountMax);
+    const { declared } = entry;
+    if (declared.attachment !== null) return await attachAgain(host, entry, request);
+    await host.declare(entry, {
+      generation: declared.generation + 1,
+      attachment: {
+        queueCountMax: request.queueCountMax ?? QUEUE_COUNT_MAX,
+        packedAllowed: request.packedAllowed ?? true,
+        readOnly: declared.readOnly || (request.readOnly ?? false),
+        attachedAt: host.modules.now().toISOString(),
+      },
+    });
+    try {
+      await host.serve(entry);
+    } catch (error) {
+      const failure = asApiError(error, `cannot attach volume ${name}`);
+      entry.problem = { code: "NOT_SERVED", severity: "error", message: failure.message };
+      await host.declare(entry, { attachment: null });
+      entry.problem = null;
+      throw failure;
+    }
+    const view = host.view(entry);
+    host.modules.events.add("volume.attached", name, `socket ${view.attachment?.socket}`);
+    return { volume: view, changed: true };
+  });
+}
+
+/** Attach is idempotent: asked again with the same or no settings, it answers as before. */
+async function attachAgain(
+  host: VolumeHost,
+  entry: VolumeEntry,
+  request: VolumeAttach,
+): Promise<AttachResult> {
+  const { name, attachment, readOnly } = entry.declared;
+  const present = { ...attachment, readOnly: attachment?.readOnly === true };
+  for (const field of ["queueCountMax", "packedAllowed", "readOnly"] as const) {
+    const wanted = field === "readOnly" && readOnly ? true : request[field];
+    if (wanted === undefined || wanted === present[field]) continue;
+    const message = `volume ${name} is attached with ${field} ${present[field]}, not ${wanted}`;
+    throw new ApiError("attachment_differs", message, {
+      advice: `leave ${field} out, or detach first: ringstore volume detach ${name}`,
+    });
+  }
+  if (!entry.serving) {
+    try {
+      await host.serve(entry);
+    } catch (error) {
+      throw asApiError(error, `cannot serve volume ${name}`);
+    }
+    entry.cancelRetry();
+    host.modules.events.add("volume.restored", name, "its socket is served again");
+  }
+  return { volume: host.view(entry), changed: false };
+}
+
+export async function detachVolume(host: VolumeHost, name: string): Promise<DetachReply> {
+  return await host.withVolume(name, async (entry) => {
+    if (entry.declared.attachment === null) return { volume: name, changed: false };
+    try {
+      if (entry.serving) await host.modules.dataPlane.detach(entry.declared.id);
+      entry.serving = false;
+      entry.problem = null;
+      entry.cancelRetry();
+      await host.declare(entry, { attachment: null });
+      await host.restBacking(entry);
+    } catch (error) {
+      throw asApiError(error, `cannot detach volume ${name}`);
+    }
+    host.modules.events.add("volume.detached", name, "its socket is closed");
+    return { volume: name, changed: true };
+  });
+}
+
+export async function removeVolume(
+  host: VolumeHost,
+  name: string,
+  options: RequestOptions,
+): Promise<DeleteReply> {
+  return await host.withVolume(name, async (entry) => {
+    const { declared } = entry;
+    if (declared.attachment !== null) {
+      throw new ApiError("volume_attached", `volume ${name} is attached`, {
+        advice: `detach it first: ringstore volume detach ${name}`,
+      });
+    }
+    const { backing } = specOf(host.options.paths, declared);
+    const removedPath = backing.kind === "file" && isManaged(declared) ? backing.path : null;
+    if (options.dryRun) return { volume: name, removedPath };
+    try {
+      await host.declare(entry, { phase: "deleting" });
+      await removeEverything(host, entry);
+    } catch (error) {
+      throw asApiError(error, `cannot delete volume ${name}`);
+    }
+    host.modules.events.add(
+      "volume.deleted",
+      name,
+      removedPath ?? "its data was not ours to remove",
+    );
+    return { volume: name, removedPath };
+  });
+}
+
+function requireReady(entry: VolumeEntry): void {
+  const { phase, name } = entry.declared;
+  if (phase === "ready") return;
+  throw new ApiError("volume_unavailable", `volume ${name} is ${phase}`, {
+    advice: `wait, or finish it with: ringstore volume delete ${name}`,
+  });
+}
+
+function unavailable(entry: VolumeEntry): ApiError {
+  const { name } = entry.declared;
+  const reason = entry.problem?.message ?? "its socket is not served";
+  return new ApiError("volume_unavailable", `volume ${name} is unavailable: ${reason}`, {
+    advice: "see: ringstore advise",
+  });
+}

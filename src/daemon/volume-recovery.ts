@@ -1,0 +1,136 @@
+// The start after a stop, a crash or a reboot: every declared attachment is served again, and what
+// was cut short is finished or taken back. Guests wait for the first part, so it does nothing
+// else: attachments first, all at once; everything else after.
+//
+// One volume that cannot be served never holds up the others: it is reported, and tried again.
+
+import type { DeclaredVolume } from "../model/declared.ts";
+import { ApiError } from "../model/errors.ts";
+import { asApiError } from "./failure.ts";
+import { isDamaged, type LoadedState } from "./state-store.ts";
+import { staysOpen, type VolumeEntry } from "./volume-entry.ts";
+import type { VolumeHost } from "./volume-host.ts";
+import { removeEverything } from "./volume-operations.ts";
+
+const RETRY_FIRST_MS = 1000;
+const RETRY_MAX_MS = 30_000;
+/** One device that hangs while it is opened must not keep the API from starting. */
+const SERVE_PATIENCE_MS = 2000;
+
+/** Part one. Resolves when every attachment is served, has failed, or was waited for enough. */
+export async function serveDeclared(host: VolumeHost, state: LoadedState): Promise<void> {
+  for (const file of state.damaged) host.damaged.set(file.name, file);
+  const entries = state.volumes.map((declared) => admit(host, declared));
+  const attempts = entries.filter(isToBeServed).map((entry) => tryToServe(host, entry));
+  let timer: NodeJS.Timeout | undefined;
+  const patience = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, SERVE_PATIENCE_MS);
+  });
+  await Promise.race([Promise.all(attempts), patience]);
+  clearTimeout(timer);
+}
+
+/** Part two: files to be examined, unfinished work, memory volumes. */
+export async function finishStart(host: VolumeHost, state: LoadedState): Promise<void> {
+  for (const suspect of state.suspects) {
+    const result = await host.modules.store.examine(suspect);
+    if (isDamaged(result)) {
+      host.damaged.set(result.name, result);
+      continue;
+    }
+    const entry = admit(host, result);
+    if (isToBeServed(entry)) await tryToServe(host, entry);
+  }
+  for (const file of host.damaged.values()) {
+    const { path, problem } = file;
+    host.modules.log.log("error", "state.damaged", { path, problem });
+  }
+  for (const entry of [...host.entries.values()]) await finishEntry(host, entry);
+}
+
+/** Two declarations with one id would share a data file: the second is refused. */
+function admit(host: VolumeHost, declared: DeclaredVolume): VolumeEntry | null {
+  const { id, name } = declared;
+  for (const { declared: other } of host.entries.values()) {
+    if (other.id !== id) continue;
+    const problem = `field volume.id is ${id}, which volume ${other.name} has already`;
+    host.damaged.set(name, { name, path: host.modules.store.pathOf(name), problem });
+    return null;
+  }
+  return host.add(declared);
+}
+
+function isToBeServed(entry: VolumeEntry | null): entry is VolumeEntry {
+  return entry !== null && entry.declared.phase === "ready" && entry.declared.attachment !== null;
+}
+
+/** Never rejects. */
+async function tryToServe(host: VolumeHost, entry: VolumeEntry): Promise<void> {
+  const { name, backing, generation } = entry.declared;
+  try {
+    await entry.exclusively(async () => {
+      if (isToBeServed(entry)) await host.serve(entry);
+    });
+  } catch (error) {
+    noteFailure(host, entry, error);
+    return;
+  }
+  if (!entry.serving) return;
+  host.modules.events.add("volume.restored", name, "its socket is served again");
+  const fields = { volume: name, generation };
+  if (backing.kind === "memory") host.modules.log.log("warn", "volume.memory-is-empty", fields);
+  host.modules.log.log("info", "volume.served", fields);
+}
+
+function noteFailure(host: VolumeHost, entry: VolumeEntry, error: unknown): void {
+  const failure = asApiError(error, "cannot serve it");
+  if (!(failure instanceof ApiError)) {
+    host.modules.fatal(failure);
+    return;
+  }
+  const { name } = entry.declared;
+  const code = failure.code.startsWith("backing") ? "BACKING_UNAVAILABLE" : "NOT_SERVED";
+  if (entry.problem === null) {
+    host.modules.events.add("volume.unavailable", name, failure.message);
+    const fields = { volume: name, code: failure.code, message: failure.message };
+    host.modules.log.log("error", "volume.unavailable", fields);
+  }
+  entry.problem = { code, severity: "error", message: failure.message };
+  scheduleRetry(host, entry);
+}
+
+/** A disk that appears late, a file that is put back: served without anyone's help. */
+function scheduleRetry(host: VolumeHost, entry: VolumeEntry): void {
+  if (host.stopping) return;
+  const delayMs = Math.min(RETRY_FIRST_MS * 2 ** Math.min(entry.retryCount, 10), RETRY_MAX_MS);
+  entry.retryCount += 1;
+  entry.cancelRetry();
+  entry.retryTimer = setTimeout(() => {
+    entry.retryTimer = null;
+    const current = host.entries.get(entry.declared.name) === entry;
+    if (current && !host.stopping && isToBeServed(entry)) void tryToServe(host, entry);
+  }, delayMs);
+}
+
+async function finishEntry(host: VolumeHost, entry: VolumeEntry): Promise<void> {
+  const { name, phase, resizeToBytes, attachment } = entry.declared;
+  try {
+    await entry.exclusively(async () => {
+      if (phase !== "ready") {
+        await removeEverything(host, entry);
+        host.modules.log.log("info", "volume.rolled-back", { volume: name, phase });
+        host.modules.events.add("volume.rolled-back", name, `it was ${phase} at the last stop`);
+        return;
+      }
+      if (attachment !== null) return;
+      if (resizeToBytes === null && !staysOpen(entry.declared)) return;
+      await host.reopenBacking(entry);
+      await host.restBacking(entry);
+    });
+  } catch (error) {
+    host.report("finish at start", entry, error);
+    const failure = asApiError(error, "cannot be finished");
+    const code = phase === "ready" ? "BACKING_UNAVAILABLE" : "REMOVAL_UNFINISHED";
+    entry.problem = { code, severity: "error", message: failure.message };
+  }
+}

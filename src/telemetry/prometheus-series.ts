@@ -1,0 +1,117 @@
+// From a sample of the daemon to the series of each metric in model/metrics.ts. Base units here:
+// microseconds become seconds.
+
+import { metricOf } from "../model/metrics.ts";
+import type { VolumeState } from "../model/types.ts";
+import type { LatencySummary } from "../ports/data-plane.ts";
+import type { DaemonSample, HistogramSeries, Labels, SampleSeries, Series } from "./prometheus.ts";
+
+const US_PER_SECOND = 1e6;
+
+const VOLUME_STATES: readonly VolumeState[] = [
+  "creating",
+  "detached",
+  "attached",
+  "connected",
+  "unavailable",
+  "deleting",
+];
+
+class Collection {
+  readonly plain: Map<string, Series[]> = new Map();
+  readonly histograms: Map<string, HistogramSeries[]> = new Map();
+
+  add(name: string, labels: Labels, value: number): void {
+    push(this.plain, metricOf(`ringstore_${name}`).name, { labels, value });
+  }
+
+  addLatency(name: string, labels: Labels, summary: LatencySummary): void {
+    push(this.histograms, metricOf(`ringstore_${name}`).name, {
+      labels,
+      count: summary.count,
+      sum: summary.sum / US_PER_SECOND,
+      buckets: summary.buckets.map(([upperUs, count]) => [upperUs / US_PER_SECOND, count] as const),
+    });
+  }
+}
+
+function push<T>(map: Map<string, T[]>, key: string, value: T): void {
+  const list = map.get(key);
+  if (list === undefined) map.set(key, [value]);
+  else list.push(value);
+}
+
+export function seriesOf(sample: DaemonSample): SampleSeries {
+  const collection = new Collection();
+  addDaemon(collection, sample);
+  addReactors(collection, sample);
+  addVolumes(collection, sample);
+  return collection;
+}
+
+function addDaemon(to: Collection, sample: DaemonSample): void {
+  to.add("build_info", { version: sample.version }, 1);
+  to.add("start_time_seconds", {}, sample.startTimeSeconds);
+  to.add("process_resident_bytes", {}, sample.residentBytes);
+  to.add("process_heap_used_bytes", {}, sample.heapUsedBytes);
+  to.add("process_cpu_seconds_total", { mode: "user" }, sample.cpuUserSeconds);
+  to.add("process_cpu_seconds_total", { mode: "system" }, sample.cpuSystemSeconds);
+  to.add("process_open_descriptors", {}, sample.openDescriptorCount);
+  to.add("data_filesystem_size_bytes", {}, sample.space.totalBytes);
+  to.add("data_filesystem_available_bytes", {}, sample.space.availableBytes);
+  for (const state of VOLUME_STATES) {
+    const count = sample.volumes.filter((volume) => volume.state === state).length;
+    to.add("volumes", { state }, count);
+  }
+  const byCode = new Map<string, { labels: Labels; count: number }>();
+  for (const { code, severity } of sample.items) {
+    const key = `${code} ${severity}`;
+    const before = byCode.get(key)?.count ?? 0;
+    byCode.set(key, { labels: { code, severity }, count: before + 1 });
+  }
+  for (const { labels, count } of byCode.values()) to.add("health_items", labels, count);
+  for (const { method, route, status, count } of sample.apiRequests) {
+    to.add("api_requests_total", { method, route, status }, count);
+  }
+}
+
+function addReactors(to: Collection, sample: DaemonSample): void {
+  for (const stats of sample.reactorStats) {
+    const labels = { reactor: stats.index };
+    to.add("reactor_volumes", labels, stats.volumeCount);
+    to.add("reactor_loops_total", labels, stats.loopCount);
+    to.add("reactor_sleeps_total", labels, stats.sleepCount);
+    to.add("reactor_enters_total", labels, stats.enterCount);
+    to.add("reactor_busy_seconds_total", labels, stats.busyUs / US_PER_SECOND);
+    to.add("reactor_poll_seconds_total", labels, stats.pollUs / US_PER_SECOND);
+  }
+}
+
+function addVolumes(to: Collection, sample: DaemonSample): void {
+  const names = new Map<string, string>();
+  for (const volume of sample.volumes) {
+    const labels = { volume: volume.name };
+    names.set(volume.id, volume.name);
+    to.add("volume_size_bytes", labels, volume.sizeBytes);
+    to.add("volume_attached", labels, volume.attachment === null ? 0 : 1);
+    to.add("volume_connected", labels, volume.state === "connected" ? 1 : 0);
+  }
+  for (const stats of sample.volumeStats) {
+    const name = names.get(stats.volumeId);
+    // Deleted between the two reads of the sample.
+    if (name === undefined) continue;
+    const volume = { volume: name };
+    to.add("volume_sessions", volume, stats.sessionCount);
+    to.add("volume_operations_total", { ...volume, op: "read" }, stats.readCount);
+    to.add("volume_operations_total", { ...volume, op: "write" }, stats.writeCount);
+    to.add("volume_operations_total", { ...volume, op: "flush" }, stats.flushCount);
+    to.add("volume_operations_total", { ...volume, op: "discard" }, stats.discardCount);
+    to.add("volume_bytes_total", { ...volume, op: "read" }, stats.readBytes);
+    to.add("volume_bytes_total", { ...volume, op: "write" }, stats.writeBytes);
+    to.add("volume_errors_total", volume, stats.errorCount);
+    to.add("volume_ring_errors_total", volume, stats.ringErrorCount);
+    to.add("volume_inflight_requests", volume, stats.inflightCount);
+    to.addLatency("volume_latency_seconds", { ...volume, op: "read" }, stats.readLatencyUs);
+    to.addLatency("volume_latency_seconds", { ...volume, op: "write" }, stats.writeLatencyUs);
+  }
+}
