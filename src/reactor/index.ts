@@ -5,6 +5,7 @@ export {
   Reactor,
   type ReactorCounters,
   type ReactorModules,
+  type ReactorObserver,
   type ReactorOptions,
 } from "./reactor.ts";
 export { TimerWheel } from "./timer-wheel.ts";

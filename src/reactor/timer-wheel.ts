@@ -4,8 +4,12 @@
 //   slots  [ 0 ][ 1 ][ 2 ] ... [511]     one tick = 1 ms; a slot is a list of timers whose
 //             ^ now                      deadline tick falls on it, in this turn or a later one
 //
-// Invariants: a timer is in exactly one list or free; firing removes it first, so that its handler
-// may set a new one; the generation in the id makes cancelling a fired timer harmless.
+// Invariants:
+//  - a timer is in exactly one list or free; firing removes it first, so that its handler may set
+//    a new one; the generation in the id makes cancelling a fired timer harmless;
+//  - no timer is due before `earliestTick`. It is a lower bound: cancelling leaves it behind, so
+//    the loop may wake once for nothing, but it looks at the lists only when a deadline can have
+//    passed, not in every turn.
 
 import { assert } from "../base/index.ts";
 import type { TimerHandler } from "../ports/index.ts";
@@ -26,6 +30,7 @@ export class TimerWheel {
   private readonly handlers: (TimerHandler | null)[];
   private freeHead = 0;
   private currentTick: number;
+  private earliestTick = Infinity;
   /** Timers set and not yet fired or cancelled. */
   count = 0;
 
@@ -46,23 +51,26 @@ export class TimerWheel {
   /** Fires once, no earlier than `delayMs` after `nowUs`. Returns the id to cancel with. */
   set(nowUs: number, delayMs: number, handler: TimerHandler, tag: number): number {
     assert(delayMs >= 0, "a timer in the past");
+    assert(delayMs < Infinity, "a timer that never fires");
     const index = this.freeHead;
     assert(index !== NONE, "too many timers");
     this.freeHead = this.next[index] as number;
+    // Later than the tick being fired now: a handler that sets a timer of 0 ms does not loop.
     const tick = Math.max(this.currentTick + 1, Math.ceil(nowUs / TICK_US + delayMs));
     this.deadlineTick[index] = tick;
     this.tag[index] = tag;
     this.handlers[index] = handler;
     this.live[index] = 1;
-    this.link(index, tick % SLOT_COUNT);
+    this.link(index, tick & SLOT_MASK);
     this.count += 1;
+    if (tick < this.earliestTick) this.earliestTick = tick;
     return (this.generation[index] as number) * 65536 + index;
   }
 
   /** Does nothing when the timer has fired or was cancelled. */
   cancel(id: number): void {
-    const index = id % 65536;
-    if (this.live[index] === 0) return;
+    const index = id & 0xffff;
+    if (id < 0 || index >= this.live.length || this.live[index] === 0) return;
     if (this.generation[index] !== Math.floor(id / 65536)) return;
     this.remove(index);
   }
@@ -92,22 +100,21 @@ export class TimerWheel {
   /** Fires everything due at `nowUs`. Returns how many. */
   advance(nowUs: number): number {
     const targetTick = Math.floor(nowUs / TICK_US);
+    if (targetTick < this.earliestTick) return 0;
     if (targetTick <= this.currentTick) return 0;
-    if (this.count === 0) {
-      this.currentTick = targetTick;
-      return 0;
-    }
-    let fired = 0;
     // After a long sleep one turn of the wheel visits every list: later turns find nothing new.
     const firstTick = Math.max(this.currentTick + 1, targetTick - SLOT_COUNT + 1);
     this.currentTick = targetTick;
-    for (let tick = firstTick; tick <= targetTick; tick++) fired += this.fireSlot(tick, targetTick);
+    let fired = 0;
+    for (let tick = firstTick; tick <= targetTick; tick++) {
+      fired += this.fireSlot(tick & SLOT_MASK, targetTick);
+    }
+    this.earliestTick = this.findEarliest();
     return fired;
   }
 
-  private fireSlot(tick: number, targetTick: number): number {
+  private fireSlot(slot: number, targetTick: number): number {
     let fired = 0;
-    const slot = tick % SLOT_COUNT;
     let index = this.heads[slot] as number;
     while (index !== NONE) {
       if ((this.deadlineTick[index] as number) <= targetTick) {
@@ -125,19 +132,30 @@ export class TimerWheel {
     return fired;
   }
 
-  /** Microseconds from `nowUs` to the next deadline, or Infinity. */
-  nextDelayUs(nowUs: number): number {
-    if (this.count === 0) return Infinity;
+  /** The deadline that comes first, or Infinity. Every timer lies after currentTick. */
+  private findEarliest(): number {
+    let earliest = Infinity;
+    if (this.count === 0) return earliest;
     for (let step = 1; step <= SLOT_COUNT; step++) {
       const tick = this.currentTick + step;
-      let index = this.heads[tick % SLOT_COUNT] as number;
+      // Slots come in the order of their ticks in this turn of the wheel: none can be earlier.
+      if (earliest <= tick) return earliest;
+      let index = this.heads[tick & SLOT_MASK] as number;
       while (index !== NONE) {
-        if ((this.deadlineTick[index] as number) <= tick)
-          return Math.max(0, tick * TICK_US - nowUs);
+        const deadline = this.deadlineTick[index] as number;
+        if (deadline < earliest) earliest = deadline;
         index = this.next[index] as number;
       }
     }
-    // All deadlines lie further than one turn: wake after the turn and look again.
-    return SLOT_COUNT * TICK_US;
+    return earliest;
+  }
+
+  /**
+   * Microseconds from `nowUs` until a deadline can be due, or Infinity. Never later than the next
+   * deadline; earlier when the timer that came first was cancelled.
+   */
+  nextDelayUs(nowUs: number): number {
+    if (this.count === 0) return Infinity;
+    return Math.max(0, this.earliestTick * TICK_US - nowUs);
   }
 }

@@ -1,11 +1,15 @@
 // Descriptors the reactor watches: kick eventfds, sockets, the wake-up eventfd. Each is a
 // multishot poll in the ring, so that an event costs one completion and no new submission.
 //
+//   FREE --add--> ACTIVE --remove--> ENDING --the kernel reports the end--> FREE
+//                   '--the poll failed--> FAILED --remove--> FREE
+//
 // Invariants:
-//  - a watch that was removed never calls its handler again, though completions may still arrive:
-//    they carry the generation of their watch in the tag;
+//  - a watch that was removed never calls its handler again, though completions may still arrive;
 //  - the kernel may end a multishot poll at any time (no MORE flag): it is submitted again;
-//  - a slot is reused only after the kernel has reported the end of its poll.
+//  - a slot is reused only after the kernel has reported the end of its poll, so a completion
+//    never reaches the watch that came after;
+//  - a watch belongs to whoever added it until remove(), also when its poll has failed.
 
 import { assert, ECANCELED } from "../base/index.ts";
 import type { ReadinessHandler } from "../ports/index.ts";
@@ -15,6 +19,7 @@ import type { CompletionHandler, Ring } from "../uring/ring.ts";
 const FREE = 0;
 const ACTIVE = 1;
 const ENDING = 2;
+const FAILED = 3;
 
 class IgnoreCompletions implements CompletionHandler {
   completed(): void {}
@@ -52,6 +57,11 @@ export class Watches implements CompletionHandler {
     return this.state.length - this.freeCount;
   }
 
+  /** Watches that add() can still take. Sessions are limited by it, before it comes to 0. */
+  get freeWatches(): number {
+    return this.freeCount;
+  }
+
   add(fd: number, pollEvents: number, handler: ReadinessHandler, tag: number): number {
     assert(this.freeCount > 0, "too many watched descriptors");
     this.freeCount -= 1;
@@ -67,15 +77,19 @@ export class Watches implements CompletionHandler {
   }
 
   /**
-   * The handler is not called again. The caller may close the descriptor at once: the request is
-   * handed to the kernel before this returns.
+   * The handler is not called again. The caller may close the descriptor at once: the removal, and
+   * the watch itself if it was still waiting, are with the kernel before this returns.
    */
   remove(id: number): void {
+    if (this.state[id] === FAILED) {
+      this.release(id);
+      return;
+    }
     assert(this.state[id] === ACTIVE, "watch removed twice");
     this.state[id] = ENDING;
     this.handlers[id] = null;
     this.ring.pollRemove(this.handlerIndex, id, this.ignoreIndex, 0);
-    this.ring.submit();
+    this.ring.submitAll();
   }
 
   completed(id: number, result: number, flags: number): void {
@@ -84,21 +98,18 @@ export class Watches implements CompletionHandler {
       if (!more) this.release(id);
       return;
     }
-    assert(this.state[id] === ACTIVE, "completion of a free watch");
+    assert(this.state[id] === ACTIVE, "completion of a watch that has ended");
     const handler = this.handlers[id] as ReadinessHandler;
+    const tag = this.tags[id] as number;
     if (!more && result >= 0) {
-      this.ring.pollMultishot(
-        this.fds[id] as number,
-        this.events[id] as number,
-        this.handlerIndex,
-        id,
-      );
+      const fd = this.fds[id] as number;
+      this.ring.pollMultishot(fd, this.events[id] as number, this.handlerIndex, id);
     } else if (!more) {
-      // The poll failed for good (a descriptor that cannot be polled): tell once, watch no more.
+      // A descriptor that cannot be polled: say so once, and wait for remove().
       assert(result !== -ECANCELED, "a watch was cancelled behind our back");
-      this.release(id);
+      this.state[id] = FAILED;
     }
-    handler.ready(this.tags[id] as number, result);
+    handler.ready(tag, result);
   }
 
   private release(id: number): void {

@@ -33,7 +33,8 @@ export interface OwnedDisk extends Disk {
   detach(): void;
 }
 
-const NO_HANDLER: DiskHandler = {
+/** Stands in until setHandler. */
+export const NO_HANDLER: DiskHandler = {
   diskCompleted(): void {
     assert(false, "a disk without a handler completed");
   },

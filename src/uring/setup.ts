@@ -1,11 +1,21 @@
 // Setting up an io_uring: asks for the best flags the kernel has, maps the rings, probes the
 // opcodes, and says by name what is missing where io_uring cannot serve us.
 
-import { assert, EINVAL, ENOSYS, EPERM, errnoName, RingstoreError } from "../base/index.ts";
+import {
+  alignUp,
+  assert,
+  EINVAL,
+  ENOSYS,
+  EPERM,
+  errnoName,
+  PAGE_BYTES,
+  RingstoreError,
+} from "../base/index.ts";
 import type { Arena, Memory } from "../ports/index.ts";
 import {
   arenaOver,
   check,
+  close,
   MAP_POPULATE,
   MAP_SHARED,
   mmap,
@@ -46,6 +56,8 @@ import {
   SYS_IO_URING_SETUP,
 } from "./layouts.ts";
 
+const OLD_KERNEL = "Use Linux 5.19 or newer.";
+
 /** io_uring is absent, forbidden or lacks something we need; the message names it. */
 export class UringUnavailable extends RingstoreError<"IO_URING_UNAVAILABLE"> {
   override readonly name = "UringUnavailable";
@@ -83,6 +95,12 @@ const REQUIRED_OPS = [
   OP_WRITE,
 ];
 
+const REQUIRED_FEATURES = [
+  [FEAT_SINGLE_MMAP, "SINGLE_MMAP"],
+  [FEAT_NODROP, "NODROP"],
+  [FEAT_EXT_ARG, "EXT_ARG"],
+] as const;
+
 const BASE_FLAGS = SETUP_CQSIZE | SETUP_SUBMIT_ALL;
 
 // Best first. Kernel 6.1 (Debian 12) has the first; the others are for older or odd kernels.
@@ -92,10 +110,13 @@ const FLAG_SETS = [
   BASE_FLAGS,
 ];
 
-function explain(errno: number): UringUnavailable {
+/** What a failed set-up means, in words. Public for tests: kernels that refuse are rare. */
+export function explainSetup(errno: number): UringUnavailable {
   if (errno === ENOSYS) {
-    return new UringUnavailable("IO_URING_UNAVAILABLE", "this kernel has no io_uring", {
-      advice: "Use Linux 5.19 or newer with CONFIG_IO_URING.",
+    return new UringUnavailable("IO_URING_UNAVAILABLE", "this kernel offers no io_uring (ENOSYS)", {
+      advice:
+        "Use Linux 5.19 or newer with CONFIG_IO_URING; in a container, permit the io_uring " +
+        "system calls in its seccomp profile.",
     });
   }
   if (errno === EPERM) {
@@ -104,6 +125,13 @@ function explain(errno: number): UringUnavailable {
         "Allow it: sysctl kernel.io_uring_disabled=0, or permit the io_uring system calls in the " +
         "container's seccomp profile.",
     });
+  }
+  if (errno === EINVAL) {
+    return new UringUnavailable(
+      "IO_URING_UNAVAILABLE",
+      "this kernel's io_uring lacks IORING_SETUP_SUBMIT_ALL or takes no ring of this size (EINVAL)",
+      { advice: OLD_KERNEL },
+    );
   }
   return new UringUnavailable("IO_URING_UNAVAILABLE", `io_uring_setup: ${errnoName(errno)}`, {
     advice: "Check the limits on locked memory and descriptors (ulimit -l, ulimit -n).",
@@ -121,7 +149,7 @@ function trySetup(params: Arena, entries: number, cqEntries: number): number {
     errno = lastErrno();
     if (errno !== EINVAL) break;
   }
-  throw explain(errno);
+  throw explainSetup(errno);
 }
 
 function probeOps(fd: number, memory: Memory): void {
@@ -136,7 +164,7 @@ function probeOps(fd: number, memory: Memory): void {
     0,
     0,
   );
-  if (result < 0) throw explain(lastErrno());
+  if (result < 0) throw explainSetup(lastErrno());
   for (const op of REQUIRED_OPS) {
     const flags = probe.u16[(16 + op * 8 + 2) >>> 1] as number;
     if ((flags & 1) === 0) {
@@ -144,7 +172,7 @@ function probeOps(fd: number, memory: Memory): void {
       throw new UringUnavailable(
         "IO_URING_UNAVAILABLE",
         `this kernel's io_uring lacks IORING_OP_${name}`,
-        { advice: "Use Linux 5.19 or newer." },
+        { advice: OLD_KERNEL },
       );
     }
   }
@@ -162,6 +190,17 @@ function registerSparseFiles(fd: number, memory: Memory, count: number): number 
   return result < 0 ? 0 : count;
 }
 
+function checkFeatures(features: number): void {
+  for (const [bit, name] of REQUIRED_FEATURES) {
+    if ((features & bit) !== 0) continue;
+    throw new UringUnavailable(
+      "IO_URING_UNAVAILABLE",
+      `this kernel's io_uring lacks IORING_FEAT_${name}`,
+      { advice: OLD_KERNEL },
+    );
+  }
+}
+
 /** Creates and maps a ring of `entries` (power of two). Throws UringUnavailable. */
 export function setupRing(
   memory: Memory,
@@ -171,27 +210,24 @@ export function setupRing(
 ): RingMapping {
   const params = memory.allocate(4096);
   const fd = trySetup(params, entries, cqEntries);
-  const words = params.u32;
-  const at = (offset: number): number => words[offset >>> 2] as number;
-  const features = at(PARAMS.features);
-  for (const [bit, name] of [
-    [FEAT_SINGLE_MMAP, "SINGLE_MMAP"],
-    [FEAT_NODROP, "NODROP"],
-    [FEAT_EXT_ARG, "EXT_ARG"],
-  ] as const) {
-    if ((features & bit) === 0) {
-      throw new UringUnavailable(
-        "IO_URING_UNAVAILABLE",
-        `this kernel's io_uring lacks IORING_FEAT_${name}`,
-        { advice: "Use Linux 5.19 or newer." },
-      );
-    }
+  try {
+    checkFeatures(params.u32[PARAMS.features >>> 2] as number);
+    probeOps(fd, memory);
+    return mapRing(fd, memory, params.u32, fixedFiles);
+  } catch (error) {
+    close(fd);
+    throw error;
+  } finally {
+    memory.free(params);
   }
-  probeOps(fd, memory);
+}
+
+function mapRing(fd: number, memory: Memory, words: Uint32Array, fixedFiles: number): RingMapping {
+  const at = (offset: number): number => words[offset >>> 2] as number;
   const sqBytes = at(PARAMS.sqArray) + at(PARAMS.sqEntries) * 4;
   const cqBytes = at(PARAMS.cqCqes) + at(PARAMS.cqEntries) * CQE.BYTES;
-  const ringBytes = Math.ceil(Math.max(sqBytes, cqBytes) / 4096) * 4096;
-  const sqeBytes = Math.ceil((at(PARAMS.sqEntries) * SQE.BYTES) / 4096) * 4096;
+  const ringBytes = alignUp(Math.max(sqBytes, cqBytes), PAGE_BYTES);
+  const sqeBytes = alignUp(at(PARAMS.sqEntries) * SQE.BYTES, PAGE_BYTES);
   const protection = PROT_READ | PROT_WRITE;
   const flags = MAP_SHARED | MAP_POPULATE;
   const ringsAt = check(mmap(ringBytes, protection, flags, fd, OFF_SQ_RING), "mmap", "io_uring");
@@ -202,7 +238,7 @@ export function setupRing(
   const arrayAt = at(PARAMS.sqArray) >>> 2;
   for (let index = 0; index < sqEntries; index++) rings.u32[arrayAt + index] = index;
   assert(rings.u32[at(PARAMS.sqRingMask) >>> 2] === sqEntries - 1, "unexpected SQ mask");
-  const mapping: RingMapping = {
+  return {
     fd,
     sqEntries,
     cqEntries: at(PARAMS.cqEntries),
@@ -216,6 +252,4 @@ export function setupRing(
     deferred: (at(PARAMS.flags) & SETUP_DEFER_TASKRUN) !== 0,
     fixedFiles: registerSparseFiles(fd, memory, fixedFiles),
   };
-  memory.free(params);
-  return mapping;
 }

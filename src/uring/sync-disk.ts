@@ -1,37 +1,68 @@
 // @hot
 // Disk over a file whose I/O is a memory copy (tmpfs): each submit is one system call, done when
 // it returns. The completion is queued and delivered from the loop, as the Disk port demands.
-// See disk.ts for why io_uring is the wrong tool there.
+// Only deallocation goes through the ring: freeing a gigabyte of pages takes the kernel tens of
+// milliseconds, which one of its own threads shall spend, not the reactor.
+// See disk.ts for why io_uring is the wrong tool for the rest.
 //
-// Invariant: at most `capacity` undelivered completions; the reactor's request table bounds the
-// requests in flight, and a FileDevice has at most one operation per request.
+//   results [ . | r | r | r | . ]   submit adds at tail, deliver() takes at head; power of two
+//
+// Invariants:
+//  - at most `capacity` undelivered completions; the reactor's request table bounds the requests
+//    in flight, and a FileDevice has at most one operation per request;
+//  - the disk is with its scheduler exactly while completions are undelivered, so that an idle
+//    disk costs the loop nothing.
 
 import { assert } from "../base/index.ts";
 import type { Address, DiskHandler } from "../ports/index.ts";
-import { fallocate, fdatasync, pread, preadv2, pwrite, pwritev2 } from "../sys/index.ts";
-import { type DiskGeometry, deallocateMode, type OwnedDisk } from "./disk.ts";
+import { fdatasync, pread, preadv2, pwrite, pwritev2 } from "../sys/index.ts";
+import { type DiskGeometry, deallocateMode, NO_HANDLER, type OwnedDisk } from "./disk.ts";
+import type { CompletionHandler, Ring, RingFile } from "./ring.ts";
 
 /** Something that has completions to deliver from the loop. */
 export interface DeferredSource {
   /** Delivers up to `countMax` completions; returns how many. */
   deliver(countMax: number): number;
+  /** Completions wait for deliver(); asked after deliver(): false = forget the source. */
+  readonly hasDeferred: boolean;
 }
 
-export class SyncDisk implements OwnedDisk, DeferredSource {
+/** The loop, as a source sees it. */
+export interface DeferredScheduler {
+  /** Calls source.deliver() from the loop until hasDeferred is false. Once per filling. */
+  scheduleDeferred(source: DeferredSource): void;
+}
+
+export class SyncDisk implements OwnedDisk, DeferredSource, CompletionHandler {
   capacityBytes: number;
   readonly memoryAlignmentBytes: number;
   readonly offsetAlignmentBytes: number;
+  private readonly scheduler: DeferredScheduler;
+  private readonly ring: Ring;
+  private readonly file: RingFile;
+  private readonly handlerIndex: number;
   private readonly fd: number;
-  private handler: DiskHandler | null = null;
+  private handler: DiskHandler = NO_HANDLER;
   private readonly tags: Uint32Array;
   private readonly results: Int32Array;
   private readonly mask: number;
   private head = 0;
   private tail = 0;
+  private scheduled = false;
+  private ringCount = 0;
 
   /** `capacity`: power of two, at least the size of the request table. */
-  constructor(fd: number, geometry: DiskGeometry, capacity: number) {
-    assert((capacity & (capacity - 1)) === 0, "capacity must be a power of two");
+  constructor(
+    modules: { readonly ring: Ring; readonly scheduler: DeferredScheduler },
+    fd: number,
+    geometry: DiskGeometry,
+    capacity: number,
+  ) {
+    assert(capacity > 0 && (capacity & (capacity - 1)) === 0, "capacity must be a power of two");
+    this.scheduler = modules.scheduler;
+    this.ring = modules.ring;
+    this.handlerIndex = modules.ring.addHandler(this);
+    this.file = { fd, sqeFd: fd, sqeFlags: 0 };
     this.fd = fd;
     this.capacityBytes = geometry.capacityBytes;
     this.memoryAlignmentBytes = geometry.memoryAlignmentBytes;
@@ -42,7 +73,7 @@ export class SyncDisk implements OwnedDisk, DeferredSource {
   }
 
   get inflightCount(): number {
-    return this.tail - this.head;
+    return this.tail - this.head + this.ringCount;
   }
 
   setHandler(handler: DiskHandler): void {
@@ -54,7 +85,8 @@ export class SyncDisk implements OwnedDisk, DeferredSource {
   }
 
   detach(): void {
-    assert(this.head === this.tail, "disk detached with completions undelivered");
+    assert(this.inflightCount === 0, "disk detached with completions undelivered");
+    this.ring.removeHandler(this.handlerIndex);
   }
 
   private done(tag: number, result: number): void {
@@ -62,18 +94,31 @@ export class SyncDisk implements OwnedDisk, DeferredSource {
     this.tags[this.tail & this.mask] = tag;
     this.results[this.tail & this.mask] = result;
     this.tail += 1;
+    if (this.scheduled) return;
+    this.scheduled = true;
+    this.scheduler.scheduleDeferred(this);
+  }
+
+  get hasDeferred(): boolean {
+    return this.head !== this.tail;
   }
 
   deliver(countMax: number): number {
     let count = 0;
     while (this.head !== this.tail && count < countMax) {
       const at = this.head & this.mask;
+      const tag = this.tags[at] as number;
+      const result = this.results[at] as number;
       this.head += 1;
       count += 1;
-      (this.handler as DiskHandler).diskCompleted(
-        this.tags[at] as number,
-        this.results[at] as number,
-      );
+      // May submit again: the new completion waits behind those already here.
+      this.handler.diskCompleted(tag, result);
+    }
+    this.scheduled = this.head !== this.tail;
+    if (!this.scheduled) {
+      // Small numbers for ever: the positions never leave the range of small integers.
+      this.head = 0;
+      this.tail = 0;
     }
     return count;
   }
@@ -112,6 +157,14 @@ export class SyncDisk implements OwnedDisk, DeferredSource {
   }
 
   deallocate(tag: number, offsetBytes: number, bytes: number, mode: number): void {
-    this.done(tag, fallocate(this.fd, deallocateMode(mode), offsetBytes, bytes));
+    this.ringCount += 1;
+    const kernelMode = deallocateMode(mode);
+    this.ring.fallocate(this.file, kernelMode, offsetBytes, bytes, this.handlerIndex, tag);
+  }
+
+  completed(tag: number, result: number, _flags: number): void {
+    assert(this.ringCount > 0, "completion without I/O in flight");
+    this.ringCount -= 1;
+    this.handler.diskCompleted(tag, result);
   }
 }
