@@ -20,7 +20,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { DEBIAN_PACKAGES } from "./packages.mjs";
 import { CACHE, CACHE_BIN, SetupError, say } from "./project.mjs";
 import { capture, run } from "./run.mjs";
@@ -57,19 +57,26 @@ export function ensureDebianPackages() {
   const libraries = new Set();
   if (hasLists()) {
     for (const entry of toUnpack) for (const name of unpackPackage(entry)) libraries.add(name);
-  } else if (toUnpack.length > 0) {
-    missing.push(...toUnpack.map((entry) => entry.name));
+  } else {
+    // Without lists nothing can be fetched, and its libraries are those that we know of. Once root
+    // has run the command, the lists are there, and the next run unpacks.
+    for (const entry of toUnpack) for (const name of entry.libraries ?? []) libraries.add(name);
   }
   const wanted = [...missing, ...notInstalled([...libraries])];
-  if (wanted.length > 0) installPackages(wanted, root);
-  for (const entry of toUnpack) if (existsSync(folderOf(entry))) linkProgram(entry);
+  const isBlind = toUnpack.length > 0 && !hasLists();
+  if (isBlind && root !== null) {
+    throw new SetupError("apt has no lists of packages, and apt-get update failed (above).");
+  }
+  if (wanted.length > 0 || isBlind) installPackages(wanted, root);
+  for (const entry of toUnpack) linkPrograms(entry);
 }
 
 function installPackages(names, root) {
-  const command = `apt-get update && apt-get install -y --no-install-recommends ${names.join(" ")}`;
+  const install = ["&& apt-get install -y --no-install-recommends", ...names];
+  const command = ["apt-get update", ...(names.length > 0 ? install : [])].join(" ");
   if (root === null) {
     throw new SetupError(
-      "These Debian packages are missing, and this user may not install them.\n" +
+      "Debian packages are missing, and this user may not install them.\n" +
         `As root, run:\n\n  ${command}\n`,
     );
   }
@@ -168,7 +175,7 @@ function listsAgeDays() {
 
 function isAvailable(entry) {
   if (notInstalled([entry.name]).length === 0) return true;
-  return existsSync(join(CACHE_BIN, entry.program));
+  return entry.paths.every((path) => existsSync(join(CACHE_BIN, basename(path))));
 }
 
 function folderOf(entry) {
@@ -212,9 +219,11 @@ function libraryNames(depends) {
     .filter((name) => /^(?:lib|zlib)/.test(name));
 }
 
-function linkProgram(entry) {
+function linkPrograms(entry) {
   mkdirSync(CACHE_BIN, { recursive: true });
-  const link = join(CACHE_BIN, entry.program);
-  rmSync(link, { force: true });
-  symlinkSync(join("..", "debian", entry.name, entry.path), link);
+  for (const path of entry.paths) {
+    const link = join(CACHE_BIN, basename(path));
+    rmSync(link, { force: true });
+    symlinkSync(join("..", "debian", entry.name, path), link);
+  }
 }
