@@ -17,10 +17,14 @@ import {
   MFD_CLOEXEC,
   O_CLOEXEC,
   O_NONBLOCK,
+  RWF_NOWAIT,
   S_IFBLK,
   S_IFMT,
+  S_IFSOCK,
 } from "./constants.ts";
 import {
+  cChmod,
+  cChown,
   cClose,
   cFallocate,
   cFcntl,
@@ -38,11 +42,13 @@ import {
   cPwrite,
   cPwritev2,
   cRead,
+  cRename,
   cStatx,
+  cUnlink,
   cWrite,
   ret,
 } from "./libc.ts";
-import { getU64, scratch } from "./scratch.ts";
+import { getU64, putU64, scratch } from "./scratch.ts";
 
 /** open(2); O_CLOEXEC is always added. */
 export function open(path: string, flags: number, mode = 0): number {
@@ -90,6 +96,25 @@ export function pwritev2(
   return ret(cPwritev2(fd, iovecs, count, offsetBytes, flags));
 }
 
+/**
+ * Reads and drops up to 4 KiB of what a pipe, socket or eventfd holds, without ever blocking and
+ * whatever its flags. Bytes read or a negated errno.
+ */
+export function drainNoWait(fd: number): number {
+  const words = scratch.u32;
+  const target = scratch.address + 4096;
+  putU64(words, 0, target);
+  putU64(words, 8, 4096);
+  return ret(cPreadv2(fd, scratch.address, 1, -1, RWF_NOWAIT));
+}
+
+/** Writes `bytes` to a pipe or socket without ever blocking, whatever its flags. */
+export function writeNoWait(fd: number, address: Address, bytes: number): number {
+  putU64(scratch.u32, 0, address);
+  putU64(scratch.u32, 8, bytes);
+  return ret(cPwritev2(fd, scratch.address, 1, -1, RWF_NOWAIT));
+}
+
 export function fsync(fd: number): number {
   return ret(cFsync(fd));
 }
@@ -134,6 +159,23 @@ export function addSeals(fd: number, seals: number): number {
   return ret(cFcntl(fd, F_ADD_SEALS, seals));
 }
 
+export function unlink(path: string): number {
+  return ret(cUnlink(path));
+}
+
+export function rename(from: string, to: string): number {
+  return ret(cRename(from, to));
+}
+
+export function chmod(path: string, mode: number): number {
+  return ret(cChmod(path, mode));
+}
+
+/** -1 leaves the user or the group as it is. */
+export function chown(path: string, userId: number, groupId: number): number {
+  return ret(cChown(path, userId, groupId));
+}
+
 /** An anonymous memory file of `bytes`, sealable. Returns the fd or a negated errno. */
 export function memfd(name: string, bytes: number): number {
   const fd = ret(cMemfdCreate(name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
@@ -165,6 +207,8 @@ export function isLockBusy(result: number): boolean {
   return result === -EAGAIN;
 }
 
+const AT_FDCWD = -100;
+const AT_SYMLINK_NOFOLLOW = 0x100;
 const AT_EMPTY_PATH = 0x1000;
 const STATX_BASIC_STATS = 0x7ff;
 const STATX_DIOALIGN = 0x2000;
@@ -220,6 +264,14 @@ export function fstat(fd: number): FileStatus | number {
     directMemoryAlignBytes: known ? (words[STATX.dioMemAlign >>> 2] as number) : -1,
     directOffsetAlignBytes: known ? (words[STATX.dioOffsetAlign >>> 2] as number) : -1,
   };
+}
+
+/** Is there a socket at `path`? A symbolic link to one does not count. */
+export function isSocket(path: string): boolean {
+  const result = ret(
+    cStatx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, scratch.address),
+  );
+  return result >= 0 && ((scratch.u16[STATX.mode >>> 1] as number) & S_IFMT) === S_IFSOCK;
 }
 
 export function isBlockDevice(status: FileStatus): boolean {

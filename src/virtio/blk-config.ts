@@ -66,7 +66,8 @@ export class BlkConfig {
   // Read by the queues on every request.
   durableWrites = true;
   readOnly = false;
-  capacitySectors = 0;
+  /** Not a number until refresh(): the field is a double from its first value on, as it must be. */
+  capacitySectors: number = Number.NaN;
   /** Block size minus one, in bytes and in sectors: both sizes are powers of two. */
   blockBytesMask = 0;
   blockSectorsMask = 0;
@@ -162,6 +163,12 @@ export class BlkConfig {
     this.bytes[BLK_CONFIG.writeback] = value;
     this.updateDurability();
     return "changed";
+  }
+
+  /** What a guest had set before the daemon was restarted. */
+  restoreWriteback(writeback: boolean): void {
+    this.bytes[BLK_CONFIG.writeback] = writeback ? 1 : 0;
+    this.updateDurability();
   }
 
   private updateDurability(): void {

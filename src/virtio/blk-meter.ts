@@ -32,6 +32,10 @@ export const COUNTER_KICK = 13;
 export const COUNTER_NOTIFICATION = 14;
 export const COUNTER_NOTIFICATION_SUPPRESSED = 15;
 export const COUNTER_RING_ERROR = 16;
+/** Sessions accepted on the socket. */
+export const COUNTER_SESSION = 17;
+/** Gauge: 1 while a front-end has rings running. */
+export const COUNTER_CONNECTED = 18;
 /** A queue had to wait for a free slot. */
 export const COUNTER_PAUSE = 19;
 /** Cells a meter must have. */

@@ -1,0 +1,85 @@
+// @hot
+// Tells the driver: the call and err descriptors of a ring. The front-end chose them, so nothing
+// here may block or trust them.
+//
+// A write to an eventfd can block when its count is full and the descriptor is blocking. The
+// front-end may have good reasons for a blocking descriptor (it reads it blocking), and flags
+// belong to the open file description, so they are not ours to change. Hence:
+//  - an anonymous inode (eventfd) with O_NONBLOCK: written directly, one system call;
+//  - another eventfd, a pipe or a socket: written by a kernel thread through the ring, at most one
+//    write at a time per notifier; a signal that comes meanwhile is sent when it ends;
+//  - anything else: accepted, never signalled.
+
+import type { ReactorPort } from "../ports/index.ts";
+import {
+  close,
+  eventSignal,
+  fstat,
+  O_NONBLOCK,
+  S_IFIFO,
+  S_IFMT,
+  S_IFSOCK,
+  statusFlags,
+} from "../sys/index.ts";
+
+const MUTE = 0;
+const DIRECT = 1;
+const ASYNC = 2;
+
+export class Notifier {
+  /** Signals sent and signals for which there was nobody to tell. */
+  sentCount = 0;
+  droppedCount = 0;
+  private readonly reactor: ReactorPort;
+  private fd = -1;
+  private mode = MUTE;
+
+  constructor(reactor: ReactorPort) {
+    this.reactor = reactor;
+  }
+
+  /** Takes ownership of `fd`; -1 = none. */
+  // @cold
+  set(fd: number): void {
+    this.clear();
+    if (fd < 0) return;
+    this.fd = fd;
+    const status = fstat(fd);
+    if (typeof status === "number") return;
+    const kind = status.mode & S_IFMT;
+    const nonblocking = (statusFlags(fd) & O_NONBLOCK) !== 0;
+    if (kind === 0 && nonblocking) this.mode = DIRECT;
+    else if (kind === 0 || kind === S_IFIFO || kind === S_IFSOCK) this.mode = ASYNC;
+  }
+
+  // @cold
+  clear(): void {
+    if (this.fd >= 0) {
+      if (this.mode === ASYNC) this.reactor.closeAfterSignals(this.fd);
+      else close(this.fd);
+    }
+    this.fd = -1;
+    this.mode = MUTE;
+  }
+
+  signal(): void {
+    if (this.mode === DIRECT) {
+      // A full eventfd has woken its reader already, a closed one has none.
+      eventSignal(this.fd);
+      this.sentCount += 1;
+    } else if (this.mode === ASYNC) {
+      this.reactor.signalAsync(this.fd);
+      this.sentCount += 1;
+    } else {
+      this.droppedCount += 1;
+    }
+  }
+}
+
+/** Can a kick descriptor be watched without trusting its owner? Eventfds, pipes and sockets. */
+export function isWatchable(fd: number): boolean {
+  const status = fstat(fd);
+  if (typeof status === "number") return false;
+  const kind = status.mode & S_IFMT;
+  return kind === 0 || kind === S_IFIFO || kind === S_IFSOCK;
+}
