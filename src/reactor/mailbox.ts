@@ -6,7 +6,8 @@
 //   (each on its own cache line; one entry is wasted so that full and empty differ)
 //
 // No lost wake-up: the consumer stores `sleeps`, then looks at the tail once more; the producer
-// stores the tail, then looks at `sleeps`. Atomics give both the full fence.
+// stores the tail, then looks at `sleeps`. Atomics give both the full fence. Whoever takes
+// `sleeps` back signals: once per sleep, however many words are posted until the consumer runs.
 
 import { assert } from "../base/index.ts";
 import { eventSignal } from "../sys/index.ts";
@@ -22,7 +23,7 @@ export class Mailbox {
   private readonly mask: number;
   private readonly wakeFd: number;
 
-  /** `entries`: power of two. `wakeFd`: the consumer's eventfd. */
+  /** `shared`: from allocate(), the same on both sides. `wakeFd`: the consumer's eventfd. */
   constructor(shared: SharedArrayBuffer, wakeFd: number) {
     this.shared = shared;
     this.words = new Int32Array(shared);
@@ -32,6 +33,7 @@ export class Mailbox {
     this.wakeFd = wakeFd;
   }
 
+  /** Memory for `entries` words, power of two. */
   static allocate(entries: number): SharedArrayBuffer {
     return new SharedArrayBuffer((RING + entries) * 4);
   }
@@ -44,7 +46,8 @@ export class Mailbox {
     if (next === Atomics.load(words, HEAD)) return false;
     words[RING + tail] = word | 0;
     Atomics.store(words, TAIL, next);
-    if (Atomics.load(words, SLEEPS) === 1) eventSignal(this.wakeFd);
+    if (Atomics.load(words, SLEEPS) === 0) return true;
+    if (Atomics.compareExchange(words, SLEEPS, 1, 0) === 1) eventSignal(this.wakeFd);
     return true;
   }
 

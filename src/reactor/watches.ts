@@ -6,12 +6,15 @@
 //
 // Invariants:
 //  - a watch that was removed never calls its handler again, though completions may still arrive;
-//  - the kernel may end a multishot poll at any time (no MORE flag): it is submitted again;
+//  - the kernel may end a multishot poll at any time (no MORE flag): it is submitted again, but
+//    not for ever: a descriptor that is always ready and reports nothing (a file) would spin;
+//  - a watch is ended by cancelling it: POLL_REMOVE fails (EALREADY), and leaves the poll in place,
+//    when an event is just being delivered;
 //  - a slot is reused only after the kernel has reported the end of its poll, so a completion
 //    never reaches the watch that came after;
 //  - a watch belongs to whoever added it until remove(), also when its poll has failed.
 
-import { assert, ECANCELED } from "../base/index.ts";
+import { assert, ECANCELED, EPERM } from "../base/index.ts";
 import type { ReadinessHandler } from "../ports/index.ts";
 import { CQE_F_MORE } from "../uring/layouts.ts";
 import type { CompletionHandler, Ring } from "../uring/ring.ts";
@@ -20,6 +23,8 @@ const FREE = 0;
 const ACTIVE = 1;
 const ENDING = 2;
 const FAILED = 3;
+/** Polls of one watch that ended at once, in a row, until it counts as one that cannot be polled. */
+const ENDS_MAX = 1000;
 
 class IgnoreCompletions implements CompletionHandler {
   completed(): void {}
@@ -33,6 +38,7 @@ export class Watches implements CompletionHandler {
   private readonly fds: Int32Array;
   private readonly events: Int32Array;
   private readonly tags: Uint32Array;
+  private readonly endCount: Uint16Array;
   private readonly handlers: (ReadinessHandler | null)[];
   private readonly freeStack: Int32Array;
   private freeCount: number;
@@ -46,6 +52,7 @@ export class Watches implements CompletionHandler {
     this.fds = new Int32Array(capacity).fill(-1);
     this.events = new Int32Array(capacity);
     this.tags = new Uint32Array(capacity);
+    this.endCount = new Uint16Array(capacity);
     this.handlers = new Array<ReadinessHandler | null>(capacity).fill(null);
     this.freeStack = new Int32Array(capacity);
     for (let index = 0; index < capacity; index++) this.freeStack[index] = capacity - 1 - index;
@@ -71,6 +78,7 @@ export class Watches implements CompletionHandler {
     this.fds[id] = fd;
     this.events[id] = pollEvents;
     this.tags[id] = tag;
+    this.endCount[id] = 0;
     this.handlers[id] = handler;
     this.ring.pollMultishot(fd, pollEvents, this.handlerIndex, id);
     return id;
@@ -88,7 +96,7 @@ export class Watches implements CompletionHandler {
     assert(this.state[id] === ACTIVE, "watch removed twice");
     this.state[id] = ENDING;
     this.handlers[id] = null;
-    this.ring.pollRemove(this.handlerIndex, id, this.ignoreIndex, 0);
+    this.ring.cancel(this.handlerIndex, id, this.ignoreIndex, 0);
     this.ring.submitAll();
   }
 
@@ -101,15 +109,23 @@ export class Watches implements CompletionHandler {
     assert(this.state[id] === ACTIVE, "completion of a watch that has ended");
     const handler = this.handlers[id] as ReadinessHandler;
     const tag = this.tags[id] as number;
-    if (!more && result >= 0) {
+    if (more) {
+      this.endCount[id] = 0;
+      handler.ready(tag, result);
+      return;
+    }
+    const ends = (this.endCount[id] as number) + 1;
+    this.endCount[id] = ends;
+    if (result >= 0 && ends < ENDS_MAX) {
       const fd = this.fds[id] as number;
       this.ring.pollMultishot(fd, this.events[id] as number, this.handlerIndex, id);
-    } else if (!more) {
-      // A descriptor that cannot be polled: say so once, and wait for remove().
-      assert(result !== -ECANCELED, "a watch was cancelled behind our back");
-      this.state[id] = FAILED;
+      handler.ready(tag, result);
+      return;
     }
-    handler.ready(tag, result);
+    // A descriptor that cannot be polled: say so once, and wait for remove().
+    assert(result !== -ECANCELED, "a watch was cancelled behind our back");
+    this.state[id] = FAILED;
+    handler.ready(tag, result < 0 ? result : -EPERM);
   }
 
   private release(id: number): void {

@@ -91,7 +91,6 @@ export const OP_READV = 1;
 export const OP_WRITEV = 2;
 export const OP_FSYNC = 3;
 export const OP_POLL_ADD = 6;
-export const OP_POLL_REMOVE = 7;
 export const OP_TIMEOUT = 11;
 export const OP_ASYNC_CANCEL = 14;
 export const OP_FALLOCATE = 17;
@@ -109,7 +108,6 @@ export const OP_NAMES: ReadonlyMap<number, string> = new Map([
   [OP_WRITEV, "WRITEV"],
   [OP_FSYNC, "FSYNC"],
   [OP_POLL_ADD, "POLL_ADD"],
-  [OP_POLL_REMOVE, "POLL_REMOVE"],
   [OP_ASYNC_CANCEL, "ASYNC_CANCEL"],
   [OP_FALLOCATE, "FALLOCATE"],
   [OP_READ, "READ"],

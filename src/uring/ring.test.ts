@@ -252,7 +252,7 @@ test("reap takes no more than asked, and handlers may submit from within", () =>
   ring.close();
 });
 
-test("a multishot poll reports event after event, and its removal ends it", () => {
+test("a multishot poll reports event after event, and cancelling ends it", () => {
   const one = rig();
   const event = sys.check(sys.eventfd(), "eventfd");
   one.ring.pollMultishot(event, sys.POLLIN, one.handler, 5);
@@ -267,7 +267,7 @@ test("a multishot poll reports event after event, and its removal ends it", () =
   assert.equal(one.ring.inflightCount, 1);
   const removal = new Recorder();
   const removalHandler = one.ring.addHandler(removal);
-  one.ring.pollRemove(one.handler, 5, removalHandler, 77);
+  one.ring.cancel(one.handler, 5, removalHandler, 77);
   reapUntil(one, 21);
   assert.equal(one.recorder.results.at(-1), -ECANCELED);
   assert.equal((one.recorder.flags.at(-1) as number) & CQE_F_MORE, 0);
@@ -276,7 +276,7 @@ test("a multishot poll reports event after event, and its removal ends it", () =
     one.ring.reap(10);
   }
   assert.deepEqual([removal.tags[0], removal.results[0]], [77, 0]);
-  one.ring.pollRemove(one.handler, 5, removalHandler, 78);
+  one.ring.cancel(one.handler, 5, removalHandler, 78);
   while (removal.tags.length === 1) {
     one.ring.submitAndWait(100_000);
     one.ring.reap(10);

@@ -32,7 +32,6 @@ import {
   OP_FSYNC,
   OP_NOP,
   OP_POLL_ADD,
-  OP_POLL_REMOVE,
   OP_READ,
   OP_READV,
   OP_WRITE,
@@ -290,13 +289,11 @@ export class Ring {
     this.prepare(OP_POLL_ADD, fd, 0, 0, 0, POLL_ADD_MULTI, events, handler, tag);
   }
 
-  /** Ends the poll that was submitted with (handler, tag). Completes with 0 or -ENOENT. */
-  pollRemove(targetHandler: number, targetTag: number, handler: number, tag: number): void {
-    const target = targetHandler * 4294967296 + targetTag;
-    this.prepare(OP_POLL_REMOVE, -1, 0, 0, target, 0, 0, handler, tag);
-  }
-
-  /** Asks the kernel to cancel the operation submitted with (handler, tag). */
+  /**
+   * Asks the kernel to cancel the operation submitted with (handler, tag), which then completes
+   * with -ECANCELED or as it would have. Completes with 0, -ENOENT (it has ended) or -EALREADY.
+   * Also for polls: POLL_REMOVE leaves one in place whose event is just being delivered.
+   */
   cancel(targetHandler: number, targetTag: number, handler: number, tag: number): void {
     const target = targetHandler * 4294967296 + targetTag;
     this.prepare(OP_ASYNC_CANCEL, -1, 0, 0, target, 0, 0, handler, tag);
