@@ -307,7 +307,7 @@ export class BlkQueue {
     }
   }
 
-  /** Completions that can be taken now; of a packed ring 0 or 1. */
+  /** Completions that can be taken now. */
   pending(): number {
     const split = this.split;
     return split !== null ? split.usedPending() : (this.packed as PackedRing).usedPending();

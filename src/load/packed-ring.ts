@@ -32,6 +32,7 @@ import type { RingOptions } from "./split-ring.ts";
 
 const INDEX_MASK = 0xffff;
 const NOTHING = -1;
+const PENDING_MAX = 64;
 const EVENT_BYTES = 4;
 
 export class PackedRing {
@@ -78,6 +79,9 @@ export class PackedRing {
     this.halves = new Uint16Array(ring.buffer, ring.byteOffset, size * 8);
     this.driverEvent = new Uint16Array(driver.buffer, driver.byteOffset, 2);
     this.deviceEvent = new Uint16Array(device.buffer, device.byteOffset, 2);
+    ring.fill(0);
+    driver.fill(0);
+    device.fill(0);
     this.chainLength = new Uint16Array(size);
     this.suppressNotifications();
   }
@@ -130,12 +134,31 @@ export class PackedRing {
     return ((after - event - 1) & INDEX_MASK) < (offered & INDEX_MASK);
   }
 
-  /** 1 when a completion waits to be taken with nextUsed(), else 0. */
+  /** Completions that wait to be taken with nextUsed(); counts at most PENDING_MAX of them. */
   usedPending(): number {
-    const flags = Atomics.load(this.halves, this.usedPosition * 8 + 7);
+    let position = this.usedPosition;
+    let wrap = this.usedWrap;
+    let pending = 0;
+    while (pending < PENDING_MAX && this.isUsed(position, wrap)) {
+      pending += 1;
+      // An id that is not in flight is left to nextUsed(), which names it.
+      const id = this.halves[position * 8 + 6];
+      const length = id < this.size ? this.chainLength[id] : 0;
+      if (length === 0) break;
+      position += length;
+      if (position >= this.size) {
+        position -= this.size;
+        wrap ^= 1;
+      }
+    }
+    return pending;
+  }
+
+  private isUsed(position: number, wrap: number): boolean {
+    const flags = Atomics.load(this.halves, position * 8 + 7);
     const available = (flags & PACKED_F_AVAIL) === 0 ? 0 : 1;
     const used = (flags & PACKED_F_USED) === 0 ? 0 : 1;
-    return available === used && used === this.usedWrap ? 1 : 0;
+    return available === used && used === wrap;
   }
 
   /** Id of the next completed chain; its length is in `usedBytes`. usedPending() was > 0. */
@@ -168,7 +191,7 @@ export class PackedRing {
     } else {
       Atomics.store(this.driverEvent, 1, PACKED_EVENT_ENABLE);
     }
-    return this.usedPending() !== 0;
+    return this.isUsed(this.usedPosition, this.usedWrap);
   }
 
   /** Asks not to be notified. */

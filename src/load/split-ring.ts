@@ -76,6 +76,9 @@ export class SplitRing {
     this.available = new Uint16Array(available.buffer, available.byteOffset, 3 + size);
     this.used16 = new Uint16Array(used.buffer, used.byteOffset, 3 + size * 4);
     this.used32 = new Uint32Array(used.buffer, used.byteOffset, 2 + size * 2);
+    descriptors.fill(0);
+    available.fill(0);
+    used.fill(0);
     this.usedEvent = RING + size;
     this.availableEvent = RING + size * 4;
     this.suppressNotifications();
