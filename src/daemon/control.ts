@@ -39,13 +39,13 @@ export interface ControlOptions {
   readonly version: string;
   readonly nodeId: string;
   readonly startedAt: Date;
+  readonly volumeMetrics: boolean;
   /** Why the TCP listener deserves a warning, null when it does not. */
   readonly listenWarning: string | null;
 }
 
 export interface ControlModules {
   readonly host: VolumeHost;
-  readonly exporter: MetricsExporter;
   /** Monotonic milliseconds. */
   readonly nowMs: () => number;
 }
@@ -56,6 +56,7 @@ export class DaemonControl implements ControlPlane {
   readonly #modules: ControlModules;
   readonly #startedAtMs: number;
   readonly #requests = new Map<string, ApiRequestCount>();
+  #exporter: MetricsExporter | null = null;
 
   constructor(options: ControlOptions, modules: ControlModules) {
     this.#options = options;
@@ -185,7 +186,12 @@ export class DaemonControl implements ControlPlane {
       items,
       apiRequests: [...this.#requests.values()],
     };
-    return await this.#modules.exporter.text(sample);
+    // Loaded at the first scrape: many daemons are never scraped.
+    if (this.#exporter === null) {
+      const { MetricsExporter: Exporter } = await import("../telemetry/prometheus.ts");
+      this.#exporter ??= new Exporter({ volumeMetrics: this.#options.volumeMetrics });
+    }
+    return await this.#exporter.text(sample);
   }
 }
 

@@ -9,7 +9,7 @@
 import { randomUUID } from "node:crypto";
 import type { DaemonConfig } from "../model/config.ts";
 import type { DataPlane } from "../ports/data-plane.ts";
-import { type ListenAddress, listenWarning, parseListen } from "./api-listener.ts";
+import { type ListenAddress, listenForApi, listenWarning, parseListen } from "./api-listener.ts";
 import { loadConfig } from "./arguments.ts";
 import { DaemonControl } from "./control.ts";
 import {
@@ -142,20 +142,16 @@ export class Daemon {
       this.#tokenFile = new TokenFile(path, log);
       this.#tokenFile.read(config.tokenFile === "");
     }
-    const [{ MetricsExporter }, { listenForApi }] = await Promise.all([
-      import("../telemetry/prometheus.ts"),
-      import("./api-listener.ts"),
-    ]);
-    const exporter = new MetricsExporter({ volumeMetrics: config.volumeMetrics });
     const warning = listen === null ? null : listenWarning(listen);
     const control = new DaemonControl(
       {
         version: readVersion(),
         nodeId: node.id,
         startedAt: new Date(Date.now() - nowMs()),
+        volumeMetrics: config.volumeMetrics,
         listenWarning: warning,
       },
-      { host: this.#host, exporter, nowMs },
+      { host: this.#host, nowMs },
     );
     this.#control = control;
     const listeners = await listenForApi(

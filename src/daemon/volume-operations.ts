@@ -9,6 +9,7 @@
 //   delete   declare deleting -> remove backing   -> remove the declaration
 
 import type { AttachResult, Caller, RequestOptions } from "../api/control-plane.ts";
+import { formatBytes } from "../base/units.ts";
 import type { DeclaredBacking, DeclaredVolume } from "../model/declared.ts";
 import { ApiError } from "../model/errors.ts";
 import {
@@ -58,7 +59,7 @@ export async function createVolume(
       await takeBack(host, entry);
       throw asApiError(error, `cannot create volume ${declared.name}`);
     }
-    host.modules.events.add("volume.created", declared.name, `${declared.sizeBytes} bytes`);
+    host.modules.events.add("volume.created", declared.name, formatBytes(declared.sizeBytes));
     return host.view(entry);
   });
 }
@@ -208,7 +209,8 @@ export async function resizeVolume(
     } finally {
       if (!entry.serving) await host.restBacking(entry);
     }
-    host.modules.events.add("volume.resized", name, `${presentBytes} to ${wantedBytes} bytes`);
+    const change = `${formatBytes(presentBytes)} to ${formatBytes(wantedBytes)}`;
+    host.modules.events.add("volume.resized", name, change);
     return host.view(entry);
   });
 }

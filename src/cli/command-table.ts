@@ -1,0 +1,353 @@
+// The command table: every command of `ringstore` in one place. Parsing, --help, completion and man
+// pages are made from it (program.ts, completion.ts, man.ts).
+
+import { QUEUE_COUNT_MAX } from "../model/limits.ts";
+import type { ArgumentSpec, CommandSpec, CommandTable, OptionSpec } from "./command-spec.ts";
+import { OUTPUT_FORMS } from "./output.ts";
+
+const NAME: ArgumentSpec = {
+  name: "name",
+  description: "the volume's name",
+  completes: "volume",
+};
+const NEW_NAME: ArgumentSpec = { ...NAME, completes: "nothing" };
+
+const DRY_RUN: OptionSpec = {
+  long: "dry-run",
+  kind: "switch",
+  description: "check everything and change nothing",
+};
+
+/** Options that every command takes, before or after its name. */
+const GLOBAL_OPTIONS: readonly OptionSpec[] = [
+  {
+    long: "data",
+    metavar: "DIR",
+    kind: "directory",
+    description: "data directory of the daemon to talk to, over its unix socket [RINGSTORE_DATA]",
+  },
+  {
+    long: "url",
+    metavar: "URL",
+    kind: "text",
+    description:
+      "address of a daemon to talk to over TCP, e.g. http://127.0.0.1:8040 [RINGSTORE_URL]",
+  },
+  {
+    long: "token-file",
+    metavar: "FILE",
+    kind: "path",
+    description: "file whose first token is sent to --url [RINGSTORE_TOKEN_FILE]",
+  },
+  {
+    long: "output",
+    short: "o",
+    metavar: "FORM",
+    kind: "text",
+    choices: OUTPUT_FORMS,
+    description: `what to print: ${OUTPUT_FORMS.join(", ")}`,
+  },
+  { long: "json", kind: "switch", description: "the same as -o json" },
+  { long: "no-headers", kind: "switch", description: "tables without their first line" },
+  { long: "no-color", kind: "switch", description: "no colours, as with NO_COLOR set" },
+  { long: "yes", short: "y", kind: "switch", description: "do not ask before something is lost" },
+  {
+    long: "timeout",
+    metavar: "SECONDS",
+    kind: "seconds",
+    minimum: 0.1,
+    maximum: 86_400,
+    description: "give up when there is no answer for this long (default 30)",
+  },
+  {
+    long: "curl",
+    kind: "switch",
+    description: "print the request as a curl command, do not send it",
+  },
+];
+
+const VOLUME_COMMANDS: readonly CommandSpec[] = [
+  {
+    path: ["volume", "create"],
+    summary: "declare a volume and make its backing",
+    details: [
+      "The backing is a sparse file in the data directory, or what --path names, or memory (lost " +
+        "when the daemon stops), or null (reads zeroes, keeps nothing: for measuring).",
+    ],
+    arguments: [NEW_NAME],
+    options: [
+      {
+        long: "size",
+        metavar: "SIZE",
+        kind: "size",
+        description: "e.g. 20G; powers of 1024; may be left out with --path",
+      },
+      {
+        long: "backing",
+        metavar: "KIND",
+        kind: "text",
+        choices: ["file", "memory", "null"],
+        description: "file (default), memory or null",
+      },
+      {
+        long: "path",
+        metavar: "FILE",
+        kind: "path",
+        description: "serve this existing file or block device; it is never deleted",
+      },
+      {
+        long: "block-size",
+        metavar: "BYTES",
+        kind: "text",
+        choices: ["512", "4096"],
+        description: "logical block: 512 (default) or 4096",
+      },
+      {
+        long: "direct",
+        metavar: "MODE",
+        kind: "text",
+        choices: ["auto", "on", "off"],
+        description: "O_DIRECT: auto (default: where the filesystem can), on, off",
+      },
+      {
+        long: "serial",
+        metavar: "TEXT",
+        kind: "text",
+        description: "serial number that the guest sees, at most 20 characters",
+      },
+      { long: "read-only", kind: "switch", description: "no front-end may ever write" },
+      DRY_RUN,
+    ],
+    examples: [
+      "ringstore volume create db1 --size 20G",
+      "ringstore volume create scratch --size 1G --backing memory",
+      "ringstore volume create disk7 --path /dev/disk/by-id/nvme-7 --block-size 4096",
+    ],
+    load: async () => (await import("./commands/volume.ts")).create,
+  },
+  {
+    path: ["volume", "list"],
+    summary: "list volumes",
+    arguments: [],
+    options: [],
+    examples: ["ringstore volume list -o wide", "ringstore volume list -o name"],
+    load: async () => (await import("./commands/volume.ts")).list,
+  },
+  {
+    path: ["volume", "show"],
+    summary: "show one volume",
+    arguments: [NAME],
+    options: [],
+    examples: ["ringstore volume show db1"],
+    load: async () => (await import("./commands/volume.ts")).show,
+  },
+  {
+    path: ["volume", "resize"],
+    summary: "change a volume's size; a running guest sees it",
+    arguments: [
+      NAME,
+      { name: "size", description: "the new size, e.g. 40G", completes: "nothing" },
+    ],
+    options: [
+      {
+        long: "allow-data-loss",
+        kind: "switch",
+        description: "make the volume smaller; everything beyond the new size is lost",
+      },
+      DRY_RUN,
+    ],
+    examples: ["ringstore volume resize db1 40G"],
+    load: async () => (await import("./commands/volume.ts")).resize,
+  },
+  {
+    path: ["volume", "delete"],
+    summary: "delete a detached volume and its data",
+    details: ["A file or device that was named with --path is kept."],
+    arguments: [NAME],
+    options: [DRY_RUN],
+    examples: ["ringstore volume delete db1 --yes"],
+    load: async () => (await import("./commands/volume.ts")).remove,
+  },
+  {
+    path: ["volume", "attach"],
+    summary: "serve a volume on its vhost-user socket, now and after every restart",
+    details: [
+      "Prints the socket, the QEMU command line and the libvirt XML. Attaching an attached volume " +
+        "changes nothing and prints the same.",
+    ],
+    arguments: [NAME],
+    options: [
+      {
+        long: "queues",
+        metavar: "N",
+        kind: "integer",
+        minimum: 1,
+        maximum: QUEUE_COUNT_MAX,
+        description: `the most queues a front-end may use (default ${QUEUE_COUNT_MAX})`,
+      },
+      { long: "no-packed", kind: "switch", description: "do not offer packed virtqueues" },
+      { long: "read-only", kind: "switch", description: "this front-end may not write" },
+      {
+        long: "vm-memory",
+        metavar: "SIZE",
+        kind: "size",
+        description: "memory size of the VM in the printed command line (default 1G)",
+      },
+      {
+        long: "qemu",
+        metavar: "VERSION",
+        kind: "text",
+        choices: ["7.2", "9.2"],
+        description: "print only the arguments for this QEMU version or later, on one line",
+      },
+      { long: "libvirt-xml", kind: "switch", description: "print only the <disk> element" },
+    ],
+    examples: [
+      "ringstore volume attach db1",
+      "ringstore volume attach db1 --libvirt-xml > disk.xml && virsh attach-device vm1 disk.xml",
+      "qemu-system-x86_64 -cpu host -enable-kvm $(ringstore volume attach db1 --qemu 7.2)",
+    ],
+    load: async () => (await import("./commands/volume.ts")).attach,
+  },
+  {
+    path: ["volume", "detach"],
+    summary: "close a volume's socket after finishing what is in flight",
+    arguments: [NAME],
+    options: [],
+    examples: ["ringstore volume detach db1"],
+    load: async () => (await import("./commands/volume.ts")).detach,
+  },
+  {
+    path: ["volume", "top"],
+    summary: "live rates and latencies of attached volumes",
+    arguments: [{ ...NAME, optional: true }],
+    options: [
+      {
+        long: "interval",
+        metavar: "SECONDS",
+        kind: "seconds",
+        minimum: 0.1,
+        maximum: 3600,
+        description: "time between readings (default 1)",
+      },
+      {
+        long: "count",
+        short: "n",
+        metavar: "N",
+        kind: "integer",
+        minimum: 1,
+        maximum: 1_000_000,
+        description: "stop after N tables (default: 1 into a pipe, for ever on a terminal)",
+      },
+    ],
+    examples: ["ringstore volume top", "ringstore volume top db1 --interval 5 -n 1 -o json"],
+    load: async () => (await import("./commands/top.ts")).top,
+  },
+];
+
+const OTHER_COMMANDS: readonly CommandSpec[] = [
+  {
+    path: ["status"],
+    summary: "health on one screen, quiet when all is well",
+    arguments: [],
+    options: [],
+    examples: ["ringstore status"],
+    load: async () => (await import("./commands/daemon.ts")).status,
+  },
+  {
+    path: ["advise"],
+    summary: "each problem with the command that fixes it",
+    arguments: [],
+    options: [],
+    examples: ["ringstore advise"],
+    load: async () => (await import("./commands/daemon.ts")).advise,
+  },
+  {
+    path: ["events"],
+    summary: "what happened lately",
+    arguments: [],
+    options: [
+      { long: "watch", short: "w", kind: "switch", description: "go on printing as it happens" },
+    ],
+    examples: ["ringstore events -w", "ringstore events -w -o json"],
+    load: async () => (await import("./commands/daemon.ts")).events,
+  },
+  {
+    path: ["version"],
+    summary: "versions of this program and of the daemon",
+    arguments: [],
+    options: [],
+    examples: ["ringstore version"],
+    load: async () => (await import("./commands/daemon.ts")).version,
+  },
+  {
+    path: ["api", "get"],
+    summary: "print the reply to GET PATH as it is",
+    arguments: [
+      { name: "path", description: "path of the API, e.g. /v1/status", completes: "nothing" },
+    ],
+    options: [],
+    examples: ["ringstore api get /v1/openapi.json", "ringstore api get /metrics"],
+    load: async () => (await import("./commands/daemon.ts")).apiGet,
+  },
+  {
+    path: ["bench"],
+    summary: "drive load at a vhost-user-blk socket; all words go to the load generator",
+    arguments: [
+      {
+        name: "words",
+        description: "options of the load generator, e.g. --socket PATH; see bench --help",
+        completes: "file",
+        optional: true,
+        rest: true,
+      },
+    ],
+    options: [],
+    examples: ["ringstore bench --socket /var/lib/ringstore/vhost/db1.sock"],
+    load: async () => (await import("./commands/bench.ts")).misplacedBench,
+  },
+  {
+    path: ["completion"],
+    summary: "print the completion script of a shell",
+    details: [
+      "For bash: source <(ringstore completion bash). For zsh, save it as _ringstore in a " +
+        "directory of fpath. For fish: ringstore completion fish | source.",
+    ],
+    arguments: [{ name: "shell", description: "bash, zsh or fish", completes: "nothing" }],
+    options: [],
+    examples: ["ringstore completion bash > /etc/bash_completion.d/ringstore"],
+    load: async () => (await import("./completion.ts")).completion,
+  },
+  {
+    path: ["man"],
+    summary: "print a man page, or write them all",
+    arguments: [
+      {
+        name: "page",
+        description: "a command, e.g. volume create, or ringstored; default the overview",
+        completes: "nothing",
+        optional: true,
+        rest: true,
+      },
+    ],
+    options: [
+      {
+        long: "write",
+        metavar: "DIR",
+        kind: "directory",
+        description: "write every page into this directory",
+      },
+    ],
+    examples: ["ringstore man volume create | man -l -", "ringstore man --write /usr/share/man"],
+    load: async () => (await import("./man.ts")).man,
+  },
+];
+
+export const COMMAND_TABLE: CommandTable = {
+  commands: [...VOLUME_COMMANDS, ...OTHER_COMMANDS],
+  groups: [
+    { path: ["volume"], summary: "create, attach and look at volumes" },
+    { path: ["api"], summary: "talk to the REST API directly" },
+  ],
+  globalOptions: GLOBAL_OPTIONS,
+};

@@ -1,0 +1,223 @@
+// volume create, list, show, resize, delete, attach, detach.
+
+import { resolve } from "node:path";
+import { formatBytes } from "../../base/units.ts";
+import { ClientError } from "../../client/index.ts";
+import type {
+  AttachReply,
+  BackingKind,
+  DirectMode,
+  Volume,
+  VolumeAttach,
+  VolumeCreate,
+} from "../../model/types.ts";
+import { checkVolumeName, checkVolumeSize } from "../../model/volume-rules.ts";
+import type { CommandRun } from "../command-spec.ts";
+import type { Column, Result } from "../output.ts";
+import { quoteForShell } from "../shell.ts";
+
+const LIST_COLUMNS: readonly Column[] = [
+  { title: "NAME" },
+  { title: "SIZE", right: true },
+  { title: "STATE" },
+  { title: "BACKING" },
+  { title: "HEALTH" },
+  { title: "BLOCK", right: true, wide: true },
+  { title: "MODE", wide: true },
+  { title: "SERIAL", wide: true },
+  { title: "SOCKET", wide: true },
+  { title: "CREATED", wide: true },
+  { title: "ID", wide: true },
+];
+
+function listRow(volume: Volume): readonly string[] {
+  return [
+    volume.name,
+    formatBytes(volume.sizeBytes),
+    volume.state,
+    backingText(volume),
+    volume.health.map((item) => item.code).join(",") || "ok",
+    String(volume.blockBytes),
+    volume.readOnly ? "read-only" : "read-write",
+    volume.serial,
+    volume.attachment?.socket ?? "-",
+    volume.createdAt,
+    volume.id,
+  ];
+}
+
+function backingText(volume: Volume): string {
+  const { backing } = volume;
+  return backing.kind === "file" && !backing.managed ? backing.path : backing.kind;
+}
+
+export const list: CommandRun = async (context) => {
+  const reply = await context.client.listVolumes();
+  if (reply.volumes.length === 0 && context.global.form === "table") {
+    context.note("no volumes yet: ringstore volume create NAME --size 20G");
+  }
+  return {
+    data: reply,
+    shown: { columns: LIST_COLUMNS, rows: reply.volumes.map(listRow) },
+    names: reply.volumes.map((volume) => volume.name),
+  };
+};
+
+export const show: CommandRun = async (context, { arguments: [name = ""] }) => {
+  checkVolumeName(name);
+  const volume = await context.client.showVolume(name);
+  return { data: volume, shown: describeVolume(volume), names: [volume.name] };
+};
+
+function describeVolume(volume: Volume): string {
+  const { backing, attachment } = volume;
+  const rows: (readonly [string, string])[] = [
+    ["name", volume.name],
+    ["state", volume.state],
+    ["size", `${formatBytes(volume.sizeBytes)} (${volume.sizeBytes} bytes)`],
+    ["block", `${volume.blockBytes} bytes`],
+    ["mode", volume.readOnly ? "read-only" : "read-write"],
+    ["serial", volume.serial],
+    ["id", volume.id],
+    ["created", volume.createdAt],
+    ["backing", backing.kind],
+  ];
+  if (backing.kind === "file") {
+    rows.push(["path", backing.managed ? backing.path : `${backing.path} (not ours to delete)`]);
+    rows.push(["direct i/o", backing.direct]);
+  }
+  if (attachment !== null) {
+    rows.push(["socket", attachment.socket]);
+    rows.push(["attached", `${attachment.attachedAt}, generation ${attachment.generation}`]);
+    rows.push(["queues", `at most ${attachment.queueCountMax}`]);
+    rows.push(["packed rings", attachment.packedAllowed ? "offered" : "not offered"]);
+    if (attachment.readOnly && !volume.readOnly) rows.push(["attached as", "read-only"]);
+    rows.push(["sessions", String(attachment.sessionCount)]);
+  }
+  for (const item of volume.health) rows.push([item.severity, `${item.code}: ${item.message}`]);
+  return rows.map(([key, value]) => `${key.padEnd(14)}${value}\n`).join("");
+}
+
+function created(volume: Volume, text: string): Result {
+  return { data: volume, shown: text, names: [volume.name] };
+}
+
+export const create: CommandRun = async (context, { arguments: [name = ""], options }) => {
+  checkVolumeName(name);
+  const backing = options["backing"] as BackingKind | undefined;
+  const path = options["path"] as string | undefined;
+  const sizeBytes = options["size"] as number | undefined;
+  const blockBytes = options["blockSize"] === undefined ? undefined : Number(options["blockSize"]);
+  if (sizeBytes === undefined && path === undefined) {
+    throw new ClientError("usage", "--size is missing", {
+      advice: "give a size, e.g. --size 20G, or --path with something that exists",
+    });
+  }
+  if (sizeBytes !== undefined && path === undefined) checkVolumeSize(sizeBytes, blockBytes ?? 512);
+  const request: VolumeCreate = {
+    name,
+    ...(sizeBytes === undefined ? {} : { sizeBytes }),
+    ...(blockBytes === undefined ? {} : { blockBytes: blockBytes as 512 | 4096 }),
+    ...(options["readOnly"] === true ? { readOnly: true } : {}),
+    ...(options["serial"] === undefined ? {} : { serial: String(options["serial"]) }),
+    ...(backing === undefined ? {} : { backing }),
+    ...(path === undefined ? {} : { path: resolve(path) }),
+    ...(options["direct"] === undefined ? {} : { direct: options["direct"] as DirectMode }),
+  };
+  const dryRun = options["dryRun"] === true;
+  const volume = await context.client.createVolume(request, { dryRun });
+  const what = `${formatBytes(volume.sizeBytes)}, backing ${backingText(volume)}`;
+  const verb = dryRun ? "would be created" : "created";
+  return created(volume, `volume ${volume.name} ${verb}: ${what}`);
+};
+
+export const resize: CommandRun = async (context, { arguments: [name = "", size], options }) => {
+  checkVolumeName(name);
+  const sizeBytes = Number(size);
+  const shrinks = options["allowDataLoss"] === true;
+  const dryRun = options["dryRun"] === true;
+  if (shrinks && !dryRun) {
+    await context.confirm(
+      `Cut volume ${name} to ${formatBytes(sizeBytes)}, losing what is beyond?`,
+    );
+  }
+  const request = shrinks ? { sizeBytes, allowDataLoss: true } : { sizeBytes };
+  const volume = await context.client.resizeVolume(name, request, { dryRun });
+  const verb = dryRun ? "would have" : "has";
+  return created(volume, `volume ${volume.name} ${verb} ${formatBytes(volume.sizeBytes)}`);
+};
+
+export const remove: CommandRun = async (context, { arguments: [name = ""], options }) => {
+  checkVolumeName(name);
+  const dryRun = options["dryRun"] === true;
+  if (!dryRun) await context.confirm(`Delete volume ${name} and its data?`);
+  const reply = await context.client.deleteVolume(name, { dryRun });
+  const verb = dryRun ? "would be deleted" : "deleted";
+  const data = reply.removedPath === null ? "no data file of ours" : reply.removedPath;
+  return { data: reply, shown: `volume ${name} ${verb}: ${data}`, names: [name] };
+};
+
+export const attach: CommandRun = async (context, { arguments: [name = ""], options }) => {
+  checkVolumeName(name);
+  const request: VolumeAttach = {
+    ...(options["queues"] === undefined ? {} : { queueCountMax: Number(options["queues"]) }),
+    ...(options["noPacked"] === true ? { packedAllowed: false } : {}),
+    ...(options["readOnly"] === true ? { readOnly: true } : {}),
+    ...(options["vmMemory"] === undefined ? {} : { vmMemoryBytes: Number(options["vmMemory"]) }),
+  };
+  const reply = await context.client.attachVolume(name, request);
+  if (!reply.changed) context.note(`volume ${name} was attached already`);
+  const version = options["qemu"] as "7.2" | "9.2" | undefined;
+  let shown = describeAttachment(reply);
+  if (options["libvirtXml"] === true) shown = reply.libvirtXml;
+  else if (version !== undefined) shown = reply.qemu[version].map(quoteForShell).join(" ");
+  return { data: reply, shown, names: [reply.volume] };
+};
+
+function describeAttachment(reply: AttachReply): string {
+  const command = (words: readonly string[]): string =>
+    ["qemu-system-x86_64 ...", ...pairs(words)].join(" \\\n    ");
+  return `socket  ${reply.socket}
+
+QEMU 7.2 and later (for its memory size see --vm-memory):
+  ${command(reply.qemu["7.2"])}
+
+QEMU 9.2 and later:
+  ${command(reply.qemu["9.2"])}
+
+libvirt: the domain needs
+${indent(reply.libvirtMemoryXml)}
+and the disk is
+${indent(reply.libvirtXml)}
+`;
+}
+
+/** One option with its value per line. */
+function pairs(words: readonly string[]): string[] {
+  const lines: string[] = [];
+  for (let at = 0; at < words.length; at += 2) {
+    lines.push(
+      words
+        .slice(at, at + 2)
+        .map(quoteForShell)
+        .join(" "),
+    );
+  }
+  return lines;
+}
+
+function indent(text: string): string {
+  return text.replace(/^/gm, "  ");
+}
+
+export const detach: CommandRun = async (context, { arguments: [name = ""] }) => {
+  checkVolumeName(name);
+  if (!context.global.yes && context.streams.canAsk) {
+    const { state } = await context.client.showVolume(name);
+    const question = `A front-end uses volume ${name}: its guest loses the disk. Detach?`;
+    if (state === "connected") await context.confirm(question);
+  }
+  const reply = await context.client.detachVolume(name);
+  const text = reply.changed ? `volume ${name} detached` : `volume ${name} was not attached`;
+  return { data: reply, shown: text, names: [name] };
+};

@@ -1,0 +1,153 @@
+// The typed REST client: one method per route. Replies are trusted to have the types of
+// model/types.ts once they prove to be JSON objects with the fields that every version has.
+
+import type {
+  AdviseReply,
+  AttachReply,
+  DeleteReply,
+  DetachReply,
+  ErrorReply,
+  Event,
+  EventList,
+  StatsReply,
+  Status,
+  VersionReply,
+  Volume,
+  VolumeAttach,
+  VolumeCreate,
+  VolumeList,
+  VolumeResize,
+} from "../model/types.ts";
+import { quote } from "../model/volume-rules.ts";
+import { EventParser } from "./event-parser.ts";
+import { ClientError, type ClientRequest, type Transport } from "./transport.ts";
+
+export interface CallOptions {
+  /** The server checks everything and changes nothing. */
+  readonly dryRun?: boolean;
+}
+
+export class RingstoreClient {
+  readonly #transport: Transport;
+
+  constructor(transport: Transport) {
+    this.#transport = transport;
+  }
+
+  async listVolumes(): Promise<VolumeList> {
+    return await this.#call({ method: "GET", path: "/v1/volumes" }, ["volumes"]);
+  }
+
+  async showVolume(name: string): Promise<Volume> {
+    return await this.#call({ method: "GET", path: volumePath(name) }, VOLUME_FIELDS);
+  }
+
+  async createVolume(body: VolumeCreate, options: CallOptions = {}): Promise<Volume> {
+    const path = `/v1/volumes${query(options)}`;
+    return await this.#call({ method: "POST", path, body }, VOLUME_FIELDS);
+  }
+
+  async resizeVolume(name: string, body: VolumeResize, options: CallOptions = {}): Promise<Volume> {
+    const path = `${volumePath(name)}/resize${query(options)}`;
+    return await this.#call({ method: "POST", path, body }, VOLUME_FIELDS);
+  }
+
+  async attachVolume(name: string, body: VolumeAttach): Promise<AttachReply> {
+    const path = `${volumePath(name)}/attach`;
+    return await this.#call({ method: "POST", path, body }, ["socket", "qemu"]);
+  }
+
+  async detachVolume(name: string): Promise<DetachReply> {
+    const path = `${volumePath(name)}/detach`;
+    return await this.#call({ method: "POST", path, body: {} }, ["volume", "changed"]);
+  }
+
+  async deleteVolume(name: string, options: CallOptions = {}): Promise<DeleteReply> {
+    const path = `${volumePath(name)}${query(options)}`;
+    return await this.#call({ method: "DELETE", path }, ["volume"]);
+  }
+
+  async stats(): Promise<StatsReply> {
+    return await this.#call({ method: "GET", path: "/v1/stats" }, ["atMs", "volumes"]);
+  }
+
+  async status(): Promise<Status> {
+    return await this.#call({ method: "GET", path: "/v1/status" }, ["health", "volumes"]);
+  }
+
+  async advise(): Promise<AdviseReply> {
+    return await this.#call({ method: "GET", path: "/v1/advise" }, ["advice"]);
+  }
+
+  async version(): Promise<VersionReply> {
+    return await this.#call({ method: "GET", path: "/v1/version" }, ["version"]);
+  }
+
+  async events(): Promise<EventList> {
+    return await this.#call({ method: "GET", path: "/v1/events" }, ["events"]);
+  }
+
+  /** Hands over events as they happen, earlier ones first, until the server ends the stream. */
+  async followEvents(received: (event: Event) => void): Promise<void> {
+    const parser = new EventParser((data) => received(parseJson(data) as Event));
+    await this.#transport.stream("/v1/events", (text) => parser.push(text));
+  }
+
+  /** Any path: the reply's text as it is. */
+  async get(path: string): Promise<string> {
+    const response = await this.#transport.send({ method: "GET", path });
+    if (response.status >= 400) throw errorOf(response.status, response.text);
+    return response.text;
+  }
+
+  async #call<T>(request: ClientRequest, fields: readonly string[]): Promise<T> {
+    const { status, text } = await this.#transport.send(request);
+    if (status >= 400) throw errorOf(status, text);
+    const reply = parseJson(text);
+    for (const field of fields) {
+      if (reply !== null && typeof reply === "object" && field in reply) continue;
+      throw badReply(`the reply has no ${field}: ${quote(text)}`);
+    }
+    return reply as T;
+  }
+}
+
+const VOLUME_FIELDS = ["id", "name", "sizeBytes", "state"];
+
+function volumePath(name: string): string {
+  return `/v1/volumes/${encodeURIComponent(name)}`;
+}
+
+function query(options: CallOptions): string {
+  return options.dryRun === true ? "?dryRun=true" : "";
+}
+
+/** The server's own error, or that there is none to be understood. */
+function errorOf(status: number, text: string): ClientError {
+  let reply: Partial<ErrorReply> | null = null;
+  try {
+    reply = JSON.parse(text) as Partial<ErrorReply> | null;
+  } catch {
+    // Not from ringstored.
+  }
+  if (typeof reply?.code !== "string" || typeof reply.message !== "string") {
+    return badReply(`HTTP status ${status} with ${quote(text)}`);
+  }
+  const { advice } = reply;
+  const options = typeof advice === "string" ? { advice } : {};
+  return new ClientError(reply.code, reply.message, options);
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw badReply(`the reply is not JSON: ${quote(text)}`);
+  }
+}
+
+function badReply(message: string): ClientError {
+  return new ClientError("bad_reply", message, {
+    advice: "check that the address is that of ringstored, and that both have the same version",
+  });
+}

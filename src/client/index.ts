@@ -1,0 +1,9 @@
+// client/: the typed REST client. Runs in Node and in browsers.
+
+export { type CallOptions, RingstoreClient } from "./client.ts";
+export {
+  ClientError,
+  type ClientRequest,
+  type ClientResponse,
+  type Transport,
+} from "./transport.ts";
