@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { checkHotFiles } from "./hot-rule.ts";
-import { projectOf } from "./project.ts";
+import { projectOf, sourceFile } from "./project.ts";
 
 function messagesOf(...lines: string[]): string[] {
   const text = ["// @hot", "// A file for a test of the rule.", ...lines, ""].join("\n");
@@ -125,10 +125,52 @@ test("a @cold line covers what stands right below it, and no more", () => {
     "}",
   ];
   assert.deepEqual(messagesOf(...lines), ["9: array literal"]);
+  for (const word of ["class", "export class", "export default class"]) {
+    const above = ["// @cold", `${word} A {`, "m() {", "return [1];", "}", "}"];
+    assert.deepEqual(messagesOf(...above), ["6: array literal"], word);
+  }
   const apart = ["// @cold", "", "function f() {", "return [1];", "}"];
   assert.deepEqual(messagesOf(...apart), ["6: array literal"]);
   const inside = ["function f() {", "// @cold", "const a = [1];", "}"];
   assert.deepEqual(messagesOf(...inside), ["5: array literal"]);
+});
+
+test("methods, fields and statements of the module can be marked", () => {
+  const lines = [
+    "export class A {",
+    "// @cold",
+    "m() { return [1]; }",
+    "// @cold: at start",
+    "on = () => [1];",
+    "/**",
+    " * @cold",
+    " */",
+    "get x() { return [1]; }",
+    "}",
+    "// @cold",
+    "const f = () => [1];",
+    "// @cold",
+    "register(() => [1]);",
+    "const ops = {",
+    "// @cold",
+    "read() { return [1]; },",
+    "};",
+  ];
+  assert.deepEqual(messagesOf(...lines), []);
+  const unmarked = lines.map((line) => line.replace("@cold", "@colder"));
+  assert.equal(messagesOf(...unmarked).length, 6);
+});
+
+test("a mark that the compiler dropped is a finding", () => {
+  const text = "// @hot\n// A file.\n// @cold\nfunction f() {}\n";
+  const file = sourceFile("src/virtio/x.ts", text, text.replace("// @cold", ""));
+  const [finding] = checkHotFiles({ sources: [file], scripts: [], texts: [] });
+  assert.match(finding?.message ?? "", /dropped/);
+});
+
+test("a hot file that was not built is a finding, not a pass", () => {
+  const file = sourceFile("src/virtio/x.ts", "// @hot\n", null);
+  assert.equal(checkHotFiles({ sources: [file], scripts: [], texts: [] }).length, 1);
 });
 
 test("a file without the mark may allocate", () => {

@@ -65,22 +65,22 @@ function checkHotFile(file: SourceFile): Finding[] {
     const line = file.lines.sourceLine(startLine(node), startColumn(node));
     findings.push({ path: file.path, line, message });
   };
-  const visit = (node: SyntaxNode, isHot: boolean, isInFunction: boolean): void => {
-    if (!isHot && coldLines.has(startLine(node)) && isMarkable(node)) {
-      visitCold(node, isInFunction);
+  const visit = (node: SyntaxNode, isHot: boolean): void => {
+    if (!isHot && coldLines.has(startLine(node)) && !isClass(node)) {
+      visitCold(node);
       return;
     }
     if (isHot && node.type === "ThrowStatement") return;
     if (isFunction(node)) {
-      judgeFunction(node, isHot, isInFunction, report);
-      for (const child of children(node)) visit(child, true, true);
+      judgeFunction(node, isHot, report);
+      for (const child of children(node)) visit(child, true);
       return;
     }
     if (isColdMember(node)) {
       // Its function is cold; a closure in it is judged again on its own.
       const value = node.value as SyntaxNode;
-      judgeFunction(value, false, isInFunction, report);
-      for (const child of children(value)) visit(child, false, true);
+      judgeFunction(value, false, report);
+      for (const child of children(value)) visit(child, false);
       return;
     }
     if (isHot) {
@@ -90,19 +90,19 @@ function checkHotFile(file: SourceFile): Finding[] {
     }
     for (const child of children(node)) {
       if (!isHot && isFunction(child) && isCalledAtOnce(node)) {
-        judgeFunction(child, false, isInFunction, report);
-        for (const inner of children(child)) visit(inner, false, true);
+        judgeFunction(child, false, report);
+        for (const inner of children(child)) visit(inner, false);
       } else {
-        visit(child, isHot, isInFunction);
+        visit(child, isHot);
       }
     }
   };
   // Below a @cold mark only what is banned everywhere still counts.
-  const visitCold = (node: SyntaxNode, isInFunction: boolean): void => {
-    if (isFunction(node)) judgeFunction(node, false, isInFunction, report);
-    for (const child of children(node)) visitCold(child, true);
+  const visitCold = (node: SyntaxNode): void => {
+    if (isFunction(node)) judgeFunction(node, false, report);
+    for (const child of children(node)) visitCold(child);
   };
-  visit(tree.root, false, false);
+  visit(tree.root, false);
   if (countMarks(file.emitted) < countMarks(file.text)) {
     const message = "the compiler dropped a // @cold line: put it right above the function";
     findings.push({ path: file.path, line: 0, message });
@@ -116,19 +116,14 @@ function countMarks(text: string): number {
 
 type Report = (node: SyntaxNode, message: string) => void;
 
-function judgeFunction(
-  node: SyntaxNode,
-  isHot: boolean,
-  isInFunction: boolean,
-  report: Report,
-): void {
+function judgeFunction(node: SyntaxNode, isHot: boolean, report: Report): void {
   if (node.async === true) {
     report(node, "async function: a promise per call; submit with a slot, complete by number");
   }
   if (node.generator === true) {
     report(node, "generator: an object per step; keep the state in fields and step it by a call");
   }
-  if (isHot && isInFunction) {
+  if (isHot) {
     report(node, `closure: make it a method or a function of the module, ${WAY_OUT}`);
   }
 }
@@ -219,15 +214,8 @@ function isColdMember(node: SyntaxNode): boolean {
   return node.static === true && /^create(?:[A-Z]|$)/.test(String(key.name ?? ""));
 }
 
-function isMarkable(node: SyntaxNode): boolean {
-  return (
-    node.type === "FunctionDeclaration" ||
-    node.type === "MethodDefinition" ||
-    node.type === "PropertyDefinition" ||
-    node.type === "ExportNamedDeclaration" ||
-    node.type === "ExportDefaultDeclaration" ||
-    node.type === "VariableDeclaration" ||
-    node.type === "ExpressionStatement" ||
-    node.type === "Property"
-  );
+/** A mark above a class says nothing: each of its methods has to be marked. */
+function isClass(node: SyntaxNode): boolean {
+  const declaration = node.declaration as SyntaxNode | null | undefined;
+  return node.type === "Program" || /^Class/.test((declaration ?? node).type);
 }

@@ -35,6 +35,8 @@ const REFUSED: readonly (readonly [string, string, RegExp])[] = [
   ["src/virtio/a.test.ts", 'import { x } from "../api/index.ts";', /may not import api\//],
   ["src/virtio/a.ts", 'import { x } from "./b.test.ts";', /is a test/],
   ["src/virtio/a.ts", 'import x from "../../package.json";', /leads out of src\//],
+  ["src/virtio/a.ts", 'import x from "../../scripts/lib/x.ts";', /leads out of src\//],
+  ["src/virtio/a.ts", 'import x from "../stray.ts";', /leads out of src\//],
   ["src/attic/a.ts", "export const x = 1;", /room "attic" is not in/],
   ["src/a.ts", "export const x = 1;", /is in no room/],
 ];
@@ -62,6 +64,7 @@ const ALLOWED: readonly (readonly [string, string])[] = [
   ["src/virtio/a.test.ts", 'import { x } from "../load/index.ts";'],
   ["src/virtio/a.fuzz.ts", 'import { x } from "../reactor/index.ts";'],
   ["src/virtio/a.test.ts", 'import fc from "fast-check";'],
+  ["src/testing/a.ts", 'import { x } from "../cli/index.ts";'],
   ["src/base/a.test.ts", 'import { test } from "node:test";'],
   ["src/virtio/a.test.ts", 'import { x } from "./b.fuzz.ts";'],
   ["src/virtio/a.ts", '// import { x } from "../sys/index.ts";'],

@@ -21,6 +21,12 @@ test("lexing is not fooled by what looks like something else", () => {
   assert.equal(code("return /[/]'/.test(a);"), "return .test(a);");
   assert.equal(code("a = `${`b ${c}`} d`; e();"), "a = c ; e();");
   assert.equal(code("a = `${ { b: 1 } } c`; d();"), "a = { b: 1 } ; d();");
+  assert.equal(code("a = `b \\` c`; d();"), "a = ; d();");
+  assert.equal(code("a = `b \\${c`; d();"), "a = ; d();");
+  assert.equal(code("a = /b\\/'c/; d();"), "a = ; d();");
+  assert.equal(code("a(); /* b"), "a();");
+  assert.equal(code("a(); // b"), "a();");
+  assert.equal(code('a = "lone; b();\nc = "d";'), 'a = "lone; b();\nc = "d";');
   assert.equal(code('a = "\\"// b"; c();'), 'a = "\\"// b"; c();');
 });
 
