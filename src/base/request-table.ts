@@ -74,7 +74,11 @@ export class RequestTable {
   /** Iovecs as u32 words: address low, address high, bytes low, 0. */
   readonly segments: Uint32Array;
 
-  private readonly arenaAddress: number;
+  /**
+   * Address of each slot's iovecs, made once: an array that may hold null keeps its numbers as
+   * heap objects and hands those out, where computing an address makes a new one each time.
+   */
+  private readonly iovecAddresses: (number | null)[];
   private readonly generation: Uint16Array;
   private readonly live: Uint8Array;
   private readonly owner: Uint16Array;
@@ -103,7 +107,10 @@ export class RequestTable {
     this.deviceTagA = new Int32Array(capacity);
     this.deviceTagB = new Int32Array(capacity);
     this.segments = arena.u32;
-    this.arenaAddress = arena.address;
+    this.iovecAddresses = new Array<number | null>(capacity).fill(null);
+    for (let slot = 0; slot < capacity; slot++) {
+      this.iovecAddresses[slot] = arena.address + slot * SEGMENTS_MAX * IOVEC_BYTES;
+    }
     this.generation = new Uint16Array(capacity);
     this.live = new Uint8Array(capacity);
     this.owner = new Uint16Array(capacity);
@@ -221,7 +228,7 @@ export class RequestTable {
 
   /** Address of the slot's iovec array, `segmentCount[slot]` entries. */
   segmentsAddress(slot: number): number {
-    return this.arenaAddress + slot * SEGMENTS_MAX * IOVEC_BYTES;
+    return this.iovecAddresses[slot] as number;
   }
 
   /** Called by the device, once per submit. Queues the completion; the owner runs in drain(). */

@@ -66,7 +66,9 @@ export interface ReactorCounters {
   pollUs: number;
   /** The longest single turn. */
   longestLoopUs: number;
+  /** Timers fired. */
   timerCount: number;
+  /** Requests whose completion was delivered to its owner. */
   completionCount: number;
 }
 
@@ -98,7 +100,8 @@ export class Reactor implements ReactorPort, DeferredScheduler {
   readonly requests: RequestTable;
   readonly ring: Ring;
   readonly counters: ReactorCounters;
-  loopTimeUs: number;
+  // Times begin as numbers: a field that begins undefined holds a new heap number at every store.
+  loopTimeUs = 0;
 
   private readonly observer: ReactorObserver | null;
   private readonly pollMaxUs: number;
@@ -117,7 +120,7 @@ export class Reactor implements ReactorPort, DeferredScheduler {
   private deferredCount = 0;
   private readonly requestArena: Arena;
   private workedLastTurn = false;
-  private turnStartUs: number;
+  private turnStartUs = 0;
   private observeAtUs = 0;
   private stopping = false;
 
@@ -283,39 +286,47 @@ export class Reactor implements ReactorPort, DeferredScheduler {
   turn(): number {
     this.counters.loopCount += 1;
     if (this.ring.hasPending || this.ring.needsEnter()) this.ring.submit();
-    this.noteTime(this.clock.nowUs());
+    this.stamp();
+    this.noteTime();
     let worked = this.ring.reap(REAP_BATCH);
     if (this.deferredCount > 0) worked += this.deliverDeferred();
-    if (this.requests.hasCompletions) worked += this.requests.drain(DELIVER_BATCH);
+    if (this.requests.hasCompletions) worked += this.drainRequests();
     if (this.dirtyCount > 0) this.flushDirty();
     // Requests taken now shall not be stamped with the time before all that.
-    if (worked > 0) this.refreshTime(this.clock.nowUs());
-    this.counters.completionCount += worked;
-    if (this.activeCount > 0) worked += this.pollActive(this.loopTimeUs);
-    if (this.timers.count > 0) worked += this.advanceTimers();
+    if (worked > 0) this.stamp();
+    if (this.activeCount > 0) worked += this.pollActive();
+    if (this.loopTimeUs >= this.timers.earliestUs) worked += this.advanceTimers();
     this.workedLastTurn = worked > 0;
     return worked;
   }
 
-  /** Begins a turn at `nowUs`: the time since the last one began goes to its account. */
-  private noteTime(nowUs: number): void {
-    const elapsedUs = nowUs - this.turnStartUs;
+  // Times are handed on in fields: as an argument or a result each would be a new heap number,
+  // unless the call is inlined. stamp() is small enough for that.
+
+  private stamp(): void {
+    this.loopTimeUs = this.clock.nowUs();
+  }
+
+  /** Begins a turn: the time since the last one began goes to its account. */
+  private noteTime(): void {
+    const elapsedUs = this.loopTimeUs - this.turnStartUs;
     const counters = this.counters;
     if (this.workedLastTurn) counters.busyUs += elapsedUs;
     else counters.pollUs += elapsedUs;
     if (elapsedUs > counters.longestLoopUs) counters.longestLoopUs = elapsedUs;
-    this.turnStartUs = nowUs;
-    this.loopTimeUs = nowUs;
-    if (nowUs >= this.observeAtUs) this.observe(nowUs);
+    this.turnStartUs = this.loopTimeUs;
+    if (this.loopTimeUs >= this.observeAtUs) this.observe();
   }
 
-  private refreshTime(nowUs: number): void {
-    this.loopTimeUs = nowUs;
-  }
-
-  private observe(nowUs: number): void {
-    this.observeAtUs = nowUs + OBSERVE_EVERY_US;
+  private observe(): void {
+    this.observeAtUs = this.loopTimeUs + OBSERVE_EVERY_US;
     if (this.observer !== null) this.observer.observe(this);
+  }
+
+  private drainRequests(): number {
+    const drained = this.requests.drain(DELIVER_BATCH);
+    this.counters.completionCount += drained;
+    return drained;
   }
 
   private deliverDeferred(): number {
@@ -356,7 +367,7 @@ export class Reactor implements ReactorPort, DeferredScheduler {
     if (state.windowUs > 0) this.activateState(state);
   }
 
-  private pollActive(nowUs: number): number {
+  private pollActive(): number {
     let worked = 0;
     for (let index = this.activeCount - 1; index >= 0; index--) {
       const state = this.active[index] as PollerState;
@@ -366,18 +377,18 @@ export class Reactor implements ReactorPort, DeferredScheduler {
       }
       const done = state.poller.poll();
       if (done > 0) {
-        this.noteWork(state, nowUs);
+        this.noteWork(state);
         worked += done;
-      } else if (nowUs - state.lastWorkUs >= state.windowUs && !state.removed) {
+      } else if (this.loopTimeUs - state.lastWorkUs >= state.windowUs && !state.removed) {
         this.deactivate(state, index);
       }
     }
     return worked;
   }
 
-  private noteWork(state: PollerState, nowUs: number): void {
-    const gapUs = nowUs - state.lastWorkUs;
-    state.lastWorkUs = nowUs;
+  private noteWork(state: PollerState): void {
+    const gapUs = this.loopTimeUs - state.lastWorkUs;
+    state.lastWorkUs = this.loopTimeUs;
     if (gapUs <= this.pollMaxUs) {
       state.windowUs = this.pollMaxUs;
       return;
@@ -418,11 +429,11 @@ export class Reactor implements ReactorPort, DeferredScheduler {
     if (this.requests.hasCompletions || this.ring.hasCompletions()) return;
     const delayUs = this.timers.nextDelayUs(this.loopTimeUs);
     this.counters.sleepCount += 1;
-    this.observe(this.loopTimeUs);
+    this.observe();
     this.ring.submitAndWait(delayUs);
     // The sleep is on nobody's account.
-    this.turnStartUs = this.clock.nowUs();
-    this.loopTimeUs = this.turnStartUs;
+    this.stamp();
+    this.turnStartUs = this.loopTimeUs;
   }
 
   /** Closes the ring and frees what the reactor allocated. Nothing may be in flight. */

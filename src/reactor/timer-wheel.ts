@@ -29,8 +29,10 @@ export class TimerWheel {
   private readonly live: Uint8Array;
   private readonly handlers: (TimerHandler | null)[];
   private freeHead = 0;
-  private currentTick: number;
+  private currentTick = 0;
   private earliestTick = Infinity;
+  /** No timer is due before: ask before calling advance(), it is cheaper. */
+  earliestUs: number = Infinity;
   /** Timers set and not yet fired or cancelled. */
   count = 0;
 
@@ -63,7 +65,7 @@ export class TimerWheel {
     this.live[index] = 1;
     this.link(index, tick & SLOT_MASK);
     this.count += 1;
-    if (tick < this.earliestTick) this.earliestTick = tick;
+    if (tick < this.earliestTick) this.noteEarliest(tick);
     return (this.generation[index] as number) * 65536 + index;
   }
 
@@ -73,6 +75,11 @@ export class TimerWheel {
     if (id < 0 || index >= this.live.length || this.live[index] === 0) return;
     if (this.generation[index] !== Math.floor(id / 65536)) return;
     this.remove(index);
+  }
+
+  private noteEarliest(tick: number): void {
+    this.earliestTick = tick;
+    this.earliestUs = tick * TICK_US;
   }
 
   private link(index: number, slot: number): void {
@@ -109,7 +116,7 @@ export class TimerWheel {
     for (let tick = firstTick; tick <= targetTick; tick++) {
       fired += this.fireSlot(tick & SLOT_MASK, targetTick);
     }
-    this.earliestTick = this.findEarliest();
+    this.noteEarliest(this.findEarliest());
     return fired;
   }
 
@@ -156,6 +163,6 @@ export class TimerWheel {
    */
   nextDelayUs(nowUs: number): number {
     if (this.count === 0) return Infinity;
-    return Math.max(0, this.earliestTick * TICK_US - nowUs);
+    return Math.max(0, this.earliestUs - nowUs);
   }
 }

@@ -71,17 +71,24 @@ export function pollTwo(
   return ((words[1] as number) >>> 16 !== 0 ? 1 : 0) | ((words[3] as number) >>> 16 !== 0 ? 2 : 0);
 }
 
+// A constant of the module, like the addresses above: read from a field, the number would become a
+// new heap object at every call. The result waits in a cell for the same reason: nowUs() is so
+// small that it is inlined wherever it is called, and then no result is boxed.
+const clockAddress: Address = scratch.address + scratch.bytes - 32;
+const clockWords: Uint32Array = arenaOver(clockAddress, 16).u32;
+const clockCell: Float64Array = new Float64Array(1);
+
+function readClock(): void {
+  cClockGettime(CLOCK_MONOTONIC, clockAddress);
+  const seconds = (clockWords[1] as number) * 4294967296 + (clockWords[0] as number);
+  clockCell[0] = seconds * 1e6 + (clockWords[2] as number) / 1000;
+}
+
 /** CLOCK_MONOTONIC through the vDSO, about 50 ns a call, no allocation. */
 export class SystemClock implements Clock {
-  private readonly address: Address = scratch.address + scratch.bytes - 32;
-  private readonly words: Uint32Array = arenaOver(this.address, 16).u32;
-
   nowUs(): number {
-    cClockGettime(CLOCK_MONOTONIC, this.address);
-    const words = this.words;
-    return (
-      ((words[1] as number) * 4294967296 + (words[0] as number)) * 1e6 + (words[2] as number) / 1000
-    );
+    readClock();
+    return clockCell[0] as number;
   }
 }
 
