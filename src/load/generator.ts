@@ -27,6 +27,15 @@ import {
 } from "../virtio/index.ts";
 import type { BlkQueue } from "./blk-queue.ts";
 import type { Canary } from "./canary.ts";
+import {
+  END_DONE,
+  END_LOST,
+  END_STALLED,
+  END_TIME,
+  type GeneratorModules,
+  type GeneratorOptions,
+  type Peer,
+} from "./generator-parts.ts";
 import { Histogram } from "./histogram.ts";
 import { UNKNOWN, type Verifier, ZEROES } from "./verify.ts";
 import {
@@ -39,12 +48,6 @@ import {
   KIND_WRITE_ZEROES,
   type Workload,
 } from "./workload.ts";
-
-/** run() ended because: */
-export const END_TIME = 0;
-export const END_DONE = 1;
-export const END_LOST = 2;
-export const END_STALLED = 3;
 
 const TYPE_OF_KIND: Uint32Array = Uint32Array.of(
   BLK_T_IN,
@@ -63,32 +66,6 @@ const PICK_TRIES = 16;
 /** Batches below this, at depths above 1, are stamped once: under 0.3 us, of 10 us and more. */
 const STAMP_AGAIN_FROM = 4;
 const FAILURE_MESSAGES_MAX = 10;
-
-/** Whose connection is watched while the loop runs. */
-export interface Peer {
-  readonly fd: number;
-  hungUp(): boolean;
-}
-
-export interface GeneratorModules {
-  readonly clock: Clock;
-  readonly queues: readonly BlkQueue[];
-  readonly workload: Workload;
-  readonly verifier: Verifier | null;
-  readonly canary: Canary | null;
-  /** Signalled by the device; -1 when polling. */
-  readonly callFd: number;
-}
-
-export interface GeneratorOptions {
-  readonly slotCount: number;
-  readonly polling: boolean;
-  readonly stallTimeoutMs: number;
-  /** After a loss, write again what was in flight: a late write then shows as an old generation. */
-  readonly rewriteAfterLoss: boolean;
-  /** Set the unmap flag in every second write-zeroes. */
-  readonly unmapWriteZeroes: boolean;
-}
 
 export class Generator {
   readonly histograms: readonly Histogram[];

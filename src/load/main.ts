@@ -11,14 +11,14 @@ import { formatReport } from "./report.ts";
 import { runLoadSync } from "./run.ts";
 import { formatSelfCheck, runSelfCheck } from "./self-check.ts";
 
-export const EXIT_OK = 0;
+const EXIT_OK = 0;
 /** Requests failed, data was wrong, or something unexpected happened. */
-export const EXIT_FAILED = 1;
-export const EXIT_USAGE = 2;
-export const EXIT_UNSUPPORTED = 4;
-export const EXIT_CANNOT_CONNECT = 20;
-export const EXIT_TIMED_OUT = 21;
-export const EXIT_NOT_UNDERSTOOD = 22;
+const EXIT_FAILED = 1;
+const EXIT_USAGE = 2;
+const EXIT_UNSUPPORTED = 4;
+const EXIT_CANNOT_CONNECT = 20;
+const EXIT_TIMED_OUT = 21;
+const EXIT_NOT_UNDERSTOOD = 22;
 
 const HELP = `Usage: ringstore bench --socket PATH [options]
 
@@ -275,7 +275,7 @@ async function bench(argv: readonly string[]): Promise<number> {
 }
 
 /** Runs the command line `argv` (without program and script); returns the exit code. */
-export async function benchMain(argv: readonly string[]): Promise<number> {
+async function benchMain(argv: readonly string[]): Promise<number> {
   try {
     return await bench(argv);
   } catch (error) {

@@ -108,11 +108,11 @@ export function formatReport(report: LoadReport): string {
     work.blockBytes === work.blockBytesMax
       ? formatBytes(work.blockBytes)
       : `${formatBytes(work.blockBytes)} to ${formatBytes(work.blockBytesMax)}`;
+  const process = target.pid === 0 ? "process unknown" : `pid ${target.pid}`;
   lines.push(
     `${work.pattern} ${size}, ${work.readPercent} % reads, depth ${work.depth}, ` +
       `${work.queueCount} queue${work.queueCount === 1 ? "" : "s"}, ${flags.join(", ")}`,
-    `target ${target.socketPath} (${target.pid === 0 ? "process unknown" : `pid ${target.pid}`}), ` +
-      `${formatBytes(target.capacityBytes)}`,
+    `target ${target.socketPath} (${process}), ${formatBytes(target.capacityBytes)}`,
     "",
     `  ${count(report.iops)} IOPS, ${formatBytes(Math.round(report.bytesPerSecond))}/s, ` +
       `${report.requestCount} requests in ${(report.durationMs / 1000).toFixed(2)} s`,

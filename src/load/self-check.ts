@@ -14,11 +14,11 @@ import { assert } from "../base/index.ts";
 import type { Clock } from "../ports/index.ts";
 import * as sys from "../sys/index.ts";
 import { LoadError } from "./errors.ts";
-import { END_DONE, END_STALLED } from "./generator.ts";
+import { END_DONE, END_STALLED } from "./generator-parts.ts";
 import { Histogram, type LatencyReport } from "./histogram.ts";
 import { type LoadOptions, type ResolvedOptions, resolveOptions } from "./options.ts";
 import { threadCpuUs } from "./process-cpu.ts";
-import { LoadRig } from "./run.ts";
+import { LoadRig } from "./rig.ts";
 import { TrivialDevice, type TrivialRing } from "./trivial-device.ts";
 import { MODE_MIX } from "./workload.ts";
 
@@ -208,19 +208,22 @@ export async function runSelfCheck(
 /** The report for people, with a final newline. */
 export function formatSelfCheck(report: SelfCheckReport): string {
   const layout = `${report.ring}, ${report.indirect ? "indirect" : "direct"}`;
-  return [
+  const { latency } = report;
+  const percent = (report.ownCpuShare * 100).toFixed(0);
+  const lines = [
     `self-check: ${layout}, depth ${report.depth}, queues ${report.queueCount}`,
-    `  one thread   ${report.oneThreadNsPerRequest.toFixed(0)} ns of CPU per request, device included`,
-    `  two threads  ${(report.iops / 1e6).toFixed(2)} M IOPS, p50 ${report.latency.p50Us.toFixed(2)} us, ` +
-      `p99 ${report.latency.p99Us.toFixed(2)} us`,
+    `  one thread   ${report.oneThreadNsPerRequest.toFixed(0)} ns of CPU per request, ` +
+      "device included",
+    `  two threads  ${(report.iops / 1e6).toFixed(2)} M IOPS, ` +
+      `p50 ${latency.p50Us.toFixed(2)} us, p99 ${latency.p99Us.toFixed(2)} us`,
     `               ${(report.ownCpuUsPerRequest * 1000).toFixed(0)} ns of CPU per request, ` +
       `${report.emptyPassesPerRequest.toFixed(1)} fruitless looks, ` +
       `${report.completionsPerBatch.toFixed(1)} completions per batch`,
     report.ownCpuShare < 0.9
-      ? `  The generator had ${(report.ownCpuShare * 100).toFixed(0)} % of a CPU: repeat on an idle machine.`
+      ? `  The generator had ${percent} % of a CPU: repeat on an idle machine.`
       : "  The generator had a CPU to itself.",
-    "",
-  ].join("\n");
+  ];
+  return `${lines.join("\n")}\n`;
 }
 
 const threadData = workerData as DeviceThreadData | null;
