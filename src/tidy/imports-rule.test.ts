@@ -33,7 +33,8 @@ const REFUSED: readonly (readonly [string, string, RegExp])[] = [
   ["src/testing/a.ts", 'import { x } from "../bench/boost.ts";', /may not import bench\//],
   ["src/load/a.ts", 'import { x } from "../vhost-user/session.ts";', /may not import vhost-user\//],
   ["src/virtio/a.test.ts", 'import { x } from "../api/index.ts";', /may not import api\//],
-  ["src/virtio/a.ts", 'import { x } from "./b.test.ts";', /is a test/],
+  ["src/virtio/a.ts", 'import { x } from "./b.test.ts";', /is for tests/],
+  ["src/virtio/a.ts", 'import { x } from "./_fake-disk.ts";', /is for tests/],
   ["src/virtio/a.ts", 'import x from "../../package.json";', /leads out of src\//],
   ["src/virtio/a.ts", 'import x from "../../scripts/lib/x.ts";', /leads out of src\//],
   ["src/virtio/a.ts", 'import x from "../stray.ts";', /leads out of src\//],
@@ -67,6 +68,8 @@ const ALLOWED: readonly (readonly [string, string])[] = [
   ["src/testing/a.ts", 'import { x } from "../cli/index.ts";'],
   ["src/base/a.test.ts", 'import { test } from "node:test";'],
   ["src/virtio/a.test.ts", 'import { x } from "./b.fuzz.ts";'],
+  ["src/virtio/a.test.ts", 'import { x } from "./_fake-disk.ts";'],
+  ["src/virtio/_fake-disk.ts", 'import assert from "node:assert/strict";'],
   ["src/virtio/a.ts", '// import { x } from "../sys/index.ts";'],
   ["src/virtio/a.ts", 'const text = `\nimport { x } from "../sys/index.ts";\n`;'],
 ];

@@ -4,7 +4,7 @@
 
 import { dirname, join } from "node:path/posix";
 import { findImports, type ModuleImport } from "./modules.ts";
-import type { Finding, Project, SourceFile } from "./project.ts";
+import { type Finding, isTestPath, type Project, type SourceFile } from "./project.ts";
 import { allowsImport, findRoom, type Room, TEST_IMPORTS, TEST_PACKAGES } from "./rooms.ts";
 
 export function checkImports(project: Project): Finding[] {
@@ -59,9 +59,8 @@ function judgeFile(file: SourceFile, room: Room, target: string, specifier: stri
   if (top !== "src" || targetRoom === undefined || fileName === "") {
     return `"${specifier}" leads out of src/: read such a file at run time, or move it into a room`;
   }
-  const isTestTarget = /\.(?:test|fuzz|bench)\.ts$/.test(fileName);
-  if (isTestTarget && !file.isTest) {
-    return `"${specifier}" is a test: move what is shared into a file of its own`;
+  if (isTestPath(target) && !file.isTest) {
+    return `"${specifier}" is for tests: move what is shared into a file of its own`;
   }
   if (targetRoom === file.room) return null;
   if (rest[rest.length - 1]?.startsWith("_")) {

@@ -49,7 +49,12 @@ export function formatFinding(finding: Finding): string {
   return `${place}: ${finding.message}`;
 }
 
-const TEST_FILE = /\.(?:test|fuzz|bench)\.(?:ts|mjs)$/;
+/** Tests, fuzzers, benchmarks beside their source, and what only those use (`_fake-disk.ts`). */
+const TEST_FILE = /\.(?:test|fuzz|bench)\.(?:ts|mjs)$|\/_(?:fake|test|bench)-[^/]*\.ts$/;
+
+export function isTestPath(path: string): boolean {
+  return TEST_FILE.test(path);
+}
 
 /** A source file from its parts; `emitted` defaults to the text itself, which suits plain JS. */
 export function sourceFile(
@@ -65,7 +70,7 @@ export function sourceFile(
     text,
     room: inRoom ? (parts[1] as string) : "",
     fileName: inRoom ? parts.slice(2).join("/") : parts.slice(1).join("/"),
-    isTest: TEST_FILE.test(path),
+    isTest: isTestPath(path),
     lexed: lex(text),
     emitted,
     lines,

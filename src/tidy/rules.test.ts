@@ -9,6 +9,7 @@ import { checkLockfile } from "./lockfile-rule.ts";
 import { checkOpenings } from "./opening-rule.ts";
 import { type Finding, formatFinding, projectOf, sourceFile } from "./project.ts";
 import {
+  COLUMNS_MAX,
   checkSizes,
   FILE_LINES_MAX,
   FUNCTION_LINES_MAX,
@@ -33,8 +34,11 @@ test("sizes: a file, a test file and a line that are too long", () => {
   assert.deepEqual(check({ "src/base/a.ts": lines(FILE_LINES_MAX) }), []);
   assert.deepEqual(check({ "src/base/a.test.ts": lines(TEST_FILE_LINES_MAX) }), []);
   expectOne(check({ "src/base/a.test.ts": lines(TEST_FILE_LINES_MAX + 1) }), /has 801 lines/);
-  expectOne(check({ "src/base/a.ts": `\n// ${"a".repeat(98)}\n` }), /a\.ts:2: has 101 columns/);
-  assert.deepEqual(check({ "src/base/a.ts": `// ${"a".repeat(97)}\n` }), []);
+  expectOne(
+    check({ "src/base/a.ts": `\n// ${"a".repeat(COLUMNS_MAX - 2)}\n` }),
+    /a\.ts:2: has 101 columns/,
+  );
+  assert.deepEqual(check({ "src/base/a.ts": `// ${"a".repeat(COLUMNS_MAX - 3)}\n` }), []);
   assert.deepEqual(check({ "src/base/a.ts": `// https://example.org/${"a".repeat(97)}\n` }), []);
   expectOne(
     check({ "scripts/a.mjs": lines(FILE_LINES_MAX + 1) }),

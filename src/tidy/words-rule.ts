@@ -2,7 +2,7 @@
 //
 // The patterns are put together from pieces, so that this file does not find itself.
 
-import type { Finding, Project } from "./project.ts";
+import { type Finding, isTestPath, type Project } from "./project.ts";
 import { findRoom } from "./rooms.ts";
 
 interface BannedWord {
@@ -79,8 +79,4 @@ export function checkWords(project: Project): Finding[] {
 
 function roomOf(path: string): string {
   return path.split("/")[1] ?? "";
-}
-
-function isTestPath(path: string): boolean {
-  return /\.(?:test|fuzz|bench)\.ts$/.test(path);
 }
