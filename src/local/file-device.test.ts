@@ -19,7 +19,7 @@ import {
   OP_WRITE,
   OP_WRITE_ZEROES,
 } from "../base/index.ts";
-import { COUNTERS_MAX, VOLUME_COUNTERS } from "../telemetry/counters.ts";
+import { COUNTERS_MAX, VOLUME_COUNTERS } from "../telemetry/index.ts";
 import { type Request, Workbench } from "./_bench.ts";
 import { FakeDisk, type FakeDiskOptions } from "./_fake-disk.ts";
 import { FileDevice, type FileDeviceOptions } from "./file-device.ts";
@@ -235,6 +235,15 @@ describe("short transfers and transient errors", () => {
         assert.equal(setup.disk.log.length, 17 + 17);
       }
     }
+  });
+
+  it("progress renews the patience for transient errors", () => {
+    const setup = new Setup();
+    let count = 0;
+    // Ten failures, a block, ten failures, a block...
+    setup.disk.fault = () => (count++ % 11 < 10 ? -EAGAIN : 512);
+    assert.equal(setup.run({ op: OP_READ, offsetBytes: 0, segments: [[0, 2048]] }), 0);
+    assert.equal(setup.counter("retryCount"), 40);
   });
 
   it("other errors come through as they are", () => {

@@ -46,7 +46,7 @@ import {
   type Disk,
   type DiskHandler,
 } from "../ports/index.ts";
-import { COUNTERS_MAX, VOLUME_COUNTERS } from "../telemetry/counters.ts";
+import { COUNTERS_MAX, VOLUME_COUNTERS } from "../telemetry/index.ts";
 import type { BounceClient, BouncePool } from "./bounce-pool.ts";
 import { type LocalDeviceOptions, LocalInfo } from "./device-info.ts";
 import { LocalError } from "./errors.ts";

@@ -18,7 +18,7 @@ const TO_SEGMENTS = 0;
 const FROM_SEGMENTS = 1;
 const ZERO_SEGMENTS = 2;
 
-/** Zeroes to copy from, and to write to disks that cannot zero. Never written, so never resident. */
+/** Zeroes to copy from, and to write where a disk cannot zero. Never written: never resident. */
 export const ZERO_BYTES = 1048576;
 
 export class SegmentCopier {

@@ -19,7 +19,7 @@
 import { assert } from "../base/index.ts";
 
 const SUB_BUCKET_BITS = 5;
-export const SUB_BUCKETS: number = 1 << SUB_BUCKET_BITS;
+const SUB_BUCKETS = 1 << SUB_BUCKET_BITS;
 const EXPONENT_MIN = -4;
 const EXPONENT_MAX = 27;
 /** One for what is smaller than the first octave, one for what is beyond the last. */
@@ -34,7 +34,7 @@ const BASE = ((EXPONENT_MIN + FLOAT32_EXPONENT_BIAS) << SUB_BUCKET_BITS) - 1;
 const CELL_SUM = 0;
 const CELL_MAX = 1;
 const CELL_BUCKETS = 2;
-export const HISTOGRAM_CELLS: number = CELL_BUCKETS + BUCKET_COUNT;
+const HISTOGRAM_CELLS = CELL_BUCKETS + BUCKET_COUNT;
 export const HISTOGRAM_BYTES: number = HISTOGRAM_CELLS * Float64Array.BYTES_PER_ELEMENT;
 
 const scratchFloat = new Float32Array(1);

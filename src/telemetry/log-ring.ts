@@ -31,7 +31,7 @@ const HEADER_BYTES = 64;
 /** A longer line is cut by its writer (ring-log.ts), so that one record cannot fill the ring. */
 export const LINE_BYTES_MAX = 8192;
 const RECORD_HEADER_BYTES = 4;
-export const LOG_RING_BYTES_DEFAULT: number = 256 * 1024;
+const LOG_RING_BYTES_DEFAULT = 256 * 1024;
 const RING_BYTES_MIN = 4 * LINE_BYTES_MAX;
 
 function paddedBytes(lineBytes: number): number {
