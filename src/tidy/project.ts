@@ -50,7 +50,7 @@ export function formatFinding(finding: Finding): string {
 }
 
 /** Tests, fuzzers, benchmarks beside their source, and what only those use (`_fake-disk.ts`). */
-const TEST_FILE = /\.(?:test|fuzz|bench)\.(?:ts|mjs)$|\/_(?:fake|test|bench)-[^/]*\.ts$/;
+const TEST_FILE = /\.(?:test|fuzz|bench)\.(?:ts|mjs)$|\/_(?:fake|test|bench)(?:-[^/]*)?\.ts$/;
 
 export function isTestPath(path: string): boolean {
   return TEST_FILE.test(path);
