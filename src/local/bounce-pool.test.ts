@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { it } from "node:test";
-import { Workbench } from "./_bench.ts";
+import { Workbench } from "./_fake-workbench.ts";
 import type { BounceClient } from "./bounce-pool.ts";
 
 it("whoever asks while others wait is put behind them, also from within a grant", () => {

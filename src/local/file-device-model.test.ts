@@ -18,8 +18,8 @@ import {
   OP_WRITE_ZEROES,
   Prng,
 } from "../base/index.ts";
-import { type Request, Workbench } from "./_bench.ts";
 import { FakeDisk } from "./_fake-disk.ts";
+import { type Request, Workbench } from "./_fake-workbench.ts";
 import { FileDevice } from "./file-device.ts";
 
 const CAPACITY = 262144;

@@ -138,20 +138,22 @@ class Rig {
   }
 
   close(): void {
+    rmSync(this.folder, { recursive: true });
+    this.finish();
     this.device.close();
     this.disk.detach();
     this.ring.close();
     sys.close(this.fd);
     sys.munmap(this.guestAddress, GUEST_BYTES);
     sys.close(this.guestFd);
-    rmSync(this.folder, { recursive: true });
   }
 }
 
 for (const isDirect of [true, false]) {
   describe(`on a real ${isDirect ? "direct" : "buffered"} file`, () => {
-    it("reads back what was written, at any alignment, many at once", () => {
+    it("reads back what was written, at any alignment, many at once", (test) => {
       const rig = new Rig(isDirect);
+      test.after(() => rig.close());
       const prng = new Prng(isDirect ? 1 : 2);
       for (let round = 0; round < 8; round++) {
         const slots: number[] = [];
@@ -186,11 +188,11 @@ for (const isDirect of [true, false]) {
           }
         }
       }
-      rig.close();
     });
 
-    it("punches holes, writes zeroes, and reads zeroes past the end", () => {
+    it("punches holes, writes zeroes, and reads zeroes past the end", (test) => {
       const rig = new Rig(isDirect);
+      test.after(() => rig.close());
       const whole = [[0, 1048576]] as const;
       rig.guest.fill(0xab, 0, 1048576);
       assert.equal(rig.run(OP_WRITE, 0, whole, FLAG_DURABLE), 0);
@@ -214,11 +216,11 @@ for (const isDirect of [true, false]) {
       }
       sys.check(sys.ftruncate(rig.fd, 1000), "ftruncate");
       assert.ok(zeroes(1000, 1048576));
-      rig.close();
     });
 
-    it("answers EFAULT when guest memory is truncated, and lives", () => {
+    it("answers EFAULT when guest memory is truncated, and lives", (test) => {
       const rig = new Rig(isDirect);
+      test.after(() => rig.close());
       sys.check(sys.ftruncate(rig.guestFd, 65536), "ftruncate of guest memory");
       for (const base of [0, 8]) {
         const gone = [[131072 + base, 8192]] as const;
@@ -232,7 +234,6 @@ for (const isDirect of [true, false]) {
       // Past the end of the file it is our own copy that meets the missing pages.
       sys.check(sys.ftruncate(rig.fd, 0), "ftruncate");
       assert.equal(rig.run(OP_READ, 0, [[131072, 8192]], FLAG_FAULTABLE), -EFAULT);
-      rig.close();
     });
   });
 }

@@ -20,8 +20,8 @@ import {
   OP_WRITE_ZEROES,
 } from "../base/index.ts";
 import { COUNTERS_MAX, VOLUME_COUNTERS } from "../telemetry/index.ts";
-import { type Request, Workbench } from "./_bench.ts";
 import { FakeDisk, type FakeDiskOptions } from "./_fake-disk.ts";
+import { type Request, Workbench } from "./_fake-workbench.ts";
 import { FileDevice, type FileDeviceOptions } from "./file-device.ts";
 
 const CAPACITY = 4 * 1048576;

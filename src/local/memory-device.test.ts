@@ -16,7 +16,7 @@ import {
   Prng,
   TIB,
 } from "../base/index.ts";
-import { type Request, Workbench } from "./_bench.ts";
+import { type Request, Workbench } from "./_fake-workbench.ts";
 import type { LocalDeviceOptions } from "./device-info.ts";
 import { MemoryDevice, PIECE_BYTES } from "./memory-device.ts";
 import { NullDevice } from "./null-device.ts";
