@@ -3,6 +3,7 @@
 // Install scripts are not run. None of our packages needs one: koffi's only picks the prebuilt
 // binary that npm has already brought, and the check below would see it fail.
 
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { ROOT, SetupError, say } from "./project.mjs";
@@ -12,7 +13,11 @@ import { hashFiles, isStamped, removeStamp, writeStamp } from "./stamp.mjs";
 const STAMP = join(ROOT, "node_modules", ".ringstore-stamp");
 
 export function ensureNpmPackages() {
-  const hash = hashFiles([join(ROOT, "package-lock.json"), join(ROOT, "package.json")]);
+  const { dependencies, devDependencies, overrides } = JSON.parse(
+    readFileSync(join(ROOT, "package.json"), "utf8"),
+  );
+  const wanted = JSON.stringify([dependencies, devDependencies, overrides]);
+  const hash = hashFiles([join(ROOT, "package-lock.json")], wanted);
   if (isStamped(STAMP, hash)) return;
   say("Installing npm packages.");
   removeStamp(STAMP);
