@@ -9,7 +9,7 @@
 // Can be run again at once. Keeps everything in .ringstore/ of the checkout.
 
 import { createHash } from "node:crypto";
-import { closeSync, mkdirSync, openSync, readFileSync, readSync } from "node:fs";
+import { closeSync, mkdirSync, openSync, readSync } from "node:fs";
 import { join } from "node:path";
 import { formatBytes, MIB } from "../../base/index.ts";
 import { bootGuest, type Guest } from "../../vm/index.ts";
