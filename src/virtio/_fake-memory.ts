@@ -36,10 +36,13 @@ export class FakeMemory implements GuestMemory {
 
   private readonly view: DataView;
   private regions: PlacedRegion[] = [];
-  private lastGpa = 0;
-  private lastEnd = 0;
-  private lastOffset = 0;
+  // Doubles from the first value on, whatever the regions: else each test changes the class.
+  private lastGpa: number = Number.NaN;
+  private lastEnd: number = Number.NaN;
+  private lastOffset: number = Number.NaN;
   private lastFaultable = false;
+  /** The regions once more, as columns: [gpa, end, offset, faultable] each. */
+  private columns: Float64Array = new Float64Array(0);
 
   constructor(regions: readonly FakeRegion[]) {
     let offset = GUARD_BYTES;
@@ -57,6 +60,19 @@ export class FakeMemory implements GuestMemory {
     for (const region of this.regions) {
       this.u8.fill(0, region.offset, region.offset + region.bytes);
     }
+    this.index();
+  }
+
+  private index(): void {
+    this.columns = Float64Array.from(
+      this.regions.flatMap(({ gpa, bytes, offset, faultable }) => [
+        gpa,
+        gpa + bytes,
+        offset,
+        faultable === true ? 1 : 0,
+      ]),
+    );
+    this.lastEnd = Number.NaN;
   }
 
   /** Takes a region away, as REM_MEM_REG does. */
@@ -64,7 +80,7 @@ export class FakeMemory implements GuestMemory {
     const index = this.regions.findIndex((region) => region.gpa === gpa);
     assert.ok(index >= 0);
     this.regions.splice(index, 1);
-    this.lastEnd = 0;
+    this.index();
   }
 
   checkPoison(): void {
@@ -85,10 +101,11 @@ export class FakeMemory implements GuestMemory {
   }
 
   translate(gpa: number): number {
-    if (gpa < this.lastGpa || gpa >= this.lastEnd) {
+    if (!(gpa >= this.lastGpa && gpa < this.lastEnd)) {
       if (!this.findRegion(gpa)) return -1;
     }
-    this.contiguousBytes = this.lastEnd - gpa;
+    const left = this.lastEnd - gpa;
+    this.contiguousBytes = left < 0x7fffffff ? left | 0 : 0x7fffffff;
     this.faultable = this.lastFaultable;
     return HOST_BASE + this.lastOffset + (gpa - this.lastGpa);
   }
@@ -178,13 +195,13 @@ export class FakeMemory implements GuestMemory {
   }
 
   private findRegion(gpa: number): boolean {
-    for (let index = 0; index < this.regions.length; index++) {
-      const region = this.regions[index] as PlacedRegion;
-      if (gpa >= region.gpa && gpa < region.gpa + region.bytes) {
-        this.lastGpa = region.gpa;
-        this.lastEnd = region.gpa + region.bytes;
-        this.lastOffset = region.offset;
-        this.lastFaultable = region.faultable === true;
+    const columns = this.columns;
+    for (let at = 0; at < columns.length; at += 4) {
+      if (gpa >= (columns[at] as number) && gpa < (columns[at + 1] as number)) {
+        this.lastGpa = columns[at] as number;
+        this.lastEnd = columns[at + 1] as number;
+        this.lastOffset = columns[at + 2] as number;
+        this.lastFaultable = columns[at + 3] !== 0;
         return true;
       }
     }

@@ -25,6 +25,7 @@ export const RAW_DESCRIPTORS: Uint32Array = new Uint32Array(CHAIN_DESCRIPTORS_MA
 
 export const EMPTY_U8: Uint8Array = new Uint8Array(0);
 export const EMPTY_U16: Uint16Array = new Uint16Array(0);
+export const EMPTY_I32: Int32Array = new Int32Array(0);
 export const EMPTY_U32: Uint32Array = new Uint32Array(0);
 
 class NoRingArea implements RingArea {
@@ -67,24 +68,22 @@ export const NO_RING_AREA: RingArea = new NoRingArea();
 export const NO_GUEST_MEMORY: GuestMemory = new NoGuestMemory();
 
 /**
- * Copies the indirect table at a guest address into INDIRECT_TABLE, once, and returns how many
- * descriptors it has, or why the ring is broken (rows 10, 11, 12: a table may cross regions).
+ * Copies the indirect table that the descriptor at words[at] names into INDIRECT_TABLE, once, and
+ * returns how many descriptors it has, or why the ring is broken (rows 10, 11, 12: a table may
+ * cross regions).
  */
-export function readIndirectTable(
-  memory: GuestMemory,
-  addressLow: number,
-  addressHigh: number,
-  bytes: number,
-): number {
+export function readIndirectTable(memory: GuestMemory, words: Uint32Array, at: number): number {
+  const high = words[at + 1] as number;
+  const bytes = words[at + 2] as number;
   if (bytes === 0 || (bytes & (DESCRIPTOR_BYTES - 1)) !== 0) return BROKEN_INDIRECT_BYTES;
   if (bytes > CHAIN_DESCRIPTORS_MAX * DESCRIPTOR_BYTES) return BROKEN_INDIRECT_TOO_LONG;
-  if (addressHigh >= SAFE_HIGH_MAX) return BROKEN_INDIRECT_UNREACHABLE;
-  const table = addressHigh * TWO_32 + addressLow;
-  const words = bytes >>> 2;
-  for (let at = 0; at < words; at += COPY_WORDS_MAX) {
-    const left = words - at;
+  if (high >= SAFE_HIGH_MAX) return BROKEN_INDIRECT_UNREACHABLE;
+  const table = high * TWO_32 + (words[at] as number);
+  const wordCount = bytes >>> 2;
+  for (let done = 0; done < wordCount; done += COPY_WORDS_MAX) {
+    const left = wordCount - done;
     const piece = left < COPY_WORDS_MAX ? left : COPY_WORDS_MAX;
-    if (!memory.readWords(table + (at << 2), INDIRECT_TABLE, at, piece)) {
+    if (!memory.readWords(table + (done << 2), INDIRECT_TABLE, done, piece)) {
       return BROKEN_INDIRECT_UNREACHABLE;
     }
   }

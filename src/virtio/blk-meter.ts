@@ -1,8 +1,11 @@
+// @hot
 // What a virtio-blk queue counts. The numbers live with whoever reads them (telemetry's
 // VolumeMeter has this shape); this room only knows where to add.
 //
 // Invariant: the indices are those of telemetry's VOLUME_COUNTERS. Neither room may import the
 // other; a test of the daemon compares them.
+
+import { OP_DISCARD, OP_FLUSH, OP_READ, OP_WRITE } from "../base/index.ts";
 
 export interface BlkMeter {
   readonly counters: Float64Array;
@@ -40,3 +43,26 @@ export const COUNTER_CONNECTED = 18;
 export const COUNTER_PAUSE = 19;
 /** Cells a meter must have. */
 export const COUNTERS_BYTES_MIN: number = 27 * 8;
+
+export function add(counters: Float64Array, index: number, amount: number): void {
+  counters[index] = (counters[index] as number) + amount;
+}
+
+/** Counts a request that the device has finished; `bytes` is 0 when it failed. */
+export function countCompleted(counters: Float64Array, op: number, bytes: number): void {
+  if (op === OP_READ) {
+    add(counters, COUNTER_READ, 1);
+    add(counters, COUNTER_READ_BYTES, bytes);
+  } else if (op === OP_WRITE) {
+    add(counters, COUNTER_WRITE, 1);
+    add(counters, COUNTER_WRITE_BYTES, bytes);
+  } else if (op === OP_FLUSH) {
+    add(counters, COUNTER_FLUSH, 1);
+  } else if (op === OP_DISCARD) {
+    add(counters, COUNTER_DISCARD, 1);
+    add(counters, COUNTER_DISCARD_BYTES, bytes);
+  } else {
+    add(counters, COUNTER_WRITE_ZEROES, 1);
+    add(counters, COUNTER_WRITE_ZEROES_BYTES, bytes);
+  }
+}

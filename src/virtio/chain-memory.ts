@@ -1,8 +1,10 @@
 // @hot
-// Copies between a chain's buffers and private memory, for the small parts of a request that a
-// device looks at itself: headers, segments, serial numbers. A part may be cut over any number of
-// descriptors at any byte (rows 19 and 22 of the hostile input checklist).
+// What a device does with the buffers of a chain: copies the small parts that it looks at itself
+// (headers, range segments, serial numbers), and finds the host memory of the rest for a request's
+// segments. A part may be cut over any number of descriptors at any byte (rows 19 and 22 of the
+// hostile input checklist), and a buffer over regions (row 17).
 
+import { FLAG_FAULTABLE, type RequestTable } from "../base/index.ts";
 import type { GuestMemory } from "../ports/index.ts";
 import type { Chain } from "./chain.ts";
 
@@ -50,4 +52,80 @@ export function scatterWritable(
     done += piece;
   }
   return done === bytes;
+}
+
+/** Gives the slot the host memory of the first `bytes` writable bytes. False: not all is there. */
+export function mapWritable(
+  chain: Chain,
+  memory: GuestMemory,
+  bytes: number,
+  requests: RequestTable,
+  slot: number,
+): boolean {
+  let missing = bytes;
+  for (let index = chain.readableCount; missing > 0; index++) {
+    const length = chain.lengths[index] as number;
+    const piece = length < missing ? length : missing;
+    if (!mapBuffer(memory, chain.addresses[index] as number, piece, requests, slot)) return false;
+    missing -= piece;
+  }
+  return true;
+}
+
+/** As mapWritable, for `bytes` readable bytes behind the first `skipBytes`. */
+export function mapReadable(
+  chain: Chain,
+  memory: GuestMemory,
+  skipBytes: number,
+  bytes: number,
+  requests: RequestTable,
+  slot: number,
+): boolean {
+  let index = 0;
+  let skip = skipBytes;
+  while (skip >= (chain.lengths[index] as number)) {
+    skip -= chain.lengths[index] as number;
+    index += 1;
+  }
+  let missing = bytes;
+  while (missing > 0) {
+    const left = (chain.lengths[index] as number) - skip;
+    const piece = left < missing ? left : missing;
+    const gpa = (chain.addresses[index] as number) + skip;
+    if (!mapBuffer(memory, gpa, piece, requests, slot)) return false;
+    missing -= piece;
+    skip = 0;
+    index += 1;
+  }
+  return true;
+}
+
+/** Appends [gpa, gpa + bytes), region by region. False when some of it lies in no region. */
+function mapBuffer(
+  memory: GuestMemory,
+  gpa: number,
+  bytes: number,
+  requests: RequestTable,
+  slot: number,
+): boolean {
+  let at = gpa;
+  let left = bytes;
+  while (left > 0) {
+    const address = memory.translate(at);
+    if (address < 0) return false;
+    const piece = memory.contiguousBytes < left ? memory.contiguousBytes : left;
+    if (memory.faultable) requests.flags[slot] = (requests.flags[slot] as number) | FLAG_FAULTABLE;
+    if (!requests.addSegment(slot, address, piece)) return false;
+    at += piece;
+    left -= piece;
+  }
+  return true;
+}
+
+/** Marks the pages behind a read's segments, after the device has written them. */
+export function markSegmentsDirty(requests: RequestTable, slot: number, memory: GuestMemory): void {
+  const count = requests.segmentCount[slot] as number;
+  for (let index = 0; index < count; index++) {
+    memory.markHostDirty(requests.segmentAddress(slot, index), requests.segmentBytes(slot, index));
+  }
 }

@@ -10,6 +10,7 @@
 //   they stay small integers.
 
 import { SAFE_HIGH_MAX, TWO_32 } from "../base/index.ts";
+import { DESCRIPTOR_F_WRITE } from "./layouts.ts";
 
 /** Descriptors per chain, direct or indirect: eight times what we advertise as seg_max. */
 export const CHAIN_DESCRIPTORS_MAX = 1024;
@@ -22,8 +23,6 @@ export const CHAIN_MISORDERED = 1;
 export const CHAIN_UNREACHABLE = 2;
 /** One of the sums exceeds CHAIN_BYTES_MAX. */
 export const CHAIN_TOO_LARGE = 4;
-
-const WRITE = 2;
 
 export class Chain {
   readonly addresses: Float64Array = new Float64Array(CHAIN_DESCRIPTORS_MAX);
@@ -47,34 +46,40 @@ export class Chain {
     this.flags = 0;
   }
 
-  /** Appends the copy of one descriptor. False when the chain is full. */
-  add(addressLow: number, addressHigh: number, bytes: number, descriptorFlags: number): boolean {
+  /**
+   * Appends the descriptor whose address and length are words `at` to `at + 2` of `words`, read
+   * here and nowhere else; `descriptorFlags` were read by the caller. False when the chain is full.
+   * (Words are fetched in here because a u32 argument may not fit a small integer.)
+   */
+  add(words: Uint32Array, at: number, descriptorFlags: number): boolean {
+    const bytes = words[at + 2] as number;
     if (bytes === 0) return true;
     const index = this.count;
     if (index === CHAIN_DESCRIPTORS_MAX) return false;
+    const high = words[at + 1] as number;
     // One step below the bound, so that address + bytes is exact as well.
-    if (addressHigh >= SAFE_HIGH_MAX) {
+    if (high < SAFE_HIGH_MAX) {
+      this.addresses[index] = high * TWO_32 + (words[at] as number);
+    } else {
       this.flags |= CHAIN_UNREACHABLE;
       this.addresses[index] = SAFE_HIGH_MAX * TWO_32;
-    } else {
-      this.addresses[index] = addressHigh * TWO_32 + addressLow;
     }
     this.lengths[index] = bytes;
     this.count = index + 1;
-    if ((descriptorFlags & WRITE) !== 0) {
+    if ((descriptorFlags & DESCRIPTOR_F_WRITE) !== 0) {
       this.lastWritable = index;
-      this.writableBytes = this.sum(this.writableBytes, bytes);
+      const sum = this.writableBytes + bytes;
+      this.writableBytes = sum <= CHAIN_BYTES_MAX ? sum : this.saturated();
     } else {
       if (this.readableCount !== index) this.flags |= CHAIN_MISORDERED;
       this.readableCount += 1;
-      this.readableBytes = this.sum(this.readableBytes, bytes);
+      const sum = this.readableBytes + bytes;
+      this.readableBytes = sum <= CHAIN_BYTES_MAX ? sum : this.saturated();
     }
     return true;
   }
 
-  private sum(before: number, bytes: number): number {
-    const after = before + bytes;
-    if (after <= CHAIN_BYTES_MAX) return after;
+  private saturated(): number {
     this.flags |= CHAIN_TOO_LARGE;
     return CHAIN_BYTES_MAX;
   }

@@ -4,6 +4,7 @@
 export * from "./blk.ts";
 export * from "./blk-config.ts";
 export * from "./blk-meter.ts";
+export * from "./blk-modules.ts";
 export * from "./chain.ts";
 export * from "./chain-memory.ts";
 export * from "./layouts.ts";

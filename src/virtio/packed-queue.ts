@@ -22,6 +22,7 @@
 import { assert } from "../base/index.ts";
 import type { GuestMemory, RingArea } from "../ports/index.ts";
 import {
+  EMPTY_I32,
   EMPTY_U8,
   EMPTY_U16,
   EMPTY_U32,
@@ -77,8 +78,6 @@ const USED_WRAP_1: number = PACKED_F_AVAIL | PACKED_F_USED;
 const AVAIL_IN_WORD: number = PACKED_F_AVAIL << 16;
 const USED_IN_WORD: number = PACKED_F_USED << 16;
 const STATE_IN_WORD: number = AVAIL_IN_WORD | USED_IN_WORD;
-const NEXT_IN_WORD: number = DESCRIPTOR_F_NEXT << 16;
-const INDIRECT_IN_WORD: number = DESCRIPTOR_F_INDIRECT << 16;
 
 export class PackedQueue implements Virtqueue {
   size = 0;
@@ -104,8 +103,10 @@ export class PackedQueue implements Virtqueue {
   private indirectAllowed = false;
   private descriptorWords: Uint32Array = EMPTY_U32;
   private descriptorHalves: Uint16Array = EMPTY_U16;
-  private driverEvent: Uint32Array = EMPTY_U32;
-  private deviceEvent: Uint32Array = EMPTY_U32;
+  /** The same words, signed: what Atomics.load gives is then always a small integer. */
+  private descriptorStates: Int32Array = EMPTY_I32;
+  private driverEvent: Int32Array = EMPTY_I32;
+  private deviceEvent: Int32Array = EMPTY_I32;
   private inflight: Uint8Array = EMPTY_U8;
   private ringSlots: Uint16Array = EMPTY_U16;
   private descriptorArea: RingArea = NO_RING_AREA;
@@ -123,8 +124,9 @@ export class PackedQueue implements Virtqueue {
     return (avail | (this.usedIndex << 16) | (this.usedWrap << 31)) >>> 0;
   }
 
+  // @cold
   start(options: VirtqueueStart): number {
-    const size = options.size;
+    const size = options.size | 0;
     assert(size >= 1 && size <= QUEUE_SIZE_MAX, "packed queue size out of range");
     assert(options.descriptors.u8.byteLength >= packedDescriptorBytes(size), "ring too short");
     assert(options.driver.u8.byteLength >= PACKED_EVENT.BYTES, "driver event area too short");
@@ -138,8 +140,9 @@ export class PackedQueue implements Virtqueue {
     this.deviceArea = options.device;
     this.descriptorWords = options.descriptors.u32;
     this.descriptorHalves = options.descriptors.u16;
-    this.driverEvent = options.driver.u32;
-    this.deviceEvent = options.device.u32;
+    this.descriptorStates = signedWords(options.descriptors.u32);
+    this.driverEvent = signedWords(options.driver.u32);
+    this.deviceEvent = signedWords(options.device.u32);
     this.inflight = new Uint8Array(size);
     this.ringSlots = new Uint16Array(size);
     this.memory = options.memory;
@@ -169,8 +172,9 @@ export class PackedQueue implements Virtqueue {
     this.deviceArea = NO_RING_AREA;
     this.descriptorWords = EMPTY_U32;
     this.descriptorHalves = EMPTY_U16;
-    this.driverEvent = EMPTY_U32;
-    this.deviceEvent = EMPTY_U32;
+    this.descriptorStates = EMPTY_I32;
+    this.driverEvent = EMPTY_I32;
+    this.deviceEvent = EMPTY_I32;
     this.inflight = EMPTY_U8;
     this.ringSlots = EMPTY_U16;
     this.memory = NO_GUEST_MEMORY;
@@ -194,7 +198,7 @@ export class PackedQueue implements Virtqueue {
     if (this.descriptorArea.shadow && this.pulledCount === 0 && !this.pullAvailable()) {
       return this.nothing();
     }
-    const tail = Atomics.load(this.descriptorWords, (this.availIndex << 2) + 3);
+    const tail = Atomics.load(this.descriptorStates, (this.availIndex << 2) + 3);
     if ((tail & STATE_IN_WORD) !== this.availableState) return NONE;
     chain.reset();
     const reason = this.collect(chain, tail);
@@ -230,14 +234,8 @@ export class PackedQueue implements Virtqueue {
     chain.reset();
     for (let index = 0; index < slots; index++) {
       const at = index << 2;
-      const tail = RAW_DESCRIPTORS[at + 3] as number;
-      const reason = this.accept(
-        chain,
-        RAW_DESCRIPTORS[at] as number,
-        RAW_DESCRIPTORS[at + 1] as number,
-        RAW_DESCRIPTORS[at + 2] as number,
-        tail,
-      );
+      const flags = (RAW_DESCRIPTORS[at + 3] as number) >>> 16;
+      const reason = this.accept(chain, RAW_DESCRIPTORS, at, flags);
       if (reason !== 0) return this.fail(reason);
     }
     this.ringSlots[id] = slots;
@@ -330,7 +328,7 @@ export class PackedQueue implements Virtqueue {
       this.fail(BROKEN_RING_MEMORY);
       return true;
     }
-    const tail = Atomics.load(this.descriptorWords, (this.availIndex << 2) + 3);
+    const tail = Atomics.load(this.descriptorStates, (this.availIndex << 2) + 3);
     return (tail & STATE_IN_WORD) === this.availableState;
   }
 
@@ -370,7 +368,7 @@ export class PackedQueue implements Virtqueue {
 
   /** Reads the chain at availIndex whose first descriptor's fourth word is `head`. */
   private collect(chain: Chain, head: number): number {
-    const words = this.descriptorWords;
+    const ring = this.descriptorWords;
     const size = this.size;
     const room = size - this.inflightSlots;
     const raw = this.tracker !== null;
@@ -380,24 +378,25 @@ export class PackedQueue implements Virtqueue {
     let slots = 0;
     for (;;) {
       if (slots === room) return room === size ? BROKEN_CHAIN_LOOP : BROKEN_TOO_MANY_IN_FLIGHT;
-      const at = index << 2;
-      const low = words[at] as number;
-      const high = words[at + 1] as number;
-      const bytes = words[at + 2] as number;
+      const flags = (tail >>> 16) & 0xffff;
+      let reason = 0;
       if (raw) {
+        // What the tracker keeps and what is acted upon must be the same copy.
         if (slots === CHAIN_DESCRIPTORS_MAX) return BROKEN_CHAIN_TOO_LONG;
-        keepRaw(slots, low, high, bytes, tail);
+        keepRaw(ring, index << 2, slots << 2, tail);
+        reason = this.accept(chain, RAW_DESCRIPTORS, slots << 2, flags);
+      } else {
+        reason = this.accept(chain, ring, index << 2, flags);
       }
-      slots += 1;
-      const reason = this.accept(chain, low, high, bytes, tail);
       if (reason !== 0) return reason;
-      if ((tail & NEXT_IN_WORD) === 0) break;
+      slots += 1;
+      if ((flags & DESCRIPTOR_F_NEXT) === 0) break;
       index += 1;
       if (index === size) {
         index = 0;
         state ^= STATE_IN_WORD;
       }
-      tail = words[(index << 2) + 3] as number;
+      tail = (ring[(index << 2) + 3] as number) | 0;
       if ((tail & STATE_IN_WORD) !== state) return BROKEN_CHAIN_UNAVAILABLE;
     }
     this.chainSlots = slots;
@@ -405,27 +404,21 @@ export class PackedQueue implements Virtqueue {
     return 0;
   }
 
-  /** Adds the copy of one ring descriptor to the chain, or the table that it names. */
-  private accept(chain: Chain, low: number, high: number, bytes: number, tail: number): number {
-    if ((tail & INDIRECT_IN_WORD) === 0) {
-      return chain.add(low, high, bytes, tail >>> 16) ? 0 : BROKEN_CHAIN_TOO_LONG;
+  /** Adds a copy of the ring descriptor at words[at] to the chain, or of the table it names. */
+  private accept(chain: Chain, words: Uint32Array, at: number, flags: number): number {
+    if ((flags & DESCRIPTOR_F_INDIRECT) === 0) {
+      return chain.add(words, at, flags) ? 0 : BROKEN_CHAIN_TOO_LONG;
     }
     if (!this.indirectAllowed) return BROKEN_INDIRECT_NOT_NEGOTIATED;
-    if ((tail & NEXT_IN_WORD) !== 0) return BROKEN_INDIRECT_NEXT;
-    const count = readIndirectTable(this.memory, low, high, bytes);
+    if ((flags & DESCRIPTOR_F_NEXT) !== 0) return BROKEN_INDIRECT_NEXT;
+    const count = readIndirectTable(this.memory, words, at);
     if (count < 0) return count;
     // All of the table, in order: NEXT and the ids mean nothing in it (2.8.7).
     for (let index = 0; index < count; index++) {
-      const at = index << 2;
-      const flags = (INDIRECT_TABLE[at + 3] as number) >>> 16;
-      if ((flags & DESCRIPTOR_F_INDIRECT) !== 0) return BROKEN_INDIRECT_NESTED;
-      const added = chain.add(
-        INDIRECT_TABLE[at] as number,
-        INDIRECT_TABLE[at + 1] as number,
-        INDIRECT_TABLE[at + 2] as number,
-        flags,
-      );
-      if (!added) return BROKEN_CHAIN_TOO_LONG;
+      const entry = index << 2;
+      const entryFlags = (INDIRECT_TABLE[entry + 3] as number) >>> 16;
+      if ((entryFlags & DESCRIPTOR_F_INDIRECT) !== 0) return BROKEN_INDIRECT_NESTED;
+      if (!chain.add(INDIRECT_TABLE, entry, entryFlags)) return BROKEN_CHAIN_TOO_LONG;
     }
     return 0;
   }
@@ -485,11 +478,15 @@ export class PackedQueue implements Virtqueue {
   }
 }
 
-/** Keeps a ring descriptor's raw words for the tracker: its layout is the ring's. */
-function keepRaw(slot: number, low: number, high: number, bytes: number, tail: number): void {
-  const at = slot << 2;
-  RAW_DESCRIPTORS[at] = low;
-  RAW_DESCRIPTORS[at + 1] = high;
-  RAW_DESCRIPTORS[at + 2] = bytes;
-  RAW_DESCRIPTORS[at + 3] = tail;
+// @cold
+function signedWords(words: Uint32Array): Int32Array {
+  return new Int32Array(words.buffer, words.byteOffset, words.length);
+}
+
+/** Copies a ring descriptor's words for the tracker, id and flags as they were read already. */
+function keepRaw(ring: Uint32Array, at: number, to: number, tail: number): void {
+  RAW_DESCRIPTORS[to] = ring[at] as number;
+  RAW_DESCRIPTORS[to + 1] = ring[at + 1] as number;
+  RAW_DESCRIPTORS[to + 2] = ring[at + 2] as number;
+  RAW_DESCRIPTORS[to + 3] = tail;
 }

@@ -106,8 +106,9 @@ export class SplitQueue implements Virtqueue {
     return this.availIndex;
   }
 
+  // @cold
   start(options: VirtqueueStart): number {
-    const size = options.size;
+    const size = options.size | 0;
     assert(isPowerOfTwo(size), "split queue size must be a power of two");
     assert(size <= QUEUE_SIZE_MAX, "split queue size too large");
     assert(
@@ -137,8 +138,10 @@ export class SplitQueue implements Virtqueue {
     this.signalledValid = false;
     this.broken = 0;
     if (options.base < 0 || options.base > 0xffff) return this.fail(BROKEN_RING_BASE);
-    this.availIndex = options.base;
-    this.availSeen = options.base;
+    // The mask also makes it a small integer: a 0 that comes as a double would turn these fields,
+    // and the class with them, into doubles for good.
+    this.availIndex = options.base & 0xffff;
+    this.availSeen = this.availIndex;
     if (this.usedArea.shadow && !this.usedArea.pull(0, splitUsedBytes(size))) {
       return this.fail(BROKEN_RING_MEMORY);
     }
@@ -335,15 +338,11 @@ export class SplitQueue implements Virtqueue {
     let index = first;
     for (let steps = count; steps > 0; steps--) {
       const at = index << 2;
-      const low = table[at] as number;
-      const high = table[at + 1] as number;
-      const bytes = table[at + 2] as number;
       const tail = table[at + 3] as number;
       if ((tail & DESCRIPTOR_F_INDIRECT) !== 0) {
-        if (nested) return BROKEN_INDIRECT_NESTED;
-        return this.collectIndirect(chain, low, high, bytes, tail);
+        return nested ? BROKEN_INDIRECT_NESTED : this.collectIndirect(chain, at, tail & 0xffff);
       }
-      if (!chain.add(low, high, bytes, tail)) return BROKEN_CHAIN_TOO_LONG;
+      if (!chain.add(table, at, tail & 0xffff)) return BROKEN_CHAIN_TOO_LONG;
       if ((tail & DESCRIPTOR_F_NEXT) === 0) return 0;
       index = tail >>> 16;
       if (index >= count) return BROKEN_NEXT_RANGE;
@@ -351,17 +350,11 @@ export class SplitQueue implements Virtqueue {
     return BROKEN_CHAIN_LOOP;
   }
 
-  private collectIndirect(
-    chain: Chain,
-    low: number,
-    high: number,
-    bytes: number,
-    flags: number,
-  ): number {
+  private collectIndirect(chain: Chain, at: number, flags: number): number {
     if (!this.indirectAllowed) return BROKEN_INDIRECT_NOT_NEGOTIATED;
     // Some drivers of virtio 0.9 set NEXT as well and mean nothing by it (row 9).
     if ((flags & DESCRIPTOR_F_NEXT) !== 0 && !this.legacy) return BROKEN_INDIRECT_NEXT;
-    const count = readIndirectTable(this.memory, low, high, bytes);
+    const count = readIndirectTable(this.memory, this.descriptorWords, at);
     if (count < 0) return count;
     return this.collect(chain, INDIRECT_TABLE, count, 0, true);
   }
