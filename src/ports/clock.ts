@@ -4,6 +4,11 @@
 export interface Clock {
   /** Monotonic microseconds since an arbitrary start, fractional. Allocates nothing. */
   nowUs(): number;
+  /**
+   * The same, stored in cell[0]: for loops, because a fractional result may be boxed, a cell is
+   * not. A clock without it is asked through nowUs().
+   */
+  storeNowUs?(cell: Float64Array): void;
 }
 
 export interface Random {

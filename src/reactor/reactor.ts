@@ -87,11 +87,14 @@ interface PollerState {
   active: boolean;
   dirty: boolean;
   removed: boolean;
-  /** When it last found work or gave an answer. */
-  lastWorkUs: number;
-  windowUs: number;
   longGapCount: number;
+  /** Fractional numbers change in place here; in fields they may become new heap numbers. */
+  readonly times: Float64Array;
 }
+
+/** In PollerState.times: when it last found work or gave an answer, and how long it polls on. */
+const LAST_WORK_US = 0;
+const WINDOW_US = 1;
 
 export class Reactor implements ReactorPort, DeferredScheduler {
   readonly clock: Clock;
@@ -103,6 +106,8 @@ export class Reactor implements ReactorPort, DeferredScheduler {
   // Times begin as numbers: a field that begins undefined holds a new heap number at every store.
   loopTimeUs = 0;
 
+  private readonly loopClock: LoopClock;
+  private readonly clockCell: Float64Array = new Float64Array(1);
   private readonly observer: ReactorObserver | null;
   private readonly pollMaxUs: number;
   private readonly timers: TimerWheel;
@@ -127,6 +132,7 @@ export class Reactor implements ReactorPort, DeferredScheduler {
   constructor(options: ReactorOptions, modules: ReactorModules) {
     assert(options.pollMaxUs >= 0, "a negative polling window");
     this.clock = modules.clock;
+    this.loopClock = isLoopClock(modules.clock) ? modules.clock : new StoringClock(modules.clock);
     this.memory = modules.memory;
     this.log = modules.log;
     this.observer = modules.observer ?? null;
@@ -188,9 +194,8 @@ export class Reactor implements ReactorPort, DeferredScheduler {
       active: false,
       dirty: false,
       removed: false,
-      lastWorkUs: this.loopTimeUs,
-      windowUs: this.pollMaxUs,
       longGapCount: 0,
+      times: new Float64Array([this.loopTimeUs, this.pollMaxUs]),
     };
     this.states.set(poller, state);
     this.activateState(state);
@@ -300,11 +305,12 @@ export class Reactor implements ReactorPort, DeferredScheduler {
     return worked;
   }
 
-  // Times are handed on in fields: as an argument or a result each would be a new heap number,
-  // unless the call is inlined. stamp() is small enough for that.
+  // Times are handed on in fields and cells: as an argument or a result each would be a new heap
+  // number, unless the compiler happens to inline the call.
 
   private stamp(): void {
-    this.loopTimeUs = this.clock.nowUs();
+    this.loopClock.storeNowUs(this.clockCell);
+    this.loopTimeUs = this.clockCell[0] as number;
   }
 
   /** Begins a turn: the time since the last one began goes to its account. */
@@ -363,8 +369,8 @@ export class Reactor implements ReactorPort, DeferredScheduler {
   /** The other side has its answer and may send the next request soon: poll for it. */
   private noteAnswer(state: PollerState): void {
     if (state.removed) return;
-    state.lastWorkUs = this.loopTimeUs;
-    if (state.windowUs > 0) this.activateState(state);
+    state.times[LAST_WORK_US] = this.loopTimeUs;
+    if ((state.times[WINDOW_US] as number) > 0) this.activateState(state);
   }
 
   private pollActive(): number {
@@ -379,26 +385,33 @@ export class Reactor implements ReactorPort, DeferredScheduler {
       if (done > 0) {
         this.noteWork(state);
         worked += done;
-      } else if (this.loopTimeUs - state.lastWorkUs >= state.windowUs && !state.removed) {
+      } else if (!state.removed && this.isWindowOver(state)) {
         this.deactivate(state, index);
       }
     }
     return worked;
   }
 
+  private isWindowOver(state: PollerState): boolean {
+    const times = state.times;
+    return this.loopTimeUs - (times[LAST_WORK_US] as number) >= (times[WINDOW_US] as number);
+  }
+
   private noteWork(state: PollerState): void {
-    const gapUs = this.loopTimeUs - state.lastWorkUs;
-    state.lastWorkUs = this.loopTimeUs;
+    const times = state.times;
+    const gapUs = this.loopTimeUs - (times[LAST_WORK_US] as number);
+    times[LAST_WORK_US] = this.loopTimeUs;
     if (gapUs <= this.pollMaxUs) {
-      state.windowUs = this.pollMaxUs;
+      times[WINDOW_US] = this.pollMaxUs;
       return;
     }
-    state.windowUs = state.windowUs < 1 ? 0 : state.windowUs / 2;
+    const windowUs = times[WINDOW_US] as number;
+    times[WINDOW_US] = windowUs < 1 ? 0 : windowUs / 2;
     // Event-driven, a gap contains our own wake-up, so it never looks short: probe now and then.
     state.longGapCount += 1;
     if (state.longGapCount < PROBE_EVERY) return;
     state.longGapCount = 0;
-    state.windowUs = this.pollMaxUs;
+    times[WINDOW_US] = this.pollMaxUs;
   }
 
   private deactivate(state: PollerState, index: number): void {
@@ -441,6 +454,28 @@ export class Reactor implements ReactorPort, DeferredScheduler {
     this.ring.close();
     this.signals.free();
     this.memory.free(this.requestArena);
+  }
+}
+
+type LoopClock = Required<Clock>;
+
+function isLoopClock(clock: Clock): clock is LoopClock {
+  return clock.storeNowUs !== undefined;
+}
+
+class StoringClock implements LoopClock {
+  private readonly clock: Clock;
+
+  constructor(clock: Clock) {
+    this.clock = clock;
+  }
+
+  nowUs(): number {
+    return this.clock.nowUs();
+  }
+
+  storeNowUs(cell: Float64Array): void {
+    cell[0] = this.clock.nowUs();
   }
 }
 

@@ -72,23 +72,22 @@ export function pollTwo(
 }
 
 // A constant of the module, like the addresses above: read from a field, the number would become a
-// new heap object at every call. The result waits in a cell for the same reason: nowUs() is so
-// small that it is inlined wherever it is called, and then no result is boxed.
+// new heap object at every call.
 const clockAddress: Address = scratch.address + scratch.bytes - 32;
 const clockWords: Uint32Array = arenaOver(clockAddress, 16).u32;
 const clockCell: Float64Array = new Float64Array(1);
 
-function readClock(): void {
-  cClockGettime(CLOCK_MONOTONIC, clockAddress);
-  const seconds = (clockWords[1] as number) * 4294967296 + (clockWords[0] as number);
-  clockCell[0] = seconds * 1e6 + (clockWords[2] as number) / 1000;
-}
-
 /** CLOCK_MONOTONIC through the vDSO, about 50 ns a call, no allocation. */
 export class SystemClock implements Clock {
   nowUs(): number {
-    readClock();
+    this.storeNowUs(clockCell);
     return clockCell[0] as number;
+  }
+
+  storeNowUs(cell: Float64Array): void {
+    cClockGettime(CLOCK_MONOTONIC, clockAddress);
+    const seconds = (clockWords[1] as number) * 4294967296 + (clockWords[0] as number);
+    cell[0] = seconds * 1e6 + (clockWords[2] as number) / 1000;
   }
 }
 
