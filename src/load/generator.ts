@@ -66,6 +66,8 @@ const PICK_TRIES = 16;
 /** Batches below this, at depths above 1, are stamped once: under 0.3 us, of 10 us and more. */
 const STAMP_AGAIN_FROM = 4;
 const FAILURE_MESSAGES_MAX = 10;
+/** Pauses over a back-end's death that are kept, the first of a run. */
+const LOSS_PAUSES_MAX = 16384;
 
 export class Generator {
   readonly histograms: readonly Histogram[];
@@ -76,6 +78,9 @@ export class Generator {
   readonly failures: string[] = [];
   /** Longest time between two completions while something was in flight. */
   longestPauseUs = 0;
+  /** Of each loss of a back-end that was made good: the time without completions around it. */
+  readonly lossPauseUs: Float64Array = new Float64Array(LOSS_PAUSES_MAX);
+  lossPauseCount = 0;
   batchCount = 0;
   wakeCount = 0;
   /** Looks at all queues that found nothing. */
@@ -119,6 +124,7 @@ export class Generator {
   private aliveUs = 0;
   private lastSocketCheckUs = 0;
   private exhausted = false;
+  private lossPending = false;
 
   constructor(options: GeneratorOptions, modules: GeneratorModules) {
     const count = options.slotCount * modules.queues.length;
@@ -153,6 +159,7 @@ export class Generator {
       this.bytesByKind[kind] = 0;
     }
     this.longestPauseUs = 0;
+    this.lossPauseCount = 0;
     this.batchCount = 0;
     this.wakeCount = 0;
     this.emptyPassCount = 0;
@@ -263,6 +270,13 @@ export class Generator {
   private noteTime(nowUs: number): void {
     const pauseUs = nowUs - this.lastUs;
     if (pauseUs > this.longestPauseUs) this.longestPauseUs = pauseUs;
+    if (this.lossPending) {
+      this.lossPending = false;
+      if (this.lossPauseCount < LOSS_PAUSES_MAX) {
+        this.lossPauseUs[this.lossPauseCount] = pauseUs;
+        this.lossPauseCount += 1;
+      }
+    }
     this.lastUs = nowUs;
     this.batchCount += 1;
     if (nowUs - this.lastSocketCheckUs > SOCKET_CHECK_US && this.canary !== null) {
@@ -436,6 +450,7 @@ export class Generator {
   /** A back-end serves the rings again. */
   reconnected(): void {
     this.aliveUs = this.clock.nowUs();
+    this.lossPending = true;
   }
 
   /** The back-end died: what is in flight now may still be touched by it. */

@@ -48,6 +48,8 @@ export interface LoadOptions {
   readonly runtimeMs?: number;
   /** Requests to do after the warm-up. */
   readonly requestCount?: number;
+  /** The measured time also ends, within a second, when there is a file of this name. */
+  readonly stopFile?: string;
   /** Time before measuring. Default 500. */
   readonly warmupMs?: number;
   readonly seed?: number;
@@ -103,6 +105,8 @@ export interface ResolvedOptions {
   readonly noKick: boolean;
   readonly runtimeMs: number;
   readonly requestCount: number;
+  /** "": none. */
+  readonly stopFile: string;
   readonly warmupMs: number;
   readonly seed: number;
   readonly verify: boolean;
@@ -236,6 +240,7 @@ export function resolveOptions(options: LoadOptions): ResolvedOptions {
     noKick: options.noKick ?? false,
     runtimeMs: options.runtimeMs ?? (requestCount > 0 ? PERIOD_MS_MAX : 5000),
     requestCount,
+    stopFile: options.stopFile ?? "",
     warmupMs: options.warmupMs ?? 500,
     seed: options.seed ?? 1,
     verify,

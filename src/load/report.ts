@@ -72,6 +72,8 @@ export interface LoadReport {
   readonly completionsPerBatch: number;
   readonly longestPauseMs: number;
   readonly reconnectCount: number;
+  /** Time without completions around each loss of the back-end, in order (the first 16384). */
+  readonly lossPausesMs: readonly number[];
   readonly errorCount: number;
   readonly wrongLengthCount: number;
   readonly verify: VerifyReport | null;

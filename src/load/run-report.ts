@@ -153,6 +153,10 @@ export function makeReport(observed: Observations): LoadReport {
     ...costsOf(observed, all.count),
     longestPauseMs: rig.generator.longestPauseUs / 1000,
     reconnectCount: observed.reconnectCount,
+    lossPausesMs: Array.from(
+      rig.generator.lossPauseUs.subarray(0, rig.generator.lossPauseCount),
+      (us) => us / 1000,
+    ),
     ...checksOf(rig),
   };
 }

@@ -9,6 +9,7 @@
 // runLoad() does not return to the event loop until it is finished: it belongs into a process
 // (child.ts) or worker of its own wherever something else must go on.
 
+import { existsSync } from "node:fs";
 import * as sys from "../sys/index.ts";
 import { BLK_F_DISCARD, BLK_F_WRITE_ZEROES } from "../virtio/index.ts";
 import type { BlkQueue } from "./blk-queue.ts";
@@ -24,6 +25,7 @@ import { BlkSession, type SessionOptions } from "./session.ts";
 import { MODE_FILL, MODE_MIX, MODE_READ_BACK } from "./workload.ts";
 
 const PROGRESS_US = 500000;
+const PHASE_MEASURED = "run";
 const RECONNECT_RETRY_MS = 1;
 const DRAIN_TIMEOUT_US = 60000000;
 
@@ -150,6 +152,7 @@ class LoadRun {
   /** Runs the generator until `untilUs` or until the phase's work is done. */
   private drive(untilUs: number, phase: string): number {
     const generator = this.rig.generator;
+    const measured = phase === PHASE_MEASURED;
     for (;;) {
       const nowUs = this.clock.nowUs();
       const end = generator.run(Math.min(untilUs, nowUs + PROGRESS_US));
@@ -165,11 +168,16 @@ class LoadRun {
           `Nothing has completed for ${this.options.stallTimeoutMs} ms; in flight: ` +
             `${generator.describeInflight()}.`,
         );
-      } else if (this.clock.nowUs() >= untilUs) {
+      } else if (this.clock.nowUs() >= untilUs || (measured && this.stopAsked())) {
         return end;
       }
       this.progress(phase);
     }
+  }
+
+  private stopAsked(): boolean {
+    const { stopFile } = this.options;
+    return stopFile !== "" && existsSync(stopFile);
   }
 
   private progress(phase: string): void {
@@ -235,7 +243,7 @@ class LoadRun {
     this.lastProgressCount = 0;
     generator.counting = true;
     const before = this.sample();
-    const end = this.drive(before.atUs + options.runtimeMs * 1000, "run");
+    const end = this.drive(before.atUs + options.runtimeMs * 1000, PHASE_MEASURED);
     const after = this.sample();
     // Requests in flight at the end of the time belong to nobody's figure.
     if (end !== END_DONE) generator.counting = false;
