@@ -37,9 +37,9 @@ function flood(order: FloodOrder): void {
   for (let index = 0; index < order.wordCount; index++) {
     while (!mailbox.post(wordAt(index)));
     // Pauses of every length, so that the consumer is met polling, arming and asleep.
-    if (prng.below(64) !== 0) continue;
-    let spin = prng.below(4000);
-    while (spin > 0) spin -= 1;
+    if (prng.below(256) !== 0) continue;
+    const until = performance.now() + prng.pick([0.001, 0.01, 0.05]);
+    while (performance.now() < until);
   }
 }
 
