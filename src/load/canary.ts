@@ -55,7 +55,8 @@ export class Canary {
   private spareCount: number;
   private readonly held: Float64Array;
   private readonly heldUntilUs: Float64Array;
-  private heldCount = 0;
+  /** Buffers held apart now. */
+  heldCount = 0;
 
   constructor(memory: Memory, guest: LoadGuestMemory, options: CanaryOptions) {
     assert(options.restCount > 0, "a canary needs resting buffers");
@@ -146,6 +147,11 @@ export class Canary {
       untilUs = Math.max(untilUs, this.heldUntilUs[index]);
     }
     return untilUs;
+  }
+
+  /** Guest address of a held buffer. */
+  heldAddress(index: number): number {
+    return this.held[index];
   }
 
   // @cold

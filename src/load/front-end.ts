@@ -13,7 +13,7 @@
 // Feature words are bigint here: 64 bits, exact, and nothing of this is on a data path. The raw
 // part at the end (socket-stream.ts below it) sends arbitrary bytes: hostile tests are made of it.
 
-import { assert, TWO_32 } from "../base/index.ts";
+import { assert, EAGAIN, TWO_32 } from "../base/index.ts";
 import * as sys from "../sys/index.ts";
 import * as m from "../vhost-user/messages.ts";
 import { LoadError } from "./errors.ts";
@@ -56,6 +56,8 @@ export interface InflightRegion {
 }
 
 const ACK_OK = 0n;
+const TIMEOUT_MS = 5000;
+const CONNECT_RETRY_MS = 5;
 
 function hex(value: number): string {
   return `0x${value.toString(16)}`;
@@ -142,6 +144,19 @@ function configPayload(offset: number, flags: number, data: Uint8Array): Uint8Ar
   return bytes;
 }
 
+/**
+ * A non-blocking connect that waits while the listener's backlog is full (EAGAIN), as it is when
+ * a back-end serves one connection at a time. A descriptor or a negated errno.
+ */
+function connectPatiently(path: string, timeoutMs: number): number {
+  const sleeper = new Int32Array(new SharedArrayBuffer(4));
+  for (let waitedMs = 0; ; waitedMs += CONNECT_RETRY_MS) {
+    const fd = sys.connectUnix(path, true);
+    if (fd !== -EAGAIN || waitedMs >= timeoutMs) return fd;
+    Atomics.wait(sleeper, 0, 0, CONNECT_RETRY_MS);
+  }
+}
+
 export class FrontEnd {
   readonly stream: MessageStream;
   /** What SET_PROTOCOL_FEATURES was last given; decides about acks. */
@@ -151,13 +166,13 @@ export class FrontEnd {
 
   constructor(socketFd: number, options: FrontEndOptions = {}) {
     this.stream = new MessageStream(socketFd);
-    this.timeoutMs = options.timeoutMs ?? 5000;
+    this.timeoutMs = options.timeoutMs ?? TIMEOUT_MS;
     this.acks = options.acks ?? "always";
   }
 
   /** Connects to the back-end listening on `path`. */
   static connect(path: string, options: FrontEndOptions = {}): FrontEnd {
-    const fd = sys.connectUnix(path, true);
+    const fd = connectPatiently(path, options.timeoutMs ?? TIMEOUT_MS);
     if (fd < 0) {
       throw new LoadError("CONNECT_FAILED", new sys.SysError("connect", fd, path).message, {
         advice: "Check that the back-end runs and that this user may open its socket.",
