@@ -89,6 +89,8 @@ export class PackedQueue implements Virtqueue {
   usedWrap = 1;
 
   private inflightSlots = 0;
+  /** Of elements pushed and not yet shown: the driver must not reuse them before it sees them. */
+  private pendingSlots = 0;
   /** The state bits that an available descriptor has under the current wrap counter. */
   private availableState = AVAIL_IN_WORD;
   /** Shadow only: descriptors from availIndex on whose contents have been pulled. */
@@ -150,6 +152,7 @@ export class PackedQueue implements Virtqueue {
     this.ringLog = options.ringLog;
     this.inflightCount = 0;
     this.inflightSlots = 0;
+    this.pendingSlots = 0;
     this.pulledCount = 0;
     this.pendingCount = 0;
     this.signalledValid = false;
@@ -278,6 +281,7 @@ export class PackedQueue implements Virtqueue {
       }
     }
     this.pendingCount += 1;
+    this.pendingSlots += slots;
     this.usedIndex = index + slots;
     if (this.usedIndex >= this.size) {
       this.usedIndex -= this.size;
@@ -289,6 +293,7 @@ export class PackedQueue implements Virtqueue {
   publish(): void {
     if (this.pendingCount === 0) return;
     this.pendingCount = 0;
+    this.pendingSlots = 0;
     this.publishedSinceAsked = true;
     if (this.tracker !== null) this.tracker.publishing(this.usedIndex, this.usedWrap);
     const at = (this.pendingFirst << 3) + 7;
@@ -370,7 +375,7 @@ export class PackedQueue implements Virtqueue {
   private collect(chain: Chain, head: number): number {
     const ring = this.descriptorWords;
     const size = this.size;
-    const room = size - this.inflightSlots;
+    const room = size - this.inflightSlots - this.pendingSlots;
     const raw = this.tracker !== null;
     let index = this.availIndex;
     let state = this.availableState;

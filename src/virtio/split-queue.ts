@@ -300,7 +300,8 @@ export class SplitQueue implements Virtqueue {
     const seen = Atomics.load(this.avail, IDX);
     const count = (seen - this.availIndex) & 0xffff;
     if (count === 0) return false;
-    if (count > this.size - this.inflightCount) {
+    // What was pushed and not yet shown is the driver's only once it has seen used->idx.
+    if (count > this.size - this.inflightCount - this.pendingCount) {
       this.fail(count > this.size ? BROKEN_AVAIL_INDEX : BROKEN_TOO_MANY_IN_FLIGHT);
       return false;
     }
