@@ -13,6 +13,7 @@ import {
   FALLOC_FL_PUNCH_HOLE,
   LOCK_EX,
   LOCK_NB,
+  LOCK_UN,
   MFD_ALLOW_SEALING,
   MFD_CLOEXEC,
   O_CLOEXEC,
@@ -144,10 +145,15 @@ export function statusFlags(fd: number): number {
   return ret(cFcntl(fd, F_GETFL, 0));
 }
 
+/** F_SETFL: adds status flags such as O_DIRECT to those the descriptor has. */
+export function addStatusFlags(fd: number, flags: number): number {
+  const present = statusFlags(fd);
+  if (present < 0) return present;
+  return ret(cFcntl(fd, F_SETFL, present | flags));
+}
+
 export function setNonblocking(fd: number): number {
-  const flags = statusFlags(fd);
-  if (flags < 0) return flags;
-  return ret(cFcntl(fd, F_SETFL, flags | O_NONBLOCK));
+  return addStatusFlags(fd, O_NONBLOCK);
 }
 
 /** F_GET_SEALS, or -EINVAL when the file cannot be sealed at all. */
@@ -203,6 +209,11 @@ export function tryLockExclusive(fd: number): number {
   return ret(cFlock(fd, LOCK_EX | LOCK_NB));
 }
 
+/** Gives the lock up at once, also while something else still refers to the open description. */
+export function unlock(fd: number): number {
+  return ret(cFlock(fd, LOCK_UN));
+}
+
 export function isLockBusy(result: number): boolean {
   return result === -EAGAIN;
 }
@@ -240,18 +251,30 @@ export interface FileStatus {
   readonly allocatedBytes: number;
   readonly ioBlockBytes: number;
   readonly inode: number;
+  /** The device that holds the file, as `major:minor`. */
   readonly device: string;
+  /** The device that it is, for block and character devices. */
+  readonly specialDevice: string;
   /** O_DIRECT alignment of memory and offsets; 0 = not supported, -1 = the kernel did not say. */
   readonly directMemoryAlignBytes: number;
   readonly directOffsetAlignBytes: number;
 }
 
+const STATX_MASK = STATX_BASIC_STATS | STATX_DIOALIGN;
+
 /** statx(2) on a descriptor. Returns the status or a negated errno. */
 export function fstat(fd: number): FileStatus | number {
-  const result = ret(
-    cStatx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_DIOALIGN, scratch.address),
-  );
-  if (result < 0) return result;
+  const result = ret(cStatx(fd, "", AT_EMPTY_PATH, STATX_MASK, scratch.address));
+  return result < 0 ? result : statusFromScratch();
+}
+
+/** statx(2) on a path, following links. Returns the status or a negated errno. */
+export function statPath(path: string): FileStatus | number {
+  const result = ret(cStatx(AT_FDCWD, path, 0, STATX_MASK, scratch.address));
+  return result < 0 ? result : statusFromScratch();
+}
+
+function statusFromScratch(): FileStatus {
   const words = scratch.u32;
   const known = ((words[0] as number) & STATX_DIOALIGN) !== 0;
   return {
@@ -261,6 +284,7 @@ export function fstat(fd: number): FileStatus | number {
     ioBlockBytes: words[STATX.blksize >>> 2] as number,
     inode: getU64(words, STATX.ino),
     device: `${words[STATX.devMajor >>> 2]}:${words[STATX.devMinor >>> 2]}`,
+    specialDevice: `${words[STATX.rdevMajor >>> 2]}:${words[STATX.rdevMinor >>> 2]}`,
     directMemoryAlignBytes: known ? (words[STATX.dioMemAlign >>> 2] as number) : -1,
     directOffsetAlignBytes: known ? (words[STATX.dioOffsetAlign >>> 2] as number) : -1,
   };

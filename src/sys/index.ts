@@ -12,4 +12,5 @@ export {
   SystemMemory,
   windowOver,
 } from "./memory.ts";
+export * from "./process.ts";
 export * from "./sockets.ts";

@@ -82,6 +82,8 @@ export const cGetpid: NativeFunction = bind("getpid", INT, []);
 export const cKill: NativeFunction = bind("kill", INT, [INT, INT]);
 export const cSchedSetaffinity: NativeFunction = bind("sched_setaffinity", INT, [INT, I64, I64]);
 export const cSchedGetaffinity: NativeFunction = bind("sched_getaffinity", INT, [INT, I64, I64]);
+export const cPrlimit: NativeFunction = bind("prlimit64", INT, [INT, INT, I64, I64]);
+export const cExitNow: NativeFunction = bind("_exit", "void", [INT]);
 export const cPrctl: NativeFunction = bind("prctl", INT, [INT, I64, I64, I64, I64]);
 
 /** errno of the last failed call on this thread. */

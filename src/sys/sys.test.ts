@@ -1,11 +1,11 @@
 // sys/: each binding against the real kernel.
 
 import assert from "node:assert/strict";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { crc32cTable, EAGAIN, EBADF, EFAULT, EPERM } from "../base/index.ts";
+import { crc32cTable, EAGAIN, EBADF, EFAULT, ENOENT, EPERM } from "../base/index.ts";
 import * as sys from "./index.ts";
 
 const memory = new sys.SystemMemory();
@@ -86,6 +86,47 @@ test("fstat reports size and allocation, and a closed descriptor is EBADF", () =
   sys.close(fd);
   assert.equal(sys.fstat(fd), -EBADF);
   rmSync(folder, { recursive: true });
+});
+
+test("a path's status follows links; a missing one is ENOENT; devices name themselves", () => {
+  const folder = mkdtempSync(join(tmpdir(), "ringstore-sys-"));
+  const path = join(folder, "file");
+  writeFileSync(path, "12345");
+  symlinkSync(path, join(folder, "link"));
+  const status = sys.statPath(join(folder, "link"));
+  assert.ok(typeof status === "object");
+  assert.equal(status.sizeBytes, 5);
+  assert.equal(status.mode & sys.S_IFMT, sys.S_IFREG);
+  assert.equal(sys.statPath(join(folder, "none")), -ENOENT);
+  const device = sys.statPath("/dev/null");
+  assert.ok(typeof device === "object");
+  assert.equal(device.specialDevice, "1:3");
+  rmSync(folder, { recursive: true });
+});
+
+test("status flags are added, a lock is given up while the description lives on", () => {
+  const folder = mkdtempSync(join(tmpdir(), "ringstore-sys-"));
+  const path = join(folder, "file");
+  const first = sys.check(sys.open(path, sys.O_RDWR | sys.O_CREAT, 0o600), "open", path);
+  const second = sys.check(sys.open(path, sys.O_RDWR), "open", path);
+  assert.equal(sys.addStatusFlags(first, sys.O_NONBLOCK), 0);
+  assert.notEqual(sys.statusFlags(first) & sys.O_NONBLOCK, 0);
+  assert.equal(sys.tryLockExclusive(first), 0);
+  const copy = sys.dupCloexec(first);
+  sys.close(first);
+  assert.equal(sys.tryLockExclusive(second), -EAGAIN, "the copy keeps the lock");
+  assert.equal(sys.unlock(copy), 0);
+  assert.equal(sys.tryLockExclusive(second), 0);
+  for (const fd of [copy, second]) sys.close(fd);
+  rmSync(folder, { recursive: true });
+});
+
+test("resource limits can be read and lowered", () => {
+  const before = sys.resourceLimit(sys.RLIMIT_CORE);
+  assert.ok(typeof before === "object");
+  assert.equal(sys.setResourceLimit(sys.RLIMIT_CORE, 0, 0), 0);
+  assert.deepEqual(sys.resourceLimit(sys.RLIMIT_CORE), { soft: 0, hard: 0 });
+  assert.ok((sys.resourceLimit(99) as number) < 0);
 });
 
 test("sockets pass bytes with descriptors, in order, and report what was truncated", () => {
