@@ -27,13 +27,21 @@ export function classify(error: unknown, modules: ApiModules, route: string): Ap
     });
   }
   if (statusCode !== undefined && statusCode >= 400 && statusCode < 500) {
-    return new ApiError("invalid_request", message ?? "the request is not understood");
+    return new ApiError("invalid_request", bounded(message ?? "the request is not understood"));
   }
   const stack = error instanceof Error ? (error.stack ?? error.message) : String(error);
   modules.log.log("error", "api.defect", { route, stack });
   return new ApiError("internal", "something unexpected happened", {
     advice: "the daemon's log has more; please report it",
   });
+}
+
+/** The framework repeats what the caller sent. */
+function bounded(message: string): string {
+  const MESSAGE_LENGTH_MAX = 200;
+  return message.length > MESSAGE_LENGTH_MAX
+    ? `${message.slice(0, MESSAGE_LENGTH_MAX)}...`
+    : message;
 }
 
 export function replyOf(error: ApiError): { readonly status: number; readonly body: ErrorReply } {

@@ -1,4 +1,4 @@
-// Schemas of query strings and empty bodies. Query values arrive as text and stay text here.
+// Schemas that belong to HTTP and not to the model: query strings, empty bodies, plain text. Query values arrive as text and stay text here.
 
 import Type from "typebox";
 import { describes, type SchemaOf } from "../model/schema.ts";
@@ -36,3 +36,11 @@ export const EventsQuerySchema: SchemaOf<EventsQuery> = describes<EventsQuery>()
 );
 
 export const EmptySchema: SchemaOf<Record<never, never>> = Type.Object({}, closed);
+
+export const TextSchema: SchemaOf<string> = describes<string>()(Type.String());
+
+/** The OpenAPI document describes itself no further. */
+export const DocumentSchema: SchemaOf<Record<string, unknown>> = Type.Record(
+  Type.String(),
+  Type.Unknown(),
+);

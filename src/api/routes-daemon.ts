@@ -11,9 +11,20 @@ import {
 } from "../model/schemas.ts";
 import type { ControlPlane } from "./control-plane.ts";
 import type { EventStreams } from "./event-stream.ts";
-import { type EventsQuery, EventsQuerySchema } from "./query-schemas.ts";
+import {
+  DocumentSchema,
+  type EventsQuery,
+  EventsQuerySchema,
+  TextSchema,
+} from "./query-schemas.ts";
 
 const METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8";
+
+const METRICS_RESPONSE = {
+  200: { description: "Metrics", content: { "text/plain": { schema: TextSchema } } },
+  "4xx": ErrorReplySchema,
+  "5xx": ErrorReplySchema,
+};
 
 function route(operationId: string, summary: string, rest: FastifySchema = {}): FastifySchema {
   const { response, ...others } = rest;
@@ -63,7 +74,12 @@ export function addDaemonRoutes(
   for (const url of ["/metrics", "/v1/metrics"]) {
     app.get(
       url,
-      { schema: { ...route("metrics", "Prometheus text"), hide: url === "/v1/metrics" } },
+      {
+        schema: {
+          ...route(url === "/metrics" ? "metrics" : "metricsV1", "Prometheus text"),
+          response: METRICS_RESPONSE,
+        },
+      },
       async (_request, reply) => {
         const text = await controlPlane.metrics();
         return reply.type(METRICS_TYPE).serializer(String).send(text);
@@ -72,7 +88,7 @@ export function addDaemonRoutes(
   }
   app.get(
     "/v1/openapi.json",
-    { schema: route("openapi", "This document") },
+    { schema: route("openapi", "This document", { response: { 200: DocumentSchema } }) },
     async () => app.swagger() as unknown,
   );
 }
