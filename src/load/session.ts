@@ -270,6 +270,8 @@ export class BlkSession {
 
   /** Asks for a fresh, zeroed inflight region; the caller keeps its descriptor. */
   inflightRegion(queueSize: number): InflightRegion {
+    // The layout of the region depends on the ring kind, so the features go first, as in QEMU.
+    if (this.options.style !== "libblkio") this.frontEnd.setFeatures(this.features);
     return this.frontEnd.getInflightFd(this.options.queueCount ?? 1, queueSize);
   }
 
