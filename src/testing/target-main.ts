@@ -7,6 +7,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { alignDown, EAGAIN } from "../base/index.ts";
 import { Workspace } from "../local/index.ts";
+import { PIECE_BYTES } from "../local/memory-device.ts";
 import type { Arena, Log, LogFields, LogLevel, ReadinessHandler } from "../ports/index.ts";
 import { Reactor } from "../reactor/index.ts";
 import * as sys from "../sys/index.ts";
@@ -31,18 +32,17 @@ const BUFFER_BYTES = 65536;
 /** A full socket is tried again this often. */
 const RETRY_MS = 5;
 
-/** Memory that knows how much of it is in use. */
+/** Memory that knows how many pieces of it are in use, apart from what volumes hold. */
 class CountedMemory extends sys.SystemMemory {
-  // Counted from the first arena on, which the base class allocates before our fields exist.
   arenaCount = 0;
 
   override allocate(bytes: number): Arena {
-    this.arenaCount = (this.arenaCount ?? 0) + 1;
+    if (bytes < PIECE_BYTES) this.arenaCount += 1;
     return super.allocate(bytes);
   }
 
   override free(arena: Arena): void {
-    this.arenaCount -= 1;
+    if (arena.bytes < PIECE_BYTES) this.arenaCount -= 1;
     super.free(arena);
   }
 }

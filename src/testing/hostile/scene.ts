@@ -57,10 +57,7 @@ export class Scene {
     const target = await startTarget(scope, options);
     const neighbour = new Victim(await target.add({ name: NEIGHBOUR }));
     scope.after(async () => neighbour.close());
-    const scene = new Scene(target, neighbour);
-    // Its volume takes memory at the first write.
-    scene.probeNeighbour();
-    return scene;
+    return new Scene(target, neighbour);
   }
 
   /** A hostile front-end, closed by the end of the attack if not before. */
