@@ -30,6 +30,13 @@ export const ECONNRESET = 104;
 export const ETIME = 62;
 export const ETIMEDOUT = 110;
 export const ECANCELED = 125;
+export const ENXIO = 6;
+export const ENOTDIR = 20;
+export const EISDIR = 21;
+export const ETXTBSY = 26;
+export const ENAMETOOLONG = 36;
+export const ELOOP = 40;
+export const EDQUOT = 122;
 
 const NAMES = new Map<number, string>([
   [EPERM, "EPERM"],
@@ -61,6 +68,13 @@ const NAMES = new Map<number, string>([
   [ETIME, "ETIME"],
   [ETIMEDOUT, "ETIMEDOUT"],
   [ECANCELED, "ECANCELED"],
+  [ENXIO, "ENXIO"],
+  [ENOTDIR, "ENOTDIR"],
+  [EISDIR, "EISDIR"],
+  [ETXTBSY, "ETXTBSY"],
+  [ENAMETOOLONG, "ENAMETOOLONG"],
+  [ELOOP, "ELOOP"],
+  [EDQUOT, "EDQUOT"],
 ]);
 
 /** `-28` or `28` -> `"ENOSPC"`; an unlisted number -> `"errno 77"`. */
