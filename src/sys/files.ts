@@ -152,6 +152,13 @@ export function addStatusFlags(fd: number, flags: number): number {
   return ret(cFcntl(fd, F_SETFL, present | flags));
 }
 
+/** F_SETFL: takes status flags away. */
+export function clearStatusFlags(fd: number, flags: number): number {
+  const present = statusFlags(fd);
+  if (present < 0) return present;
+  return ret(cFcntl(fd, F_SETFL, present & ~flags));
+}
+
 export function setNonblocking(fd: number): number {
   return addStatusFlags(fd, O_NONBLOCK);
 }

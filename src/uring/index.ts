@@ -1,6 +1,15 @@
 // uring/: submission and completion rings as typed arrays; implements Disk. Never interprets data.
 
+export { BackingError, type BackingErrorCode } from "./backing-error.ts";
+export { createDisk, type DiskModules } from "./create-disk.ts";
 export { type DiskGeometry, type OwnedDisk, UringDisk } from "./disk.ts";
+export type { BackingKind, BackingShape } from "./measure.ts";
+export {
+  BackingOpening,
+  closeBacking,
+  type OpenBackingOptions,
+  type OpenedBacking,
+} from "./open.ts";
 export { type CompletionHandler, Ring, type RingFile, type RingOptions } from "./ring.ts";
 export { UringUnavailable } from "./setup.ts";
 export { type DeferredScheduler, type DeferredSource, SyncDisk } from "./sync-disk.ts";
