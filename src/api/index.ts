@@ -8,5 +8,6 @@ export type {
   ControlPlane,
   RequestOptions,
 } from "./control-plane.ts";
+export { openApiDocument } from "./openapi.ts";
 export { type ApiServerOptions, createApiServer } from "./server.ts";
 export { parseTokens, type Token } from "./tokens.ts";

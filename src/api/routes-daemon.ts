@@ -11,6 +11,7 @@ import {
 } from "../model/schemas.ts";
 import type { ControlPlane } from "./control-plane.ts";
 import type { EventStreams } from "./event-stream.ts";
+import { openApiDocument } from "./openapi.ts";
 import {
   DocumentSchema,
   type EventsQuery,
@@ -89,7 +90,7 @@ export function addDaemonRoutes(
   app.get(
     "/v1/openapi.json",
     { schema: route("openapi", "This document", { response: { 200: DocumentSchema } }) },
-    async () => app.swagger() as unknown,
+    async () => openApiDocument(app),
   );
 }
 

@@ -10,7 +10,7 @@ import { compileValidator } from "../model/validate.ts";
 import type { ApiModules, Caller } from "./control-plane.ts";
 import { classify, replyOf, routeNotFound } from "./error-reply.ts";
 import { EventStreams } from "./event-stream.ts";
-import { OPENAPI_OPTIONS } from "./openapi-options.ts";
+import { OPENAPI_OPTIONS } from "./openapi.ts";
 import { addDaemonRoutes } from "./routes-daemon.ts";
 import { addVolumeRoutes } from "./routes-volumes.ts";
 import { callerOf, type Token } from "./tokens.ts";

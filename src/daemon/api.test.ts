@@ -5,7 +5,12 @@ import assert from "node:assert/strict";
 import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, test } from "node:test";
-import { type ApiServerOptions, createApiServer, parseTokens } from "../api/index.ts";
+import {
+  type ApiServerOptions,
+  createApiServer,
+  openApiDocument,
+  parseTokens,
+} from "../api/index.ts";
 import { RingstoreError } from "../base/error.ts";
 import { compileValidator } from "../model/validate.ts";
 import { HostFixture, never, temporaryDirectory } from "../testing/control/host-fixture.ts";
@@ -65,13 +70,24 @@ interface Answer {
   readonly text: string;
 }
 
+/** The schema with every component put in its place. */
+function resolveRefs(schema: unknown, document: OpenApi): unknown {
+  const text = JSON.stringify(schema, (_, value: Json | unknown) => {
+    const ref = typeof value === "object" && value !== null && (value as Json)["$ref"];
+    if (typeof ref !== "string") return value;
+    return document.components.schemas[ref.split("/").at(-1) as string];
+  });
+  return JSON.parse(text);
+}
+
 interface OpenApi {
+  readonly components: { readonly schemas: Record<string, unknown> };
   readonly paths: Record<string, Record<string, { responses: Record<string, unknown> }>>;
 }
 
 /** The documented schema of a reply; undocumented replies fail the test. */
 function checkReply(method: string, url: string, status: number, body: unknown): void {
-  const document = app.swagger() as unknown as OpenApi;
+  const document = openApiDocument(app) as OpenApi;
   const path = (url.split("?")[0] as string).replace(
     /^(\/v1\/volumes\/)[^/]+/,
     (_, base: string) => `${base}{name}`,
@@ -87,7 +103,7 @@ function checkReply(method: string, url: string, status: number, body: unknown):
   assert.ok(response !== undefined, `${method} ${path} has no response ${status}`);
   const schema = response.content?.["application/json"].schema;
   if (schema === undefined) return;
-  const violation = compileValidator(schema as never)(body);
+  const violation = compileValidator(resolveRefs(schema, document) as never)(body);
   assert.equal(violation, null, `${method} ${url} ${status}: ${JSON.stringify(violation)}`);
 }
 

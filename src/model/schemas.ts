@@ -55,13 +55,19 @@ const severity = Type.Enum(["warn", "error"]);
 const path = Type.String({ minLength: 1, maxLength: PATH_LENGTH_MAX });
 const when = Type.String({ description: "RFC 3339, UTC" });
 
-const backing = Type.Union([
-  Type.Object({ kind: Type.Literal("file"), path, direct, managed: Type.Boolean() }, closed),
-  Type.Object({ kind: Type.Literal("memory") }, closed),
-  Type.Object({ kind: Type.Literal("null") }, closed),
-]);
+const backing = Type.Union(
+  [
+    Type.Object({ kind: Type.Literal("file"), path, direct, managed: Type.Boolean() }, closed),
+    Type.Object({ kind: Type.Literal("memory") }, closed),
+    Type.Object({ kind: Type.Literal("null") }, closed),
+  ],
+  { title: "Backing" },
+);
 
-const health = Type.Object({ code: Type.String(), severity, message: Type.String() }, closed);
+const health = Type.Object(
+  { code: Type.String(), severity, message: Type.String() },
+  { ...closed, title: "Health" },
+);
 
 const attachment = Type.Object(
   {
@@ -73,7 +79,7 @@ const attachment = Type.Object(
     attachedAt: when,
     sessionCount: count("sessions open now"),
   },
-  closed,
+  { ...closed, title: "Attachment" },
 );
 
 const volume = Type.Object(
@@ -96,7 +102,10 @@ const volume = Type.Object(
 export const VolumeSchema: SchemaOf<Volume> = describes<Volume>()(volume);
 
 export const VolumeListSchema: SchemaOf<VolumeList> = describes<VolumeList>()(
-  Type.Object({ volumes: Type.Array(volume, { maxItems: VOLUME_COUNT_MAX }) }, closed),
+  Type.Object(
+    { volumes: Type.Array(volume, { maxItems: VOLUME_COUNT_MAX }) },
+    { ...closed, title: "VolumeList" },
+  ),
 );
 
 export const VolumeCreateSchema: SchemaOf<VolumeCreate> = describes<VolumeCreate>()(
@@ -138,7 +147,11 @@ export const VolumeAttachSchema: SchemaOf<VolumeAttach> = describes<VolumeAttach
 
 const qemuArguments = Type.Object(
   { "7.2": Type.Array(Type.String()), "9.2": Type.Array(Type.String()) },
-  { ...closed, description: "argument lists by the first QEMU version they are right for" },
+  {
+    ...closed,
+    title: "QemuArguments",
+    description: "argument lists by the first QEMU version they are right for",
+  },
 );
 
 export const AttachReplySchema: SchemaOf<AttachReply> = describes<AttachReply>()(
@@ -175,7 +188,7 @@ const latency = Type.Object(
     p99Us: Type.Number({ minimum: 0 }),
     p999Us: Type.Number({ minimum: 0 }),
   },
-  closed,
+  { ...closed, title: "Latency" },
 );
 
 export const StatsReplySchema: SchemaOf<StatsReply> = describes<StatsReply>()(
@@ -200,7 +213,7 @@ export const StatsReplySchema: SchemaOf<StatsReply> = describes<StatsReply>()(
             readLatency: latency,
             writeLatency: latency,
           },
-          closed,
+          { ...closed, title: "VolumeIo" },
         ),
       ),
     },
@@ -246,7 +259,7 @@ export const StatusSchema: SchemaOf<Status> = describes<Status>()(
         },
         closed,
       ),
-      items: Type.Array(Type.Object(statusItem, closed)),
+      items: Type.Array(Type.Object(statusItem, { ...closed, title: "StatusItem" })),
     },
     { ...closed, title: "Status" },
   ),
@@ -257,7 +270,7 @@ export const AdviseReplySchema: SchemaOf<AdviseReply> = describes<AdviseReply>()
     {
       advice: Type.Array(Type.Object({ ...statusItem, command: nullable(Type.String()) }, closed)),
     },
-    { ...closed, title: "Advice" },
+    { ...closed, title: "AdviceList" },
   ),
 );
 
