@@ -1,0 +1,108 @@
+// What runs inside the guest: /init (process 1) and the agent that executes the host's commands.
+// Both are shell scripts for busybox, so that a guest needs no program of ours.
+//
+// The agent speaks lines over a serial port that carries nothing else:
+//
+//   host -> guest   RUN <id> <length of payload> <command, base64>
+//                   KILL <id>
+//   guest -> host   READY <protocol version> <kernel release>      once per boot
+//                   ACK <id>                                       RUN was read whole
+//                   OUT <id> <stdout, base64>                      these three together, when the
+//                   ERR <id> <stderr, base64>                      command has ended
+//                   END <id> <exit status> <stdout bytes> <stderr bytes>
+//
+// Invariants: ids grow, and a RUN with an id already seen is acknowledged and not repeated (the
+// host repeats what was not acknowledged when a guest migrates); a damaged RUN (its length is
+// wrong) is ignored; lines are never interleaved (every writer takes the lock); commands run
+// side by side, each in its own session, so that KILL ends all its children.
+
+/** Kernel parameters that /init understands. */
+export const PARAMETER_AGENT = "ringstore.agent";
+export const PARAMETER_SCRIPT = "ringstore.script";
+export const PARAMETER_MODULES = "ringstore.modules";
+/** Printed on the console, with the exit status, when a script from the kernel line ends. */
+export const SCRIPT_EXIT_MARK = "RINGSTORE-SCRIPT-EXIT";
+export const AGENT_VERSION = 1;
+/** Of each of stdout and stderr; the rest is dropped and END tells how much there was. */
+export const OUTPUT_BYTES_MAX: number = 4 * 1024 * 1024;
+
+export const INIT_SCRIPT: string = `#!/bin/sh
+export PATH=/sbin:/bin HOME=/root
+mount -t devtmpfs devtmpfs /dev
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mkdir -p /dev/shm
+mount -t tmpfs tmpfs /dev/shm
+script= agent= modules=
+for word in $(cat /proc/cmdline); do
+  case $word in
+    ${PARAMETER_SCRIPT}=*) script=\${word#*=} ;;
+    ${PARAMETER_AGENT}=*) agent=\${word#*=} ;;
+    ${PARAMETER_MODULES}=*) modules=$(echo "\${word#*=}" | tr , ' ') ;;
+  esac
+done
+modprobe -a $(cat /etc/boot-modules) $modules
+if [ -n "$script" ]; then
+  echo "$script" | base64 -d >/run/script
+  sh /run/script </dev/null
+  echo "${SCRIPT_EXIT_MARK} $?"
+fi
+if [ -n "$agent" ]; then
+  # Process 1 must not end, and an agent that was killed by a command comes back.
+  while :; do
+    sh /sbin/agent "$agent"
+    sleep 1
+  done
+fi
+poweroff -f
+sleep 60
+`;
+
+export const AGENT_SCRIPT: string = `#!/bin/sh
+port=/dev/$1
+jobs=/run/agent
+mkdir -p $jobs
+rmdir $jobs/lock 2>/dev/null
+stty -F $port raw -echo
+exec 3<>$port
+
+lock() { until mkdir $jobs/lock 2>/dev/null; do usleep 2000; done; }
+unlock() { rmdir $jobs/lock; }
+say() { lock; echo "$*" >&3; unlock; }
+
+run() {
+  job=$jobs/$1
+  setsid sh -c 'echo $$ >"$0.pid"; exec sh "$0.sh"' $job >$job.out 2>$job.err </dev/null 3>&-
+  status=$?
+  {
+    printf 'OUT %s ' $1
+    head -c ${OUTPUT_BYTES_MAX} $job.out | base64 -w 0
+    printf '\\nERR %s ' $1
+    head -c ${OUTPUT_BYTES_MAX} $job.err | base64 -w 0
+    printf '\\nEND %s %s %s\\n' $1 $status "$(stat -c %s $job.out $job.err | tr '\\n' ' ')"
+  } >$job.frame
+  lock
+  cat $job.frame >&3
+  unlock
+  rm -f $job.*
+}
+
+last=0
+say READY ${AGENT_VERSION} "$(uname -r)"
+while read -r verb id length payload <&3; do
+  case $verb in
+    RUN)
+      [ "\${#payload}" = "$length" ] || continue
+      if [ "$id" -gt $last ]; then
+        last=$id
+        echo "$payload" | base64 -d >$jobs/$id.sh
+        run $id &
+      fi
+      say ACK $id
+      ;;
+    KILL)
+      [ -f $jobs/$id.pid ] && kill -9 -"$(cat $jobs/$id.pid)"
+      ;;
+  esac
+done
+`;
