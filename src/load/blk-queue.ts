@@ -92,7 +92,6 @@ export class BlkQueue {
   private readonly region: GuestRegion;
   private readonly anyUsedLength: boolean;
   private readonly segmentBytes: number;
-  private readonly perSlot: number;
   private readonly headerOffset: Float64Array;
   private readonly statusOffset: Float64Array;
   private readonly tableOffset: Float64Array;
@@ -100,6 +99,9 @@ export class BlkQueue {
   private readonly expectedBytes: Uint32Array;
   /** Slot of a head descriptor (split) or buffer id (packed); NO_SLOT for all others. */
   private readonly slotOfHead: Int32Array;
+  /** Packed rings: what a slot puts into the ring, four words per descriptor. */
+  private readonly prepared: Uint32Array;
+  private readonly perSlot: number;
   /** dataBytes * 2 + writable of what the slot's descriptors describe, or NO_SHAPE. */
   private readonly shape: Float64Array;
 
@@ -130,6 +132,7 @@ export class BlkQueue {
     this.statusOffset = new Float64Array(slotCount);
     this.tableOffset = new Float64Array(slotCount);
     this.expectedBytes = new Uint32Array(slotCount);
+    this.prepared = new Uint32Array(options.packed ? slotCount * this.perSlot * 4 : 0);
     this.slotOfHead = new Int32Array(options.size).fill(NO_SLOT);
     this.shape = new Float64Array(slotCount).fill(NO_SHAPE);
     this.words = options.region.host.u32;
@@ -252,49 +255,48 @@ export class BlkQueue {
     }
   }
 
+  /** The chain lies ready in `prepared`, and is copied into the ring. */
   private offerPacked(slot: number, dataBytes: number, deviceWrites: boolean): void {
     const ring = this.packed as PackedRing;
-    const base = this.region.guestAddress;
     const segmentCount = dataBytes === 0 ? 0 : Math.ceil(dataBytes / this.segmentBytes);
-    if (this.indirect) {
-      const shape = dataBytes * 2 + (deviceWrites ? 1 : 0);
-      if (this.shape[slot] !== shape) {
-        this.shape[slot] = shape;
-        this.describePackedTable(slot, dataBytes, deviceWrites);
+    const first = slot * this.perSlot * 4;
+    const shape = dataBytes * 2 + (deviceWrites ? 1 : 0);
+    if (this.shape[slot] !== shape) {
+      this.shape[slot] = shape;
+      this.describePacked(slot, dataBytes, deviceWrites);
+      if (this.indirect) {
+        const table = this.region.guestAddress + this.tableOffset[slot];
+        const bytes = (segmentCount + 2) * DESCRIPTOR_BYTES;
+        putPackedDescriptor(this.prepared, first, table, bytes, DESCRIPTOR_F_INDIRECT);
       }
-      ring.beginChain(slot, 1);
-      const bytes = (segmentCount + 2) * DESCRIPTOR_BYTES;
-      ring.offerDescriptor(base + this.tableOffset[slot], bytes, slot, DESCRIPTOR_F_INDIRECT);
-      return;
     }
-    ring.beginChain(slot, segmentCount + 2);
-    ring.offerDescriptor(base + this.headerOffset[slot], HEADER_BYTES, slot, DESCRIPTOR_F_NEXT);
-    const flags = DESCRIPTOR_F_NEXT | (deviceWrites ? DESCRIPTOR_F_WRITE : 0);
-    let done = 0;
-    while (done < dataBytes) {
-      const step = Math.min(this.segmentBytes, dataBytes - done);
-      ring.offerDescriptor(this.dataGpa[slot] + done, step, slot, flags);
-      done += step;
+    const count = this.indirect ? 1 : segmentCount + 2;
+    ring.beginChain(slot, count);
+    for (let index = 0; index < count; index++) {
+      ring.offerCopy(this.prepared, first + index * 4, slot);
     }
-    ring.offerDescriptor(base + this.statusOffset[slot], 1, slot, DESCRIPTOR_F_WRITE);
   }
 
-  /** In a packed ring's indirect table only WRITE counts; order says the rest (2.8.8). */
-  private describePackedTable(slot: number, dataBytes: number, deviceWrites: boolean): void {
+  /**
+   * Writes the slot's chain where it belongs: into its table in guest memory, or to `prepared`. In
+   * a table only WRITE counts and order says the rest (2.8.8); a ring wants NEXT as well.
+   */
+  private describePacked(slot: number, dataBytes: number, deviceWrites: boolean): void {
     const base = this.region.guestAddress;
-    let at = this.tableOffset[slot] / 4;
-    putDescriptor(this.words, at, base + this.headerOffset[slot], HEADER_BYTES, 0, 0);
-    const flags = deviceWrites ? DESCRIPTOR_F_WRITE : 0;
+    const words = this.indirect ? this.words : this.prepared;
+    const more = this.indirect ? 0 : DESCRIPTOR_F_NEXT;
+    let at = this.indirect ? this.tableOffset[slot] / 4 : slot * this.perSlot * 4;
+    putPackedDescriptor(words, at, base + this.headerOffset[slot], HEADER_BYTES, more);
+    const flags = more | (deviceWrites ? DESCRIPTOR_F_WRITE : 0);
     let done = 0;
     while (done < dataBytes) {
       const step = Math.min(this.segmentBytes, dataBytes - done);
       at += 4;
-      putPackedDescriptor(this.words, at, this.dataGpa[slot] + done, step, flags);
+      putPackedDescriptor(words, at, this.dataGpa[slot] + done, step, flags);
       done += step;
     }
     at += 4;
-    const statusGpa = base + this.statusOffset[slot];
-    putPackedDescriptor(this.words, at, statusGpa, 1, DESCRIPTOR_F_WRITE);
+    putPackedDescriptor(words, at, base + this.statusOffset[slot], 1, DESCRIPTOR_F_WRITE);
   }
 
   /** Shows the device what was submitted and kicks it if it asks for that. */

@@ -37,3 +37,10 @@ export interface GeneratorOptions {
   /** Set the unmap flag in every second write-zeroes. */
   readonly unmapWriteZeroes: boolean;
 }
+
+/** A clock that stores the time in a cell. */
+export type CellClock = Required<Clock>;
+
+export function hasCells(clock: Clock): clock is CellClock {
+  return clock.storeNowUs !== undefined;
+}

@@ -16,27 +16,22 @@
 import { assert, EAGAIN } from "../base/index.ts";
 import type { Clock } from "../ports/index.ts";
 import { eventClear, POLLIN, pollTwo } from "../sys/index.ts";
-import {
-  BLK_RANGE_F_UNMAP,
-  BLK_S_OK,
-  BLK_T_DISCARD,
-  BLK_T_FLUSH,
-  BLK_T_IN,
-  BLK_T_OUT,
-  BLK_T_WRITE_ZEROES,
-} from "../virtio/index.ts";
+import { BLK_RANGE_F_UNMAP, BLK_S_OK } from "../virtio/index.ts";
 import type { BlkQueue } from "./blk-queue.ts";
 import type { Canary } from "./canary.ts";
 import {
+  type CellClock,
   END_DONE,
   END_LOST,
   END_STALLED,
   END_TIME,
   type GeneratorModules,
   type GeneratorOptions,
+  hasCells,
   type Peer,
 } from "./generator-parts.ts";
 import { Histogram } from "./histogram.ts";
+import { Pauses } from "./pauses.ts";
 import { UNKNOWN, type Verifier, ZEROES } from "./verify.ts";
 import {
   KIND_COUNT,
@@ -46,16 +41,10 @@ import {
   KIND_READ,
   KIND_WRITE,
   KIND_WRITE_ZEROES,
+  TYPE_OF_KIND,
   type Workload,
 } from "./workload.ts";
 
-const TYPE_OF_KIND: Uint32Array = Uint32Array.of(
-  BLK_T_IN,
-  BLK_T_OUT,
-  BLK_T_FLUSH,
-  BLK_T_DISCARD,
-  BLK_T_WRITE_ZEROES,
-);
 const RANGE_SEGMENT_BYTES = 16;
 /** Idle looks at the rings between two looks at clock and socket: about 100 us. */
 const SPINS_PER_CHECK = 4096;
@@ -66,8 +55,13 @@ const PICK_TRIES = 16;
 /** Batches below this, at depths above 1, are stamped once: under 0.3 us, of 10 us and more. */
 const STAMP_AGAIN_FROM = 4;
 const FAILURE_MESSAGES_MAX = 10;
-/** Pauses over a back-end's death that are kept, the first of a run. */
-const LOSS_PAUSES_MAX = 16384;
+
+// Indices into Generator.times: when a back-end was last known to be there, when the socket was
+// last looked at, when run() shall end.
+const ALIVE_US = 0;
+const SOCKET_CHECK_AT_US = 1;
+const UNTIL_US = 2;
+const TIMES_COUNT = 3;
 
 export class Generator {
   readonly histograms: readonly Histogram[];
@@ -76,11 +70,7 @@ export class Generator {
   readonly bytesByKind: Float64Array = new Float64Array(KIND_COUNT);
   errorCount = 0;
   readonly failures: string[] = [];
-  /** Longest time between two completions while something was in flight. */
-  longestPauseUs = 0;
-  /** Of each loss of a back-end that was made good: the time without completions around it. */
-  readonly lossPauseUs: Float64Array = new Float64Array(LOSS_PAUSES_MAX);
-  lossPauseCount = 0;
+  readonly pauses: Pauses = new Pauses();
   batchCount = 0;
   wakeCount = 0;
   /** Looks at all queues that found nothing. */
@@ -94,6 +84,7 @@ export class Generator {
   /** False: completions are not counted. */
   counting = true;
   private readonly clock: Clock;
+  private readonly cellClock: CellClock | null;
   private readonly queues: readonly BlkQueue[];
   private readonly workload: Workload;
   private readonly verifier: Verifier | null;
@@ -118,17 +109,16 @@ export class Generator {
   private waitingCount = 0;
   private readonly issued: Int32Array;
   private issuedCount = 0;
-  /** When completions were last seen. */
-  private lastUs = 0;
-  /** When a back-end was last known to be there. */
-  private aliveUs = 0;
-  private lastSocketCheckUs = 0;
+  // Times live in cells: as arguments or results they would be new heap numbers.
+  private readonly now: Float64Array = new Float64Array(1);
+  private readonly stamped: Float64Array = new Float64Array(1);
+  private readonly times: Float64Array = new Float64Array(TIMES_COUNT);
   private exhausted = false;
-  private lossPending = false;
 
   constructor(options: GeneratorOptions, modules: GeneratorModules) {
     const count = options.slotCount * modules.queues.length;
     this.clock = modules.clock;
+    this.cellClock = hasCells(modules.clock) ? modules.clock : null;
     this.queues = modules.queues;
     this.workload = modules.workload;
     this.verifier = modules.verifier;
@@ -158,8 +148,7 @@ export class Generator {
       this.countByKind[kind] = 0;
       this.bytesByKind[kind] = 0;
     }
-    this.longestPauseUs = 0;
-    this.lossPauseCount = 0;
+    this.pauses.reset();
     this.batchCount = 0;
     this.wakeCount = 0;
     this.emptyPassCount = 0;
@@ -168,8 +157,9 @@ export class Generator {
   /** Starts a phase: the workload has been told what to pick. */
   restart(): void {
     assert(this.inflightCount === 0, "phase changed with requests in flight");
-    this.lastUs = this.clock.nowUs();
-    this.aliveUs = this.lastUs;
+    this.look(this.now);
+    this.pauses.begin(this.now);
+    this.times[ALIVE_US] = this.now[0];
     this.exhausted = false;
     this.picking = true;
     this.waiting.fill(1);
@@ -181,12 +171,14 @@ export class Generator {
    * nothing is in flight (END_DONE), the connection is lost, or nothing completes any more.
    */
   run(untilUs: number): number {
+    this.times[UNTIL_US] = untilUs;
+    this.look(this.now);
     if (this.waitingCount > 0 && this.picking) this.fillWaiting();
     let spins = 0;
     for (;;) {
       if (this.pass() > 0) {
         spins = 0;
-        if (this.lastUs >= untilUs) return END_TIME;
+        if (this.now[0] >= this.times[UNTIL_US]) return END_TIME;
         continue;
       }
       this.emptyPassCount += 1;
@@ -194,7 +186,7 @@ export class Generator {
       spins += 1;
       if (this.polling && spins < SPINS_PER_CHECK) continue;
       spins = 0;
-      const end = this.idle(untilUs);
+      const end = this.idle();
       if (end >= 0) return end;
     }
   }
@@ -204,30 +196,38 @@ export class Generator {
   }
 
   /** Nothing has completed for a while: look at clock and socket, sleep if we may. */
-  private idle(untilUs: number): number {
-    let nowUs = this.clock.nowUs();
-    if (!this.polling && nowUs < untilUs) {
-      this.sleep(untilUs - nowUs);
-      nowUs = this.clock.nowUs();
+  private idle(): number {
+    const { now, times } = this;
+    this.look(now);
+    if (!this.polling && now[0] < times[UNTIL_US]) {
+      this.sleep();
+      this.look(now);
     }
-    if (nowUs - this.lastSocketCheckUs > SOCKET_CHECK_US) {
-      this.lastSocketCheckUs = nowUs;
-      if (this.canary !== null) this.canary.releaseDue(nowUs);
+    if (now[0] - times[SOCKET_CHECK_AT_US] > SOCKET_CHECK_US) {
+      times[SOCKET_CHECK_AT_US] = now[0];
+      if (this.canary !== null) this.canary.releaseDue(now[0]);
       const peer = this.peer;
       // What it completed before it died has been taken: pass() found nothing.
       if (peer?.hungUp() === true && this.pass() === 0) return END_LOST;
     }
-    if (nowUs >= untilUs) return END_TIME;
-    const sinceUs = nowUs - Math.max(this.lastUs, this.aliveUs);
+    if (now[0] >= times[UNTIL_US]) return END_TIME;
+    const sinceUs = now[0] - Math.max(this.pauses.lastUs, times[ALIVE_US]);
     if (this.inflightCount > 0 && sinceUs > this.stallUs) return END_STALLED;
     return -1;
   }
 
-  private sleep(leftUs: number): void {
+  /** Puts the time into `cell`. */
+  private look(cell: Float64Array): void {
+    if (this.cellClock !== null) this.cellClock.storeNowUs(cell);
+    else cell[0] = this.clock.nowUs();
+  }
+
+  private sleep(): void {
     for (let index = 0; index < this.queues.length; index++) {
       // A completion that is there already needs no sleep; armed notifications are harmless.
       if (this.queues[index].armNotifications()) return;
     }
+    const leftUs = this.times[UNTIL_US] - this.now[0];
     const leftMs = Math.min(SLEEP_MS, Math.ceil(leftUs / 1000));
     const peerFd = this.peer === null ? -1 : this.peer.fd;
     const ready = pollTwo(this.callFd, POLLIN, peerFd, 0, leftMs);
@@ -237,7 +237,7 @@ export class Generator {
       this.wakeCount += 1;
     }
     // A hang-up shows at once, not at the next look.
-    if (ready > 1) this.lastSocketCheckUs = 0;
+    if (ready > 1) this.times[SOCKET_CHECK_AT_US] = 0;
     for (let index = 0; index < this.queues.length; index++) {
       this.queues[index].suppressNotifications();
     }
@@ -250,16 +250,16 @@ export class Generator {
       const queue = this.queues[index];
       const pending = queue.pending();
       if (pending === 0) continue;
-      const nowUs = this.clock.nowUs();
-      this.noteTime(nowUs);
+      this.look(this.now);
+      this.noteTime();
       this.issuedCount = 0;
       const first = index * this.slotCount;
       for (let left = pending; left > 0; left--) {
         const slot = queue.takeCompleted();
-        this.completed(queue, first + slot, slot, nowUs);
+        this.completed(queue, first + slot, slot);
         if (this.picking) this.issue(queue, first + slot, slot);
       }
-      this.submitStamp(nowUs);
+      this.submitStamp(this.issuedCount >= STAMP_AGAIN_FROM || this.slotCount === 1);
       queue.publish();
       total += pending;
     }
@@ -267,29 +267,25 @@ export class Generator {
     return total;
   }
 
-  private noteTime(nowUs: number): void {
-    const pauseUs = nowUs - this.lastUs;
-    if (pauseUs > this.longestPauseUs) this.longestPauseUs = pauseUs;
-    if (this.lossPending) {
-      this.lossPending = false;
-      if (this.lossPauseCount < LOSS_PAUSES_MAX) {
-        this.lossPauseUs[this.lossPauseCount] = pauseUs;
-        this.lossPauseCount += 1;
-      }
-    }
-    this.lastUs = nowUs;
+  private noteTime(): void {
+    const { now, times } = this;
+    this.pauses.note(now);
     this.batchCount += 1;
-    if (nowUs - this.lastSocketCheckUs > SOCKET_CHECK_US && this.canary !== null) {
-      this.lastSocketCheckUs = nowUs;
-      this.canary.releaseDue(nowUs);
+    if (now[0] - times[SOCKET_CHECK_AT_US] > SOCKET_CHECK_US && this.canary !== null) {
+      times[SOCKET_CHECK_AT_US] = now[0];
+      this.canary.releaseDue(now[0]);
     }
   }
 
-  /** Stamps the requests issued since issuedCount was 0; the device has not seen them yet. */
-  private submitStamp(nowUs: number): void {
+  /**
+   * Stamps the requests issued since issuedCount was 0, with a new look at the clock or with the
+   * last one; the device has not seen them yet.
+   */
+  private submitStamp(again: boolean): void {
+    const cell = again ? this.stamped : this.now;
+    if (again) this.look(cell);
+    const stampUs = cell[0];
     const count = this.issuedCount;
-    const again = count >= STAMP_AGAIN_FROM || this.slotCount === 1;
-    const stampUs = again ? this.clock.nowUs() : nowUs;
     for (let index = 0; index < count; index++) this.startedUs[this.issued[index]] = stampUs;
   }
 
@@ -306,7 +302,7 @@ export class Generator {
         this.issue(queue, first + slot, slot);
       }
       if (this.issuedCount > 0) {
-        this.submitStamp(this.clock.nowUs());
+        this.submitStamp(true);
         queue.publish();
       }
     }
@@ -388,11 +384,11 @@ export class Generator {
     );
   }
 
-  private completed(queue: BlkQueue, flat: number, slot: number, nowUs: number): void {
+  private completed(queue: BlkQueue, flat: number, slot: number): void {
     this.inflightCount -= 1;
     const kind = this.kind[flat];
     if (this.counting) {
-      this.histograms[kind].record(nowUs - this.startedUs[flat]);
+      this.histograms[kind].recordSpan(this.startedUs, flat, this.now);
       this.countByKind[kind] += 1;
       this.bytesByKind[kind] += this.lengthBytes[flat];
     }
@@ -405,7 +401,7 @@ export class Generator {
       if (isSuspect) this.suspect[flat] = 0;
       queue.setData(
         slot,
-        isSuspect ? this.canary.exchangeSuspect(gpa, nowUs) : this.canary.exchange(gpa),
+        isSuspect ? this.canary.exchangeSuspect(gpa, this.now[0]) : this.canary.exchange(gpa),
       );
     }
   }
@@ -449,8 +445,9 @@ export class Generator {
 
   /** A back-end serves the rings again. */
   reconnected(): void {
-    this.aliveUs = this.clock.nowUs();
-    this.lossPending = true;
+    this.look(this.now);
+    this.times[ALIVE_US] = this.now[0];
+    this.pauses.lossMadeGood();
   }
 
   /** The back-end died: what is in flight now may still be touched by it. */

@@ -18,6 +18,12 @@ const COARSE_BITS = 21;
 const EXPONENT_MAX = 42;
 const BUCKET_COUNT: number = (EXPONENT_MAX - SUB_BITS + 2) * SUB_COUNT;
 
+// Indices into Histogram.cells, which change in place: the value being recorded, and the sums.
+const LATENCY_US = 0;
+const SUM_US = 1;
+const MIN_US = 2;
+const MAX_US = 3;
+
 function bucketOf(ns: number): number {
   if (ns < SUB_COUNT) return ns;
   const exponent = 31 - Math.clz32(ns);
@@ -46,12 +52,22 @@ export interface LatencyReport {
 export class Histogram {
   private readonly buckets: Float64Array = new Float64Array(BUCKET_COUNT);
   count = 0;
-  private sumUs = 0;
-  private minUs: number = Number.POSITIVE_INFINITY;
-  private maxUs = 0;
+  private readonly cells: Float64Array = Float64Array.of(0, 0, Number.POSITIVE_INFINITY, 0);
 
   record(latencyUs: number): void {
-    const us = latencyUs > 0 ? latencyUs : 0;
+    this.cells[LATENCY_US] = latencyUs;
+    this.recordCell();
+  }
+
+  /** Records now[0] - started[index]: a fractional argument might become a new heap number. */
+  recordSpan(started: Float64Array, index: number, now: Float64Array): void {
+    this.cells[LATENCY_US] = now[0] - started[index];
+    this.recordCell();
+  }
+
+  private recordCell(): void {
+    const cells = this.cells;
+    const us = cells[LATENCY_US] > 0 ? cells[LATENCY_US] : 0;
     const ns = us * 1000;
     let index: number;
     if (ns < 4294967295) {
@@ -62,26 +78,26 @@ export class Histogram {
     }
     this.buckets[index] += 1;
     this.count += 1;
-    this.sumUs += us;
-    if (us < this.minUs) this.minUs = us;
-    if (us > this.maxUs) this.maxUs = us;
+    cells[SUM_US] += us;
+    if (us < cells[MIN_US]) cells[MIN_US] = us;
+    if (us > cells[MAX_US]) cells[MAX_US] = us;
   }
 
   reset(): void {
     this.buckets.fill(0);
     this.count = 0;
-    this.sumUs = 0;
-    this.minUs = Number.POSITIVE_INFINITY;
-    this.maxUs = 0;
+    this.cells[SUM_US] = 0;
+    this.cells[MIN_US] = Number.POSITIVE_INFINITY;
+    this.cells[MAX_US] = 0;
   }
 
   /** Adds everything `other` has recorded. */
   add(other: Histogram): void {
     for (let index = 0; index < BUCKET_COUNT; index++) this.buckets[index] += other.buckets[index];
     this.count += other.count;
-    this.sumUs += other.sumUs;
-    this.minUs = Math.min(this.minUs, other.minUs);
-    this.maxUs = Math.max(this.maxUs, other.maxUs);
+    this.cells[SUM_US] += other.cells[SUM_US];
+    this.cells[MIN_US] = Math.min(this.cells[MIN_US], other.cells[MIN_US]);
+    this.cells[MAX_US] = Math.max(this.cells[MAX_US], other.cells[MAX_US]);
   }
 
   /** The value that `fraction` of all values do not exceed, in microseconds; 0 when empty. */
@@ -94,23 +110,23 @@ export class Histogram {
       seen += this.buckets[index];
       if (seen >= rank) {
         const us = middleOf(index) / 1000;
-        return Math.min(Math.max(us, this.minUs), this.maxUs);
+        return Math.min(Math.max(us, this.cells[MIN_US]), this.cells[MAX_US]);
       }
     }
-    return this.maxUs;
+    return this.cells[MAX_US];
   }
 
   // @cold
   report(): LatencyReport {
     return {
       count: this.count,
-      meanUs: this.count === 0 ? 0 : this.sumUs / this.count,
-      minUs: this.count === 0 ? 0 : this.minUs,
+      meanUs: this.count === 0 ? 0 : this.cells[SUM_US] / this.count,
+      minUs: this.count === 0 ? 0 : this.cells[MIN_US],
       p50Us: this.percentileUs(0.5),
       p90Us: this.percentileUs(0.9),
       p99Us: this.percentileUs(0.99),
       p999Us: this.percentileUs(0.999),
-      maxUs: this.maxUs,
+      maxUs: this.cells[MAX_US],
     };
   }
 }

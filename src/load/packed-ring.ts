@@ -95,11 +95,27 @@ export class PackedRing {
 
   /** Appends one descriptor; `flags` are NEXT, WRITE and INDIRECT, the wrap bits are added. */
   offerDescriptor(gpa: number, bytes: number, id: number, flags: number): void {
-    const position = this.availablePosition;
-    const at = position * 4;
+    const at = this.availablePosition * 4;
     this.descriptors[at] = gpa >>> 0;
     this.descriptors[at + 1] = Math.floor(gpa / 4294967296);
     this.descriptors[at + 2] = bytes;
+    this.advance(id, flags);
+  }
+
+  /**
+   * Appends the descriptor that lies ready in `words` at `from`, but for its id: addresses as
+   * arguments may become new heap numbers.
+   */
+  offerCopy(words: Uint32Array, from: number, id: number): void {
+    const at = this.availablePosition * 4;
+    this.descriptors[at] = words[from];
+    this.descriptors[at + 1] = words[from + 1];
+    this.descriptors[at + 2] = words[from + 2];
+    this.advance(id, words[from + 3] >>> 16);
+  }
+
+  private advance(id: number, flags: number): void {
+    const position = this.availablePosition;
     this.halves[position * 8 + 6] = id;
     const wrapped = flags | (this.availableWrap === 1 ? PACKED_F_AVAIL : PACKED_F_USED);
     if (this.firstFlags === NOTHING) {

@@ -151,12 +151,9 @@ export function makeReport(observed: Observations): LoadReport {
     latency: all.report(),
     kinds,
     ...costsOf(observed, all.count),
-    longestPauseMs: rig.generator.longestPauseUs / 1000,
+    longestPauseMs: rig.generator.pauses.longestUs / 1000,
     reconnectCount: observed.reconnectCount,
-    lossPausesMs: Array.from(
-      rig.generator.lossPauseUs.subarray(0, rig.generator.lossPauseCount),
-      (us) => us / 1000,
-    ),
+    lossPausesMs: rig.generator.pauses.lossesMs(),
     ...checksOf(rig),
   };
 }

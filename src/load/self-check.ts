@@ -84,13 +84,22 @@ function trivialRings(options: ResolvedOptions, rig: LoadRig): TrivialRing[] {
 /** A clock that lets devices work whenever it is asked: with one, a rig needs no second thread. */
 export class SteppingClock implements Clock {
   readonly devices: TrivialDevice[] = [];
-  private readonly clock: Clock = new sys.SystemClock();
+  private readonly clock = new sys.SystemClock();
 
-  nowUs(): number {
+  private work(): void {
     for (let index = 0; index < this.devices.length; index++) {
       while (this.devices[index].step());
     }
+  }
+
+  nowUs(): number {
+    this.work();
     return this.clock.nowUs();
+  }
+
+  storeNowUs(cell: Float64Array): void {
+    this.work();
+    this.clock.storeNowUs(cell);
   }
 }
 

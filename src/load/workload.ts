@@ -3,7 +3,15 @@
 // returns false when there is nothing (left) to do. The device is divided into aligned places;
 // `random` draws one evenly, `zipf` draws few of them often, `sequential` goes through in order.
 
-import { assert, Prng, SECTOR_BYTES } from "../base/index.ts";
+import { assert, SECTOR_BYTES } from "../base/index.ts";
+import {
+  BLK_T_DISCARD,
+  BLK_T_FLUSH,
+  BLK_T_IN,
+  BLK_T_OUT,
+  BLK_T_WRITE_ZEROES,
+} from "../virtio/index.ts";
+import { DRAW_LIMIT, Draw } from "./draw.ts";
 import type { ResolvedOptions } from "./options.ts";
 
 export const KIND_READ = 0;
@@ -13,6 +21,15 @@ export const KIND_DISCARD = 3;
 export const KIND_WRITE_ZEROES = 4;
 export const KIND_COUNT = 5;
 export const KIND_NAMES = ["read", "write", "flush", "discard", "writeZeroes"] as const;
+
+/** virtio-blk request type of each kind. */
+export const TYPE_OF_KIND: Uint32Array = Uint32Array.of(
+  BLK_T_IN,
+  BLK_T_OUT,
+  BLK_T_FLUSH,
+  BLK_T_DISCARD,
+  BLK_T_WRITE_ZEROES,
+);
 
 /** What a phase of a run does. */
 export const MODE_MIX = 0;
@@ -30,12 +47,13 @@ export class Workload {
   lengthBytes = 0;
   private mode: number = MODE_MIX;
   private readonly pattern: number;
-  private readonly prng: Prng;
+  private readonly draw: Draw;
   private readonly areaBytes: number;
   private readonly alignBytes: number;
   private readonly blockBytes: number;
   private readonly blockBytesMax: number;
   private readonly placeCount: number;
+  // Shares are parts of DRAW_LIMIT.
   private readonly readShare: number;
   private readonly discardShare: number;
   private readonly rangeShare: number;
@@ -52,22 +70,22 @@ export class Workload {
   /** `maxRangeBytes`: limit of discards and write-zeroes. */
   constructor(options: ResolvedOptions, areaBytes: number) {
     assert(areaBytes >= options.blockBytesMax, "the area holds no request");
-    this.prng = new Prng(options.seed);
+    this.draw = new Draw(options.seed);
     this.areaBytes = areaBytes;
     this.alignBytes = options.alignBytes;
     this.blockBytes = options.blockBytes;
     this.blockBytesMax = options.blockBytesMax;
     this.placeCount = Math.floor((areaBytes - options.blockBytesMax) / options.alignBytes) + 1;
-    assert(this.placeCount < 4294967296, "more places than the generator can draw");
+    assert(this.placeCount <= DRAW_LIMIT, "more places than the generator can draw");
     this.pattern =
       options.pattern === "random"
         ? PATTERN_RANDOM
         : options.pattern === "zipf"
           ? PATTERN_ZIPF
           : PATTERN_SEQUENTIAL;
-    this.readShare = options.readPercent / 100;
-    this.discardShare = options.discardPercent / 100;
-    this.rangeShare = (options.discardPercent + options.writeZeroesPercent) / 100;
+    this.readShare = shareOf(options.readPercent);
+    this.discardShare = shareOf(options.discardPercent);
+    this.rangeShare = shareOf(options.discardPercent + options.writeZeroesPercent);
     this.flushEvery = options.flushEvery;
     this.theta = options.zipfTheta;
     this.alpha = 1 / (1 - this.theta);
@@ -94,23 +112,23 @@ export class Workload {
     }
     if (this.blockBytesMax !== this.blockBytes) {
       const steps = (this.blockBytesMax - this.blockBytes) / this.alignBytes;
-      this.lengthBytes += this.prng.below(Math.floor(steps) + 1) * this.alignBytes;
+      this.lengthBytes += this.draw.below(Math.floor(steps) + 1) * this.alignBytes;
     }
     this.kind = KIND_READ;
-    if (this.rangeShare > 0 || this.readShare < 1) this.pickKind();
+    if (this.rangeShare > 0 || this.readShare < DRAW_LIMIT) this.pickKind();
     this.pickPlace();
     return true;
   }
 
   private pickKind(): void {
     if (this.rangeShare > 0) {
-      const draw = this.prng.unit();
+      const draw = this.draw.draw();
       if (draw < this.rangeShare) {
         this.kind = draw < this.discardShare ? KIND_DISCARD : KIND_WRITE_ZEROES;
         return;
       }
     }
-    if (this.readShare === 0 || (this.readShare < 1 && this.prng.unit() >= this.readShare)) {
+    if (this.readShare < DRAW_LIMIT && !this.draw.chance(this.readShare)) {
       this.kind = KIND_WRITE;
       this.writesSinceFlush += 1;
     }
@@ -122,14 +140,14 @@ export class Workload {
       this.offsetBytes = this.cursorBytes;
       this.cursorBytes += Math.ceil(this.lengthBytes / this.alignBytes) * this.alignBytes;
     } else if (this.pattern === PATTERN_RANDOM) {
-      this.offsetBytes = this.prng.below(this.placeCount) * this.alignBytes;
+      this.offsetBytes = this.draw.below(this.placeCount) * this.alignBytes;
     } else {
       this.offsetBytes = this.zipfPlace() * this.alignBytes;
     }
   }
 
   private zipfPlace(): number {
-    const u = this.prng.unit();
+    const u = this.draw.draw() / DRAW_LIMIT;
     const uz = u * this.zetaN;
     let rank = 0;
     if (uz >= 1) {
@@ -151,6 +169,11 @@ export class Workload {
     this.sweepBytes += this.lengthBytes;
     return true;
   }
+}
+
+/** A percentage as a part of DRAW_LIMIT. */
+function shareOf(percent: number): number {
+  return Math.round((percent / 100) * DRAW_LIMIT);
 }
 
 /** Sum of k^-theta for k = 1..n: exact for the head, by integral for the tail. */
