@@ -39,6 +39,7 @@ export interface ReactorOptions {
   /** Requests in flight on this reactor, power of two. */
   readonly requestSlots: number;
   readonly ringEntries: number;
+  /** Bounds of tables that grow as needed: reaching one is a defect. */
   readonly watchesMax: number;
   readonly timersMax: number;
   /** Longest time to poll after the last work; 0 = always event-driven. */
@@ -80,6 +81,7 @@ const PROBE_EVERY = 64;
 /** While awake the observer is called this often. */
 const OBSERVE_EVERY_US = 10_000;
 const FIXED_FILES = 1024;
+const CQ_ENTRIES_MIN = 1024;
 
 /** Where the reactor keeps what it knows of a poller. */
 interface PollerState {
@@ -146,12 +148,15 @@ export class Reactor implements ReactorPort, DeferredScheduler {
       timerCount: 0,
       completionCount: 0,
     };
-    // Every request, watch and removal can complete at once without overflowing; beyond the
-    // kernel's limit it keeps the rest for us (FEAT_NODROP).
-    const completions = nextPowerOfTwo(options.requestSlots * 2 + options.watchesMax * 2);
+    // Every request can complete at once, and as many watches. What does not fit the kernel keeps
+    // for us (FEAT_NODROP).
+    const completions = options.requestSlots * 2;
     this.ring = new Ring(modules.memory, {
       entries: options.ringEntries,
-      cqEntries: Math.min(completions, CQ_ENTRIES_MAX),
+      cqEntries: Math.min(
+        Math.max(completions, CQ_ENTRIES_MIN, options.ringEntries * 2),
+        CQ_ENTRIES_MAX,
+      ),
       fixedFiles: FIXED_FILES,
     });
     this.requestArena = modules.memory.allocate(segmentArenaBytes(options.requestSlots));
@@ -163,13 +168,9 @@ export class Reactor implements ReactorPort, DeferredScheduler {
     this.signals = new AsyncSignals(this.ring, modules.memory);
   }
 
-  /** Descriptors watched and timers pending, for limits and leak tests. */
+  /** Descriptors watched and timers pending, for leak tests. */
   get watchCount(): number {
     return this.watches.count;
-  }
-
-  get freeWatches(): number {
-    return this.watches.freeWatches;
   }
 
   get timerCount(): number {
@@ -477,10 +478,4 @@ class StoringClock implements LoopClock {
   storeNowUs(cell: Float64Array): void {
     cell[0] = this.clock.nowUs();
   }
-}
-
-function nextPowerOfTwo(value: number): number {
-  let power = 1;
-  while (power < value) power *= 2;
-  return power;
 }

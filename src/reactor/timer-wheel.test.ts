@@ -64,7 +64,7 @@ test("cancelling: before, after, twice, in a handler, another's, nonsense ids", 
   assert.equal(recorder.take().length, 1);
   recorder.onFire = null;
   const reused = wheel.set(10_000, 5, recorder, 4);
-  for (const stale of [first, second, third, -1, 65535, 2 ** 31]) wheel.cancel(stale);
+  for (const stale of [first, second, third, -1, 65535, 2 ** 19, 2 ** 45]) wheel.cancel(stale);
   assert.equal(wheel.count, 1);
   wheel.advance(20_000);
   assert.deepEqual(recorder.take(), [4]);
@@ -114,6 +114,17 @@ test("full is an assertion, and a freed place can be used again", () => {
   assert.deepEqual(recorder.take().toSorted(), [2, 3]);
   assert.throws(() => wheel.set(0, -1, recorder, 3), /in the past/);
   assert.throws(() => wheel.set(0, Infinity, recorder, 3), /never fires/);
+});
+
+test("the wheel grows with what is asked of it, and every timer fires once", () => {
+  const wheel = new TimerWheel(10_000, 0);
+  const recorder = new Recorder();
+  const ids = new Set<number>();
+  for (let tag = 0; tag < 5000; tag++) ids.add(wheel.set(0, tag % 700, recorder, tag));
+  assert.equal(ids.size, 5000);
+  assert.equal(wheel.count, 5000);
+  assert.equal(wheel.advance(1e6), 5000);
+  assert.equal(new Set(recorder.take()).size, 5000);
 });
 
 interface Modelled {

@@ -18,17 +18,28 @@ const SLOT_COUNT = 512;
 const SLOT_MASK = SLOT_COUNT - 1;
 const TICK_US = 1000;
 const NONE = -1;
+/** A timer's id is its generation times this, plus its index. */
+const INDEX_COUNT = 1048576;
+const CAPACITY_FIRST = 256;
+
+type TypedArray = Uint8Array | Uint16Array | Uint32Array | Int32Array | Float64Array;
+
+function grown<T extends TypedArray>(from: T, to: T): T {
+  to.set(from);
+  return to;
+}
 
 export class TimerWheel {
   private readonly heads: Int32Array = new Int32Array(SLOT_COUNT).fill(NONE);
-  private readonly next: Int32Array;
-  private readonly previous: Int32Array;
-  private readonly deadlineTick: Float64Array;
-  private readonly tag: Uint32Array;
-  private readonly generation: Uint16Array;
-  private readonly live: Uint8Array;
-  private readonly handlers: (TimerHandler | null)[];
-  private freeHead = 0;
+  private readonly capacityMax: number;
+  private next: Int32Array = new Int32Array(0);
+  private previous: Int32Array = new Int32Array(0);
+  private deadlineTick: Float64Array = new Float64Array(0);
+  private tag: Uint32Array = new Uint32Array(0);
+  private generation: Uint16Array = new Uint16Array(0);
+  private live: Uint8Array = new Uint8Array(0);
+  private readonly handlers: (TimerHandler | null)[] = [];
+  private freeHead = NONE;
   private currentTick = 0;
   private earliestTick = Infinity;
   /** No timer is due before: ask before calling advance(), it is cheaper. */
@@ -36,26 +47,37 @@ export class TimerWheel {
   /** Timers set and not yet fired or cancelled. */
   count = 0;
 
-  constructor(capacity: number, nowUs: number) {
-    assert(capacity > 0 && capacity <= 65536, "timer capacity must fit in 16 bits");
-    this.next = new Int32Array(capacity);
-    this.previous = new Int32Array(capacity);
-    this.deadlineTick = new Float64Array(capacity);
-    this.tag = new Uint32Array(capacity);
-    this.generation = new Uint16Array(capacity);
-    this.live = new Uint8Array(capacity);
-    this.handlers = new Array<TimerHandler | null>(capacity).fill(null);
-    for (let index = 0; index < capacity; index++) this.next[index] = index + 1;
-    this.next[capacity - 1] = NONE;
+  /** Grows as needed, up to `capacityMax`. */
+  constructor(capacityMax: number, nowUs: number) {
+    assert(capacityMax > 0 && capacityMax <= INDEX_COUNT, "timer capacity out of range");
+    this.capacityMax = capacityMax;
     this.currentTick = Math.floor(nowUs / TICK_US);
+  }
+
+  // @cold
+  private grow(): void {
+    const before = this.live.length;
+    assert(before < this.capacityMax, "too many timers");
+    const capacity = Math.min(this.capacityMax, Math.max(CAPACITY_FIRST, before * 2));
+    this.next = grown(this.next, new Int32Array(capacity));
+    this.previous = grown(this.previous, new Int32Array(capacity));
+    this.deadlineTick = grown(this.deadlineTick, new Float64Array(capacity));
+    this.tag = grown(this.tag, new Uint32Array(capacity));
+    this.generation = grown(this.generation, new Uint16Array(capacity));
+    this.live = grown(this.live, new Uint8Array(capacity));
+    for (let index = capacity - 1; index >= before; index--) {
+      this.handlers[index] = null;
+      this.next[index] = this.freeHead;
+      this.freeHead = index;
+    }
   }
 
   /** Fires once, no earlier than `delayMs` after `nowUs`. Returns the id to cancel with. */
   set(nowUs: number, delayMs: number, handler: TimerHandler, tag: number): number {
     assert(delayMs >= 0, "a timer in the past");
     assert(delayMs < Infinity, "a timer that never fires");
+    if (this.freeHead === NONE) this.grow();
     const index = this.freeHead;
-    assert(index !== NONE, "too many timers");
     this.freeHead = this.next[index] as number;
     // Later than the tick being fired now: a handler that sets a timer of 0 ms does not loop.
     const tick = Math.max(this.currentTick + 1, Math.ceil(nowUs / TICK_US + delayMs));
@@ -66,14 +88,14 @@ export class TimerWheel {
     this.link(index, tick & SLOT_MASK);
     this.count += 1;
     if (tick < this.earliestTick) this.noteEarliest(tick);
-    return (this.generation[index] as number) * 65536 + index;
+    return (this.generation[index] as number) * INDEX_COUNT + index;
   }
 
   /** Does nothing when the timer has fired or was cancelled. */
   cancel(id: number): void {
-    const index = id & 0xffff;
+    const index = id % INDEX_COUNT;
     if (id < 0 || index >= this.live.length || this.live[index] === 0) return;
-    if (this.generation[index] !== Math.floor(id / 65536)) return;
+    if (this.generation[index] !== Math.floor(id / INDEX_COUNT)) return;
     this.remove(index);
   }
 

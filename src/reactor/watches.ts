@@ -26,6 +26,13 @@ const FAILED = 3;
 /** Polls of one watch that ended at once, in a row, until it counts as one that cannot be polled. */
 const ENDS_MAX = 1000;
 
+const CAPACITY_FIRST = 256;
+
+function grown<T extends Uint8Array | Uint16Array | Uint32Array | Int32Array>(from: T, to: T): T {
+  to.set(from);
+  return to;
+}
+
 class IgnoreCompletions implements CompletionHandler {
   completed(): void {}
 }
@@ -34,29 +41,22 @@ export class Watches implements CompletionHandler {
   private readonly ring: Ring;
   private readonly handlerIndex: number;
   private readonly ignoreIndex: number;
-  private readonly state: Uint8Array;
-  private readonly fds: Int32Array;
-  private readonly events: Int32Array;
-  private readonly tags: Uint32Array;
-  private readonly endCount: Uint16Array;
-  private readonly handlers: (ReadinessHandler | null)[];
-  private readonly freeStack: Int32Array;
-  private freeCount: number;
+  private readonly capacityMax: number;
+  private state: Uint8Array = new Uint8Array(0);
+  private fds: Int32Array = new Int32Array(0);
+  private events: Int32Array = new Int32Array(0);
+  private tags: Uint32Array = new Uint32Array(0);
+  private endCount: Uint16Array = new Uint16Array(0);
+  private readonly handlers: (ReadinessHandler | null)[] = [];
+  private freeStack: Int32Array = new Int32Array(0);
+  private freeCount = 0;
 
-  constructor(ring: Ring, capacity: number) {
-    assert(capacity <= 65536, "watch capacity must fit in 16 bits");
+  /** Grows as needed. Each watch needs an open descriptor, so the process runs out of those first. */
+  constructor(ring: Ring, capacityMax: number) {
     this.ring = ring;
     this.handlerIndex = ring.addHandler(this);
     this.ignoreIndex = ring.addHandler(new IgnoreCompletions());
-    this.state = new Uint8Array(capacity);
-    this.fds = new Int32Array(capacity).fill(-1);
-    this.events = new Int32Array(capacity);
-    this.tags = new Uint32Array(capacity);
-    this.endCount = new Uint16Array(capacity);
-    this.handlers = new Array<ReadinessHandler | null>(capacity).fill(null);
-    this.freeStack = new Int32Array(capacity);
-    for (let index = 0; index < capacity; index++) this.freeStack[index] = capacity - 1 - index;
-    this.freeCount = capacity;
+    this.capacityMax = capacityMax;
   }
 
   /** Watches in use, including those whose end the kernel has not reported yet. */
@@ -64,13 +64,25 @@ export class Watches implements CompletionHandler {
     return this.state.length - this.freeCount;
   }
 
-  /** Watches that add() can still take. Sessions are limited by it, before it comes to 0. */
-  get freeWatches(): number {
-    return this.freeCount;
+  private grow(): void {
+    const before = this.state.length;
+    assert(before < this.capacityMax, "too many watched descriptors");
+    const capacity = Math.min(this.capacityMax, Math.max(CAPACITY_FIRST, before * 2));
+    this.state = grown(this.state, new Uint8Array(capacity));
+    this.fds = grown(this.fds, new Int32Array(capacity).fill(-1));
+    this.events = grown(this.events, new Int32Array(capacity));
+    this.tags = grown(this.tags, new Uint32Array(capacity));
+    this.endCount = grown(this.endCount, new Uint16Array(capacity));
+    this.freeStack = new Int32Array(capacity);
+    for (let index = capacity - 1; index >= before; index--) {
+      this.handlers[index] = null;
+      this.freeStack[this.freeCount] = index;
+      this.freeCount += 1;
+    }
   }
 
   add(fd: number, pollEvents: number, handler: ReadinessHandler, tag: number): number {
-    assert(this.freeCount > 0, "too many watched descriptors");
+    if (this.freeCount === 0) this.grow();
     this.freeCount -= 1;
     const id = this.freeStack[this.freeCount] as number;
     assert(this.state[id] === FREE, "watch slot in use");
