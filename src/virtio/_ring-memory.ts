@@ -13,7 +13,7 @@ import {
   BROKEN_INDIRECT_UNREACHABLE,
 } from "./virtqueue.ts";
 
-export const DESCRIPTOR_BYTES = 16;
+const DESCRIPTOR_BYTES = 16;
 /** Indirect tables are copied in pieces of at most this, whatever length the guest claims. */
 const COPY_WORDS_MAX = 1024;
 

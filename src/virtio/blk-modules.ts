@@ -1,5 +1,5 @@
 // What a virtio-blk queue is given: the seams to its reactor, its device and whoever owns the ring.
-// Types only.
+// Types, but for the notifier of a queue that has none.
 
 import type { BlockDevice, ReactorPort } from "../ports/index.ts";
 import type { BlkConfig } from "./blk-config.ts";
@@ -33,3 +33,8 @@ export interface BlkQueueStart {
   /** Heads that an earlier process left in flight, oldest first; answered before anything new. */
   readonly resubmit: Uint16Array | null;
 }
+
+class NoNotifier implements CallNotifier {
+  signal(): void {}
+}
+export const NO_NOTIFIER: CallNotifier = new NoNotifier();

@@ -8,8 +8,8 @@
 //
 // Invariants:
 // - Every popped head is answered exactly once, or the ring is broken because it cannot be.
-// - What guest memory says is copied once and only the copy is used (row 32 of the hostile input
-//   checklist in TESTING.md; "row" below always means that list).
+// - Guest memory is copied once and only the copy is used (row 32 of the hostile input checklist
+//   in TESTING.md; "row" below always means that list).
 // - The status byte is the last byte of the last writable descriptor (rows 13, 22).
 // - A ring breaks once; the handler hears of it once; what the device has is still answered.
 // - Slots of an earlier life of the ring (stop() while requests were out) are recognised by their
@@ -43,11 +43,12 @@ import {
   COUNTERS_BYTES_MIN,
   countCompleted,
 } from "./blk-meter.ts";
-import type {
-  BlkQueueModules,
-  BlkQueueStart,
-  CallNotifier,
-  RingBreakHandler,
+import {
+  type BlkQueueModules,
+  type BlkQueueStart,
+  type CallNotifier,
+  NO_NOTIFIER,
+  type RingBreakHandler,
 } from "./blk-modules.ts";
 import {
   fillRange,
@@ -95,11 +96,6 @@ const THREAD_CHAIN: Chain = new Chain();
 
 const NO_HEADS: Uint16Array = new Uint16Array(0);
 const NO_ADDRESSES: Float64Array = new Float64Array(0);
-
-class NoNotifier implements CallNotifier {
-  signal(): void {}
-}
-const NO_NOTIFIER: CallNotifier = new NoNotifier();
 
 export class BlkQueue implements RequestOwner, Poller {
   readonly index: number;
@@ -160,21 +156,17 @@ export class BlkQueue implements RequestOwner, Poller {
     return this.resubmit.length - this.resubmitNext;
   }
 
-  get isStarted(): boolean {
-    return this.started;
-  }
-
   /** What GET_VRING_BASE answers, also after stop(). */
   get base(): number {
     return this.queue.base;
   }
 
-  // @cold
   /**
    * Starts the ring and takes requests from the next poll() on. Returns 0 or a BROKEN_... reason
    * (the handler is not called). The driver is interrupted once: an earlier process may have died
    * between making elements visible and saying so.
    */
+  // @cold
   start(options: BlkQueueStart): number {
     assert(!this.started, "queue started twice");
     const ring = options.ring;
@@ -207,12 +199,12 @@ export class BlkQueue implements RequestOwner, Poller {
     return 0;
   }
 
-  // @cold
   /**
    * Stops the ring. Normally drained before (stopTaking, then inflightCount 0); otherwise the
    * requests still out are somebody else's to answer (a tracker's), and `deviceCount` tells when
    * the device has let go of guest memory.
    */
+  // @cold
   stop(): void {
     if (!this.started) return;
     this.flush();
@@ -228,8 +220,8 @@ export class BlkQueue implements RequestOwner, Poller {
     this.resubmitNext = 0;
   }
 
-  // @cold
   /** Ends the queue for good. Nothing of it may be at the device. */
+  // @cold
   close(): void {
     this.stop();
     assert(this.submittedCount === 0, "queue closed with requests at the device");
@@ -263,7 +255,7 @@ export class BlkQueue implements RequestOwner, Poller {
     this.queue.setRingLog(ringLog);
   }
 
-  // Poller ----------------------------------------------------------------------------------------
+  // Poller, RequestOwner --------------------------------------------------------------------------
 
   poll(): number {
     if (this.resubmitNext !== this.resubmit.length) return this.pollResubmitted();
@@ -313,8 +305,6 @@ export class BlkQueue implements RequestOwner, Poller {
     this.reportInflight();
     if (queue.broken !== 0) this.breakRing(queue.broken);
   }
-
-  // RequestOwner ----------------------------------------------------------------------------------
 
   requestCompleted(slot: number, result: number): void {
     const requests = this.requests;
@@ -374,11 +364,8 @@ export class BlkQueue implements RequestOwner, Poller {
     this.statusAddresses[head] =
       (chain.addresses[last] as number) + (chain.lengths[last] as number) - 1;
     // Rows 13, 15, 20, 25: nothing of such a request is looked at.
-    if (chain.flags !== 0 || chain.readableBytes < HEADER_BYTES) {
-      this.answerOther(head, BLK_S_IOERR, 1);
-      return;
-    }
-    if (!readHeader(chain, this.memory)) {
+    const readable = chain.flags === 0 && chain.readableBytes >= HEADER_BYTES;
+    if (!readable || !readHeader(chain, this.memory)) {
       this.answerOther(head, BLK_S_IOERR, 1);
       return;
     }

@@ -66,7 +66,7 @@ export function mapWritable(
   for (let index = chain.readableCount; missing > 0; index++) {
     const length = chain.lengths[index] as number;
     const piece = length < missing ? length : missing;
-    if (!mapBuffer(memory, chain.addresses[index] as number, piece, requests, slot)) return false;
+    if (!mapBuffer(chain, index, 0, piece, memory, requests, slot)) return false;
     missing -= piece;
   }
   return true;
@@ -91,8 +91,7 @@ export function mapReadable(
   while (missing > 0) {
     const left = (chain.lengths[index] as number) - skip;
     const piece = left < missing ? left : missing;
-    const gpa = (chain.addresses[index] as number) + skip;
-    if (!mapBuffer(memory, gpa, piece, requests, slot)) return false;
+    if (!mapBuffer(chain, index, skip, piece, memory, requests, slot)) return false;
     missing -= piece;
     skip = 0;
     index += 1;
@@ -100,15 +99,20 @@ export function mapReadable(
   return true;
 }
 
-/** Appends [gpa, gpa + bytes), region by region. False when some of it lies in no region. */
+/**
+ * Appends `bytes` of buffer `index` behind its first `skip`, region by region. False when some of
+ * it lies in no region. (Takes the index, not the address: an address is no small integer.)
+ */
 function mapBuffer(
-  memory: GuestMemory,
-  gpa: number,
+  chain: Chain,
+  index: number,
+  skip: number,
   bytes: number,
+  memory: GuestMemory,
   requests: RequestTable,
   slot: number,
 ): boolean {
-  let at = gpa;
+  let at = (chain.addresses[index] as number) + skip;
   let left = bytes;
   while (left > 0) {
     const address = memory.translate(at);

@@ -17,7 +17,7 @@ export const CHAIN_DESCRIPTORS_MAX = 1024;
 /** The most that one readv/writev moves on Linux (MAX_RW_COUNT); larger requests are refused. */
 export const CHAIN_BYTES_MAX = 0x7ffff000;
 
-/** A readable descriptor follows a writable one (row 13): the order of the arrays is the chain's. */
+/** A readable descriptor follows a writable one (row 13): the arrays are in the chain's order. */
 export const CHAIN_MISORDERED = 1;
 /** A descriptor lies where no guest memory can be (row 15); its address here is meaningless. */
 export const CHAIN_UNREACHABLE = 2;

@@ -186,6 +186,8 @@ export class PackedQueue implements Virtqueue {
     this.size = 0;
     this.inflightCount = 0;
     this.inflightSlots = 0;
+    this.pulledCount = 0;
+    this.publishedSinceAsked = false;
   }
 
   setMemory(memory: GuestMemory): void {
@@ -381,8 +383,8 @@ export class PackedQueue implements Virtqueue {
     let state = this.availableState;
     let tail = head;
     let slots = 0;
+    if (room === 0) return BROKEN_TOO_MANY_IN_FLIGHT;
     for (;;) {
-      if (slots === room) return room === size ? BROKEN_CHAIN_LOOP : BROKEN_TOO_MANY_IN_FLIGHT;
       const flags = (tail >>> 16) & 0xffff;
       let reason = 0;
       if (raw) {
@@ -396,6 +398,7 @@ export class PackedQueue implements Virtqueue {
       if (reason !== 0) return reason;
       slots += 1;
       if ((flags & DESCRIPTOR_F_NEXT) === 0) break;
+      if (slots === room) return room === size ? BROKEN_CHAIN_LOOP : BROKEN_TOO_MANY_IN_FLIGHT;
       index += 1;
       if (index === size) {
         index = 0;

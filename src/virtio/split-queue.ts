@@ -169,6 +169,7 @@ export class SplitQueue implements Virtqueue {
     this.mask = 0;
     this.inflightCount = 0;
     this.availSeen = this.availIndex;
+    this.signalledIndex = this.usedIndex;
   }
 
   setMemory(memory: GuestMemory): void {
@@ -271,7 +272,7 @@ export class SplitQueue implements Virtqueue {
   }
 
   enableNotifications(): boolean {
-    if (this.broken !== 0) return false;
+    if (this.broken !== 0 || this.size === 0) return false;
     if (this.availIndex !== this.availSeen) return true;
     const stored = this.eventIndex
       ? this.storeUsed(2 + (this.size << 2), this.availIndex)
@@ -286,13 +287,13 @@ export class SplitQueue implements Virtqueue {
 
   disableNotifications(): void {
     // With EVENT_IDX a stale avail_event asks for one kick in 65536: not worth a store per wake-up.
-    if (this.eventIndex || this.broken !== 0) return;
+    if (this.eventIndex || this.broken !== 0 || this.size === 0) return;
     if (!this.storeUsed(FLAGS, USED_F_NO_NOTIFY)) this.fail(BROKEN_RING_MEMORY);
   }
 
   /** Reads avail->idx. False when nothing is new or the ring is broken. */
   private refresh(): boolean {
-    if (this.broken !== 0) return false;
+    if (this.broken !== 0 || this.size === 0) return false;
     if (!this.pullAvailIndex()) {
       this.fail(BROKEN_RING_MEMORY);
       return false;
