@@ -34,6 +34,7 @@ export class Mailbox {
   }
 
   /** Memory for `entries` words, power of two. */
+  // @cold
   static allocate(entries: number): SharedArrayBuffer {
     return new SharedArrayBuffer((RING + entries) * 4);
   }

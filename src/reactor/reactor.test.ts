@@ -116,7 +116,7 @@ function adaptiveTests(): void {
     reactor.close();
   });
 
-  test("with the window shut, one long gap in 64 opens it again to look whether polling pays", () => {
+  test("the window shut, one long gap in 64 opens it again: does polling pay now?", () => {
     const clock = new TestClock();
     const reactor = makeReactor(clock);
     const poller = new TestPoller();
@@ -191,7 +191,7 @@ function adaptiveTests(): void {
 }
 
 function pollerTests(): void {
-  test("pollers may be removed and added from poll(): each is polled exactly as long as it is in", () => {
+  test("pollers are removed and added from poll(): polled exactly as long as they are in", () => {
     const prng = new Prng(7);
     const reactor = makeReactor(new TestClock());
     const present = new Set<TestPoller>();
@@ -329,7 +329,7 @@ function runFor(reactor: Reactor, ms: number): void {
 }
 
 function loopTests(): void {
-  test("requests complete in the loop, never in submit, and their flush follows in that turn", () => {
+  test("requests complete in the loop, not in submit; their flush follows in that turn", () => {
     const reactor = makeReactor(new TestClock());
     const owner = new Owner();
     const index = reactor.requests.addOwner(owner);
@@ -483,7 +483,7 @@ function loopTests(): void {
     assert.equal(count(), before);
   });
 
-  test("signals for a descriptor that blocks do not stop the loop, and it is closed in the end", () => {
+  test("signals for a descriptor that blocks do not stop the loop; it closes in the end", () => {
     const reactor = makeReactor();
     const [readEnd, writeEnd] = sys.pipe();
     const arena = reactor.memory.allocate(65536);

@@ -174,7 +174,7 @@ test("removing from within the handler that hears of the failure", () => {
   one.close();
 });
 
-test("a descriptor that is always ready and never reports fails, and the loop does not spin", () => {
+test("a descriptor that is always ready and never reports fails: the loop does not spin", () => {
   const one = rig();
   const folder = mkdtempSync(join(tmpdir(), "ringstore-watch-"));
   const path = join(folder, "file");

@@ -1,3 +1,4 @@
+// @hot
 // Descriptors the reactor watches: kick eventfds, sockets, the wake-up eventfd. Each is a
 // multishot poll in the ring, so that an event costs one completion and no new submission.
 //
@@ -8,8 +9,8 @@
 //  - a watch that was removed never calls its handler again, though completions may still arrive;
 //  - the kernel may end a multishot poll at any time (no MORE flag): it is submitted again, but
 //    not for ever: a descriptor that is always ready and reports nothing (a file) would spin;
-//  - a watch is ended by cancelling it: POLL_REMOVE fails (EALREADY), and leaves the poll in place,
-//    when an event is just being delivered;
+//  - a watch is ended by cancelling it: POLL_REMOVE fails (EALREADY), and leaves the poll in
+//    place, when an event is just being delivered;
 //  - a slot is reused only after the kernel has reported the end of its poll, so a completion
 //    never reaches the watch that came after;
 //  - a watch belongs to whoever added it until remove(), also when its poll has failed.
@@ -51,7 +52,7 @@ export class Watches implements CompletionHandler {
   private freeStack: Int32Array = new Int32Array(0);
   private freeCount = 0;
 
-  /** Grows as needed. Each watch needs an open descriptor, so the process runs out of those first. */
+  /** Grows as needed. Each watch needs a descriptor: the process runs out of those first. */
   constructor(ring: Ring, capacityMax: number) {
     this.ring = ring;
     this.handlerIndex = ring.addHandler(this);
@@ -64,6 +65,7 @@ export class Watches implements CompletionHandler {
     return this.state.length - this.freeCount;
   }
 
+  // @cold
   private grow(): void {
     const before = this.state.length;
     assert(before < this.capacityMax, "too many watched descriptors");

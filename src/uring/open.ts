@@ -186,7 +186,7 @@ export class BackingOpening {
   }
 }
 
-/** Closes what finish() returned. The lock is free at once, also while a ring still refers to it. */
+/** Closes what finish() returned; the lock is free at once, also while a ring refers to it. */
 export function closeBacking(opened: OpenedBacking): void {
   unlock(opened.fd);
   close(opened.fd);

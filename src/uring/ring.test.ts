@@ -215,7 +215,7 @@ test("more submissions than the queue holds: it is handed over on the way, none 
   one.ring.close();
 });
 
-test("20000 operations in flight through a small completion queue: the kernel keeps the rest", () => {
+test("20000 operations in flight, a small completion queue: the kernel keeps the rest", () => {
   const one = rig(256, 512);
   const total = 20_000;
   for (let tag = 0; tag < total; tag++) one.ring.nop(one.handler, tag);

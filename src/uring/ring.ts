@@ -139,6 +139,7 @@ export class Ring {
   }
 
   /** Registers `fd` in the ring's file table where there is room: saves a lookup per operation. */
+  // @cold
   registerFile(fd: number): RingFile {
     const index = this.fixedUsed.indexOf(0);
     if (index < 0) return { fd, sqeFd: fd, sqeFlags: 0 };
