@@ -24,7 +24,7 @@ const FREE = 0;
 const ACTIVE = 1;
 const ENDING = 2;
 const FAILED = 3;
-/** Polls of one watch that ended at once, in a row, until it counts as one that cannot be polled. */
+/** Polls of a watch that ended at once, in a row: then it counts as one that cannot be polled. */
 const ENDS_MAX = 1000;
 
 const CAPACITY_FIRST = 256;
