@@ -43,6 +43,9 @@ export interface Invocation {
 /** Null: the command has written what there is to write. */
 export type CommandRun = (context: Context, invocation: Invocation) => Promise<Result | null>;
 
+/** Resolves to the exit code. */
+export type RawRun = (words: readonly string[]) => Promise<number>;
+
 export interface CommandSpec {
   /** `["volume", "create"]`. */
   readonly path: readonly string[];
@@ -52,7 +55,9 @@ export interface CommandSpec {
   readonly arguments: readonly ArgumentSpec[];
   readonly options: readonly OptionSpec[];
   readonly examples: readonly string[];
-  readonly load: () => Promise<CommandRun>;
+  readonly load: () => Promise<CommandRun | RawRun>;
+  /** Its words are not ours to parse: they are handed to a RawRun as they are. */
+  readonly raw?: boolean;
 }
 
 export interface GroupSpec {

@@ -304,7 +304,8 @@ const OTHER_COMMANDS: readonly CommandSpec[] = [
     ],
     options: [],
     examples: ["ringstore bench --socket /var/lib/ringstore/vhost/db1.sock"],
-    load: async () => (await import("./commands/bench.ts")).misplacedBench,
+    raw: true,
+    load: async () => (await import("./commands/bench.ts")).bench,
   },
   {
     path: ["completion"],

@@ -5,13 +5,12 @@ import { RingstoreError } from "../base/error.ts";
 import { ClientError } from "../client/index.ts";
 import { EXIT_DONE, exitCodeOf } from "../model/errors.ts";
 import { DATA_DIRECTORY_DEFAULT } from "../model/limits.ts";
-import type { OptionValues } from "./command-spec.ts";
+import type { CommandRun, OptionValues, RawRun } from "./command-spec.ts";
 import { COMMAND_TABLE } from "./command-table.ts";
-import { runBench } from "./commands/bench.ts";
 import { Context, type GlobalOptions, type Streams } from "./context.ts";
 import { CurlPrinted, CurlTransport } from "./curl.ts";
 import { parseForm, render } from "./output.ts";
-import { parseCommand } from "./program.ts";
+import { findRaw, parseCommand } from "./program.ts";
 import { HttpTransport, type Target } from "./transport.ts";
 import { readVersion } from "./version.ts";
 
@@ -25,8 +24,8 @@ const streams: Streams = {
 };
 
 async function main(words: readonly string[]): Promise<number> {
-  // The load generator has options of its own, which are not ours to parse.
-  if (words[0] === "bench") return await runBench(words.slice(1));
+  const raw = findRaw(COMMAND_TABLE, words);
+  if (raw !== null) return await ((await raw.spec.load()) as RawRun)(raw.words);
   const parsed = await parseCommand(COMMAND_TABLE, words, {
     version: readVersion(),
     out: streams.out,
@@ -37,7 +36,7 @@ async function main(words: readonly string[]): Promise<number> {
   const { spec, invocation, global } = parsed;
   const options = globalOptions(global);
   const context = new Context(options, streams, COMMAND_TABLE, () => makeTransport(global));
-  const run = await spec.load();
+  const run = (await spec.load()) as CommandRun;
   const result = await run(context, invocation);
   if (result !== null) streams.out(await render(result, options));
   return EXIT_DONE;

@@ -60,6 +60,27 @@ function isCommanderError(error: unknown): error is Error & { exitCode: number }
   return error instanceof Error && "exitCode" in error;
 }
 
+/** The raw command that the words begin with, after options of our own, and the words after it. */
+export function findRaw(
+  table: CommandTable,
+  words: readonly string[],
+): { readonly spec: CommandSpec; readonly words: readonly string[] } | null {
+  for (let at = 0; at < words.length; at++) {
+    const word = words[at] as string;
+    if (word.startsWith("-")) {
+      const takesValue = table.globalOptions.some(
+        ({ long, short, metavar }) =>
+          metavar !== undefined && (word === `--${long}` || word === `-${short}`),
+      );
+      if (takesValue) at += 1;
+      continue;
+    }
+    const spec = table.commands.find(({ path, raw }) => raw === true && path[0] === word);
+    return spec === undefined ? null : { spec, words: words.slice(at + 1) };
+  }
+  return null;
+}
+
 type Action = (spec: CommandSpec, command: Command, values: readonly string[]) => void;
 
 function buildProgram(table: CommandTable, options: ProgramOptions, action: Action): Command {

@@ -352,6 +352,7 @@ describe("failures of the data plane", () => {
     [Object.assign(new RingstoreError("SYS", "x"), { errno: 95 }), 501, "unsupported"],
     [Object.assign(new RingstoreError("SYS", "x"), { errno: 5 }), 500, "backing_failed"],
     [new RingstoreError("TIMED_OUT", "no answer"), 504, "timed_out"],
+    [new RingstoreError("IO_URING_UNAVAILABLE", "no ring"), 501, "unsupported"],
     [new RingstoreError("STRANGE", "strange"), 500, "backing_failed"],
     [new TypeError("x is not a function"), 500, "internal"],
   ];

@@ -20,6 +20,14 @@ const BY_ERRNO = new Map<number, ApiErrorCode>([
   [EINVAL, "backing_failed"],
 ]);
 
+/** Codes of rooms below that say the same in other words. */
+const ALIASES: ReadonlyMap<string, ApiErrorCode> = new Map([
+  ["IO_URING_UNAVAILABLE", "unsupported"],
+  ["BLOCK_TOO_SMALL", "unsupported"],
+  ["DEVICE_TOO_SMALL", "backing_too_small"],
+  ["BACKING_EXISTS", "backing_in_use"],
+]);
+
 /** A failed assertion is passed on as it is: nothing may go on after one. */
 export function asApiError(error: unknown, context: string): ApiError | AssertionFailure {
   if (error instanceof ApiError || error instanceof AssertionFailure) return error;
@@ -37,6 +45,8 @@ function codeOf(error: Error): ApiErrorCode {
   if (typeof code === "string" && isApiErrorCode(code.toLowerCase())) {
     return code.toLowerCase() as ApiErrorCode;
   }
+  const alias = typeof code === "string" ? ALIASES.get(code) : undefined;
+  if (alias !== undefined) return alias;
   if (typeof errno === "number") return BY_ERRNO.get(Math.abs(errno)) ?? "backing_failed";
   return error instanceof RingstoreError ? "backing_failed" : "internal";
 }

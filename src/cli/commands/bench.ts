@@ -5,9 +5,11 @@ import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { ClientError } from "../../client/index.ts";
-import type { CommandRun } from "../command-spec.ts";
+import type { RawRun } from "../command-spec.ts";
 
 const PASSED_SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+
+export const bench: RawRun = (words) => runBench(words);
 
 /** The exit code of the load generator. */
 export async function runBench(
@@ -30,10 +32,3 @@ export async function runBench(
     });
   });
 }
-
-/** Reached when options stand before the word: main.ts runs `bench` itself, before parsing. */
-export const misplacedBench: CommandRun = async () => {
-  throw new ClientError("usage", "bench must be the first word", {
-    advice: "its options are its own: ringstore bench --help",
-  });
-};

@@ -121,7 +121,8 @@ export async function run(
   let stderr = "";
   child.stdout.setEncoding("utf8").on("data", (text: string) => void (stdout += text));
   child.stderr.setEncoding("utf8").on("data", (text: string) => void (stderr += text));
-  child.stdin.end(options.input ?? "");
+  // A program that does not read its input may be gone before it is written.
+  child.stdin.on("error", () => undefined).end(options.input ?? "");
   const [code, signal] = (await once(child, "close")) as [number | null, NodeJS.Signals | null];
   return { code, signal, stdout, stderr };
 }
