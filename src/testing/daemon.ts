@@ -35,6 +35,8 @@ export interface DaemonOptions {
   readonly flags?: readonly string[];
   /** Arguments of node itself. */
   readonly execArgv?: readonly string[];
+  /** Keep what it writes to stdout in `output`; thrown away otherwise. */
+  readonly keepOutput?: boolean;
 }
 
 export interface CommandResult {
@@ -47,6 +49,8 @@ export class Daemon {
   readonly dataDirectory: string;
   /** Everything the daemon wrote to stderr, over all its lives, newest part. */
   log = "";
+  /** Everything it wrote to stdout, where that is kept. */
+  output = "";
   private readonly options: DaemonOptions;
   private readonly temporary: boolean;
   private child: ChildProcess | null = null;
@@ -82,10 +86,14 @@ export class Daemon {
 
   /** Starts the process; does not wait for anything. */
   async launch(): Promise<void> {
-    const { execArgv = [], flags = [] } = this.options;
+    const { execArgv = [], flags = [], keepOutput = false } = this.options;
     const entry = builtFile("daemon/main.js");
     const args = [...execArgv, entry, "--data", this.dataDirectory, ...flags];
-    const child = spawn(process.execPath, args, { stdio: ["ignore", "ignore", "pipe"] });
+    const stdout = keepOutput ? "pipe" : "ignore";
+    const child = spawn(process.execPath, args, { stdio: ["ignore", stdout, "pipe"] });
+    child.stdout?.on("data", (text: Buffer) => {
+      this.output += text.toString("utf8");
+    });
     child.stderr?.on("data", (text: Buffer) => {
       this.log = (this.log + text.toString("utf8")).slice(-LOG_CHARS_MAX);
     });
@@ -100,7 +108,7 @@ export class Daemon {
     const deadline = Date.now() + START_TIMEOUT_MS;
     for (;;) {
       if (!this.running) throw new Error(`ringstored ended at its start:\n${this.log}`);
-      if ((await this.command(["version"])).exitCode === 0) return;
+      if ((await this.command(["status"])).exitCode === 0) return;
       if (Date.now() > deadline) throw new Error(`ringstored does not answer:\n${this.log}`);
       await sleep(50);
     }
