@@ -48,7 +48,8 @@ Queues
   --poll                 look at the rings without rest instead of sleeping
   --no-kick              give the back-end no kick descriptor: it has to poll
   --style NAME           order of messages: qemu (default) or libblkio
-  --cpus LIST            pin the generator to these CPUs, e.g. 0 or 0,2
+  --cpus LIST            pin the generator to these CPUs, e.g. 0 or 0,2; with --self-check: the
+                         generator to the first, its device to the second
 Length
   --runtime SECONDS      measured time (default 5)
   --count N              requests instead of time

@@ -49,6 +49,8 @@ interface DeviceThreadData {
   readonly rings: readonly TrivialRing[];
   /** Word 0: 1 = stop, word 1: 1 = running, 2 = ended. */
   readonly control: SharedArrayBuffer;
+  /** CPU to stay on, or -1. */
+  readonly cpu: number;
 }
 
 const STEPS_PER_LOOK = 64;
@@ -57,6 +59,7 @@ const DEVICE_BYTES = 1024 * 1024 * 1024;
 
 function runDevice(data: DeviceThreadData): void {
   const control = new Int32Array(data.control);
+  if (data.cpu >= 0) sys.check(sys.setAffinity([data.cpu]), "sched_setaffinity", data.cpu);
   const host = sys.arenaOver(data.address, data.bytes);
   const devices = data.rings.map((ring) => new TrivialDevice(host, data.guestAddress, ring));
   Atomics.store(control, 1, 1);
@@ -172,11 +175,17 @@ function measure(
   };
 }
 
-/** Measures the generator itself, first on one thread, then on two. */
+/**
+ * Measures the generator itself, first on one thread, then on two: the generator on the first of
+ * `cpus`, the device on the second, where they are given.
+ */
 export async function runSelfCheck(
   options: Omit<LoadOptions, "socketPath">,
 ): Promise<SelfCheckReport> {
   const resolved = resolveOptions({ ...options, socketPath: "", polling: true, verify: false });
+  const affinity = sys.affinity();
+  const [cpu] = resolved.cpus;
+  if (cpu !== undefined) sys.check(sys.setAffinity([cpu]), "sched_setaffinity", cpu);
   const oneThreadNsPerRequest = measureOneThread(resolved);
   const rig = new LoadRig(resolved, DEVICE_BYTES, false);
   const control = new SharedArrayBuffer(8);
@@ -189,6 +198,7 @@ export async function runSelfCheck(
     guestAddress: region.guestAddress,
     rings: trivialRings(resolved, rig),
     control,
+    cpu: resolved.cpus[1] ?? -1,
   };
   const file = fileURLToPath(import.meta.url);
   assert(existsSync(file), "the self-check's own file is gone");
@@ -211,6 +221,7 @@ export async function runSelfCheck(
     Atomics.store(words, 0, 1);
     await ended;
     rig.close();
+    sys.setAffinity(affinity);
   }
 }
 
