@@ -43,6 +43,11 @@ export class ConsoleLog {
     return this.#text.slice(-TAIL_CHARACTERS);
   }
 
+  /** The line with which the guest's kernel gave up, if it did. */
+  get panic(): string | undefined {
+    return /^.*Kernel panic - not syncing.*$/m.exec(this.#text)?.[0];
+  }
+
   append(chunk: Uint8Array): void {
     this.#text += this.#decoder.decode(chunk, { stream: true }).replaceAll("\r", "");
     if (this.#text.length > TEXT_CHARACTERS_MAX) {

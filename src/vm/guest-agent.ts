@@ -99,7 +99,14 @@ export class GuestAgent {
   }
 
   /** Runs `command` with the guest's /bin/sh. Any number may run at once. */
-  async run(command: string, options: RunOptions = {}): Promise<RunResult> {
+  run(command: string, options: RunOptions = {}): Promise<RunResult> {
+    const result = this.#run(command, options);
+    // A command may be left running on purpose: that the guest's end rejects it is no accident.
+    result.catch(() => undefined);
+    return result;
+  }
+
+  async #run(command: string, options: RunOptions): Promise<RunResult> {
     if (this.#closed !== undefined) throw this.#closed;
     if (this.#boots === 0) throw new VmError("option", "The guest's agent has not started yet.");
     if (Buffer.byteLength(command) > COMMAND_BYTES_MAX) {

@@ -31,6 +31,7 @@ export interface GuestParts {
   readonly accelerator: Accelerator;
   readonly hotplugPortCount: number;
   readonly disks: readonly GuestDisk[];
+  readonly migratable: boolean;
   /** `performance.now()` when QEMU was started. */
   readonly startedAtMs: number;
 }
@@ -71,6 +72,11 @@ export class Guest {
     if (agent !== undefined) {
       Promise.all([ended, agent.drained]).then(() => agent.close(process.describe()));
     }
+  }
+
+  /** Whether {@link migrateTo} may be called. */
+  get migratable(): boolean {
+    return this.#parts.migratable;
   }
 
   get pid(): number {
@@ -173,7 +179,7 @@ export class Guest {
   async reboot(options: WaitOptions = {}): Promise<void> {
     const boots = this.boots;
     // It never answers: its agent ends with it.
-    this.run("sync; reboot -f", options).catch(() => undefined);
+    void this.run("sync; reboot -f", options);
     await this.waitForBoot({ boots: boots + 1, ...options });
   }
 
@@ -221,7 +227,7 @@ export class Guest {
     await this.#release("object-del", { id: `${id}-ram` });
   }
 
-  /** Live-migrates to a guest that was booted with `incoming`; see migration.ts. */
+  /** Live-migrates to a guest booted with `incoming`. Needs `migratable`; see migration.ts. */
   migrateTo(target: Guest, options: MigrationOptions = {}): Promise<MigrationResult> {
     return migrate({ source: this, target }, options);
   }
@@ -230,7 +236,7 @@ export class Guest {
   async shutdown(options: WaitOptions = {}): Promise<void> {
     const timeoutMs = options.timeoutMs ?? SHUTDOWN_TIMEOUT_MS;
     if (this.running && this.#parts.agent !== undefined && this.boots > 0) {
-      this.run("sync; poweroff -f", { timeoutMs }).catch(() => undefined);
+      void this.run("sync; poweroff -f", { timeoutMs });
       await this.#endsWithin(timeoutMs);
     }
     await this.quit();

@@ -1,8 +1,11 @@
 import assert from "node:assert/strict";
+import { closeSync, openSync, readdirSync, readlinkSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { MIB } from "../base/index.ts";
+import { MIB, PAGE_BYTES } from "../base/index.ts";
 import { sparseFile, testDirectory, testGuest } from "./_test-guest.ts";
+import { compareMemory } from "./memory-compare.ts";
+import { losesDirtyPages } from "./migration.ts";
 import type { BootOptions } from "./qemu.ts";
 
 const LIMIT = { timeout: 180_000 };
@@ -14,6 +17,7 @@ test(
     const directory = await testDirectory(t);
     const path = await sparseFile(join(directory, "disk"), 64 * MIB);
     const options: BootOptions = {
+      migratable: true,
       disks: [{ kind: "file", path, shared: true }],
       initramfs: { programs: [] },
     };
@@ -28,21 +32,58 @@ test(
     assert.equal(await source.must("echo still here"), "still here\n");
 
     const target = await testGuest(t, { ...options, incoming: true });
-    // Waits for a file that only the destination's commands make.
+    // Ends only when the destination's commands have made the file.
     const carried = source.run("until [ -e /tmp/go ]; do usleep 10000; done; echo carried", {
       timeoutMs: 120_000,
     });
-    const noisy = source.run("for i in $(seq 1 2000); do echo $i; done", { timeoutMs: 120_000 });
-    const moved = await source.migrateTo(target, { bandwidthBytesPerSecond: 1024 * MIB });
+    const reading = "dd if=/dev/vda of=/tmp/copy bs=64k count=64 2>/dev/null";
+    const busy = source.run(`until [ -e /tmp/go ]; do ${reading}; done; seq 1 2000`, {
+      timeoutMs: 120_000,
+    });
+    const moved = await source.migrateTo(target, {
+      bandwidthBytesPerSecond: 128 * MIB,
+      compareMemory: true,
+    });
     assert.equal(moved.status, "completed");
+    assert.deepEqual(moved.differingPages, [], "every write reached the destination");
     t.diagnostic(`total ${moved.totalMs} ms, downtime ${moved.downtimeMs} ms`);
     assert.equal(source.running, false);
     assert.equal(((await target.qmp("query-status")) as { status: string }).status, "running");
     await target.must("touch /tmp/go");
     assert.equal((await carried).stdout, "carried\n");
-    assert.equal((await noisy).stdout.split("\n").length, 2001);
+    assert.equal((await busy).stdout.split("\n").length, 2001);
     assert.equal(target.boots, 1);
     await target.must("dd if=/dev/urandom of=/dev/vda bs=4k count=16 2>/dev/null && sync");
     await target.shutdown();
   },
 );
+
+test("one byte of difference between two memories is found, with its page", LIMIT, async (t) => {
+  const options: BootOptions = { incoming: true, initramfs: { programs: [] } };
+  const first = await testGuest(t, options);
+  const second = await testGuest(t, options);
+  assert.deepEqual(compareMemory(first.pid, second.pid), []);
+  const directory = `/proc/${second.pid}/fd`;
+  const number = readdirSync(directory).find((name) =>
+    readlinkSync(join(directory, name)).includes("memfd:memory-backend"),
+  );
+  const memory = openSync(join(directory, number!), "r+");
+  writeSync(memory, Buffer.from([1]), 0, 1, 5000 * PAGE_BYTES + 17);
+  writeSync(memory, Buffer.from([1]), 0, 1, 256 * MIB - 1);
+  closeSync(memory);
+  assert.deepEqual(compareMemory(first.pid, second.pid), [
+    5000 * PAGE_BYTES,
+    256 * MIB - PAGE_BYTES,
+  ]);
+});
+
+test("a guest that would lose writes is not migrated", LIMIT, async (t) => {
+  const source = await testGuest(t, { initramfs: { programs: [] } });
+  if (losesDirtyPages(source.qemuVersion, source.accelerator)) {
+    await assert.rejects(source.migrateTo(source), { code: "option", advice: /migratable/ });
+  }
+  const fixed = { major: 9, minor: 0, text: "9.0.0" };
+  assert.equal(losesDirtyPages(fixed, "tcg"), false);
+  assert.equal(losesDirtyPages({ ...fixed, major: 8 }, "tcg"), true);
+  assert.equal(losesDirtyPages({ ...fixed, major: 8 }, "kvm"), false);
+});

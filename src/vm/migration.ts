@@ -1,12 +1,27 @@
 // Live migration between two QEMUs of this machine, over a unix socket, with the commands that
 // run in the guest carried along: a `run()` begun on the source is answered by the destination.
 //
-//   source  ──migrate──► socket ──► target (booted with `incoming`)
-//   source ends, its last bytes of the agent's port are read, target's agent adopts its commands
+//   1. source ──migrate──► socket ──► target (booted with `incoming`, stopped)
+//   2. both are stopped: where asked, their memories are compared, page by page
+//   3. target goes on
+//   4. source ends; its last bytes of the agent's port are read; target's agent takes over
+//
+// The comparison finds what nothing else shows at once: a page that was written after it had been
+// sent and whose new content was never sent. That is a back-end that forgot to log a write.
+//
+// QEMU before 9.0 under TCG forgets such pages by itself: it clears a page's dirty bit without
+// dropping the translations that may write the page unseen (fixed by its commit 03bfc2188f,
+// "physmem: Fix migration dirty bitmap coherency with TCG memory access"). Measured with 7.2 under
+// disk I/O: 23 to 33 pages lost in 4 of 4 migrations that synchronised the bitmap while the guest
+// ran (not with the three synchronisations that every migration has). A guest whose kernel changes
+// page tables at each entry (pti=on) drops the translations all the time, and lost none in 35
+// migrations. Hence `migratable`, which sets that parameter.
 
 import { sleep } from "./_wait.ts";
 import { VmError } from "./error.ts";
 import type { Guest } from "./guest.ts";
+import { compareMemory } from "./memory-compare.ts";
+import type { Accelerator, QemuVersion } from "./qemu-command.ts";
 
 export interface MigrationOptions {
   /** Default 120 s; then the migration is cancelled and the source goes on. */
@@ -17,6 +32,8 @@ export interface MigrationOptions {
   downtimeLimitMs?: number;
   /** Asked every 20 ms while memory is copied; true cancels. */
   cancelWhen?: (progress: MigrationProgress) => boolean;
+  /** Compare both memories before the target goes on. Default false: takes 0.2 s for 256 MiB. */
+  compareMemory?: boolean;
   /** Capabilities to set on both sides, e.g. `{ "auto-converge": true }`. */
   capabilities?: Readonly<Record<string, boolean>>;
 }
@@ -32,6 +49,8 @@ export interface MigrationResult {
   readonly totalMs: number;
   /** NaN when cancelled. */
   readonly downtimeMs: number;
+  /** Guest pages that differ, as byte offsets. Empty when they were not compared. */
+  readonly differingPages: readonly number[];
 }
 
 interface MigrateInfo {
@@ -42,6 +61,8 @@ interface MigrateInfo {
   readonly ram?: { readonly transferred?: number; readonly remaining?: number };
 }
 
+/** Kernel parameter that keeps such a QEMU from losing pages. */
+export const DIRTY_PAGES_PARAMETER = "pti=on";
 const TIMEOUT_MS = 120_000;
 const POLL_MS = 20;
 const FINAL = ["completed", "failed", "cancelled"];
@@ -52,6 +73,12 @@ export async function migrate(
   options: MigrationOptions,
 ): Promise<MigrationResult> {
   const { source, target } = guests;
+  if (!source.migratable && losesDirtyPages(source.qemuVersion, source.accelerator)) {
+    const version = `QEMU ${source.qemuVersion.text} under TCG`;
+    throw new VmError("option", `${version} would lose writes of this guest in a migration.`, {
+      advice: "Boot it with `migratable: true`.",
+    });
+  }
   const uri = `unix:${target.socketPath("migration")}`;
   for (const guest of [source, target]) await configure(guest, options);
   await target.qmp("migrate-incoming", { uri });
@@ -62,10 +89,19 @@ export async function migrate(
   }
   const totalMs = info["total-time"] ?? Number.NaN;
   if (info.status === "cancelled") {
-    return { status: "cancelled", totalMs, downtimeMs: Number.NaN };
+    return { status: "cancelled", totalMs, downtimeMs: Number.NaN, differingPages: [] };
   }
+  const differingPages =
+    options.compareMemory === true ? compareMemory(source.pid, target.pid) : [];
+  await target.qmp("cont");
   await handOver(guests);
-  return { status: "completed", totalMs, downtimeMs: info.downtime ?? Number.NaN };
+  const downtimeMs = info.downtime ?? Number.NaN;
+  return { status: "completed", totalMs, downtimeMs, differingPages };
+}
+
+/** Whether this QEMU forgets writes of a migrating guest; see above. */
+export function losesDirtyPages(version: QemuVersion, accelerator: Accelerator): boolean {
+  return accelerator === "tcg" && version.major < 9;
 }
 
 async function configure(guest: Guest, options: MigrationOptions): Promise<void> {

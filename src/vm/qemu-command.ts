@@ -124,7 +124,8 @@ export function machineArguments(options: MachineOptions): string[] {
     args.push("-device", optionText("pcie-root-port", properties));
   }
   if (!options.allowReboot) args.push("-no-reboot");
-  if (options.incoming) args.push("-incoming", "defer");
+  // The destination stays stopped until the migration is over and checked; see migration.ts.
+  if (options.incoming) args.push("-incoming", "defer", "-S");
   return args;
 }
 

@@ -97,7 +97,8 @@ export class QemuProcess {
     const how = exit === undefined ? "QEMU is running." : `QEMU ended (${describeExit(exit)}).`;
     const said = this.#stderr.trim() === "" ? "" : `\nQEMU said: ${this.#stderr.trim()}`;
     const shown = this.console.tail.trim() === "" ? "" : `\nConsole:\n${this.console.tail}`;
-    return how + said + shown;
+    const panic = this.console.panic === undefined ? "" : `\n${this.console.panic}`;
+    return how + panic + said + shown;
   }
 
   /** Ends it at once. Safe to call at any time and more than once. */

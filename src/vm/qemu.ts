@@ -14,6 +14,7 @@ import { GuestAgent } from "./guest-agent.ts";
 import { ensureInitramfs, type InitramfsOptions } from "./initramfs.ts";
 import { ensureKernel } from "./kernel.ts";
 import { kernelLine } from "./kernel-line.ts";
+import { DIRTY_PAGES_PARAMETER, losesDirtyPages } from "./migration.ts";
 import {
   type Accelerator,
   AGENT_PORT,
@@ -23,6 +24,7 @@ import {
   type MemorySlots,
   machineArguments,
   type QemuProgram,
+  type QemuVersion,
 } from "./qemu-command.ts";
 import { QemuProcess } from "./qemu-process.ts";
 import { QmpClient } from "./qmp.ts";
@@ -56,6 +58,11 @@ export interface BootOptions extends CacheOptions {
   readonly hotplugPortCount?: number;
   /** Room for {@link Guest.addMemory}. */
   readonly memorySlots?: MemorySlots;
+  /**
+   * The guest can be the source of a migration. Costs speed under TCG with QEMU before 9.0, which
+   * loses writes unless the guest's kernel helps; see migration.ts.
+   */
+  readonly migratable?: boolean;
   /** The destination of a migration: does not boot, waits for {@link Guest.migrateTo}. */
   readonly incoming?: boolean;
   /** Default 120 s, for kernel and agent together. */
@@ -116,6 +123,7 @@ export async function bootGuest(options: BootOptions = {}): Promise<Guest> {
       accelerator: prepared.choice.accelerator,
       hotplugPortCount: options.hotplugPortCount ?? HOTPLUG_PORT_COUNT,
       disks: options.disks ?? [],
+      migratable: options.migratable ?? false,
     });
     if (agent !== undefined && !incoming) {
       await guest.waitForBoot({ timeoutMs: options.bootTimeoutMs ?? BOOT_TIMEOUT_MS });
@@ -146,11 +154,20 @@ async function prepare(options: BootOptions): Promise<Prepared> {
     agentPort: options.agent === false ? undefined : AGENT_PORT,
     script: options.script,
     allowReboot: options.allowReboot ?? false,
-    append: options.append,
+    append: kernelParameters(options, qemu.version, choice.accelerator),
     ...(options.modules === undefined ? {} : { modules: options.modules }),
   });
   const kernelArguments = ["-kernel", kernel.vmlinuzPath, "-initrd", initramfsPath];
   return { qemu, choice, kernelArguments: [...kernelArguments, "-append", line] };
+}
+
+function kernelParameters(
+  options: BootOptions,
+  version: QemuVersion,
+  accelerator: Accelerator,
+): string {
+  const workaround = options.migratable === true && losesDirtyPages(version, accelerator);
+  return [workaround ? DIRTY_PAGES_PARAMETER : "", options.append ?? ""].join(" ").trim();
 }
 
 function machineOptions(
