@@ -47,6 +47,7 @@ Queues
   --header-stride N      distance of request headers (default 128; 99 puts them at odd addresses)
   --poll                 look at the rings without rest instead of sleeping
   --no-kick              give the back-end no kick descriptor: it has to poll
+  --no-inflight          no inflight region, although the back-end has one
   --style NAME           order of messages: qemu (default) or libblkio
   --cpus LIST            pin the generator to these CPUs, e.g. 0 or 0,2; with --self-check: the
                          generator to the first, its device to the second
@@ -92,6 +93,7 @@ const OPTIONS = {
   "header-stride": { type: "string" },
   poll: { type: "boolean" },
   "no-kick": { type: "boolean" },
+  "no-inflight": { type: "boolean" },
   style: { type: "string" },
   cpus: { type: "string" },
   runtime: { type: "string" },
@@ -214,6 +216,7 @@ function readOptions(values: Values): LoadOptions {
     headerStrideBytes: read.number("header-stride"),
     polling: read.flag("poll"),
     noKick: read.flag("no-kick"),
+    inflight: !read.flag("no-inflight"),
     runtimeMs: read.seconds("runtime"),
     requestCount: read.number("count"),
     warmupMs: read.seconds("warmup"),

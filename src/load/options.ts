@@ -61,6 +61,8 @@ export interface LoadOptions {
   readonly readBack?: boolean;
   /** The device reads as zeroes where this run has not written. */
   readonly initialZeroes?: boolean;
+  /** Set up an inflight region where the back-end has one, as QEMU does. Default true. */
+  readonly inflight?: boolean;
   /** Survive the death of the back-end: inflight region, reconnect, late-DMA canary. */
   readonly reconnect?: boolean;
   /** Check that nothing writes read buffers after completion. Default: as `reconnect`. */
@@ -113,6 +115,7 @@ export interface ResolvedOptions {
   readonly prefill: boolean;
   readonly readBack: boolean;
   readonly initialZeroes: boolean;
+  readonly inflight: boolean;
   readonly reconnect: boolean;
   readonly canary: boolean;
   readonly reconnectTimeoutMs: number;
@@ -247,6 +250,7 @@ export function resolveOptions(options: LoadOptions): ResolvedOptions {
     prefill: options.prefill ?? verify,
     readBack: options.readBack ?? verify,
     initialZeroes: options.initialZeroes ?? false,
+    inflight: options.inflight ?? true,
     reconnect,
     canary: options.canary ?? reconnect,
     reconnectTimeoutMs: options.reconnectTimeoutMs ?? 30000,

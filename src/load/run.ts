@@ -11,7 +11,7 @@
 
 import { existsSync } from "node:fs";
 import * as sys from "../sys/index.ts";
-import { BLK_F_DISCARD, BLK_F_WRITE_ZEROES } from "../virtio/index.ts";
+import { BLK_F_DISCARD, BLK_F_RO, BLK_F_WRITE_ZEROES } from "../virtio/index.ts";
 import type { BlkQueue } from "./blk-queue.ts";
 import { LoadError } from "./errors.ts";
 import type { InflightRegion } from "./front-end.ts";
@@ -52,7 +52,7 @@ class LoadRun {
       indirect: options.indirect,
       eventIndex: options.eventIndex,
       queueCount: options.queueCount,
-      inflight: options.reconnect,
+      inflight: options.reconnect ? true : options.inflight ? "offered" : false,
     };
     this.session = BlkSession.open(this.sessionOptions);
     try {
@@ -85,6 +85,13 @@ class LoadRun {
         "OPTIONS",
         `The device has ${config.capacityBytes} bytes, a request ${options.blockBytesMax}.`,
       );
+    }
+    const onlyReads = options.readPercent === 100 && !options.prefill;
+    const noRanges = options.discardPercent + options.writeZeroesPercent === 0;
+    if (session.hasFeature(BLK_F_RO) && !(onlyReads && noRanges)) {
+      throw new LoadError("OPTIONS", "The device is read-only; this run would write to it.", {
+        advice: "Run reads only, without --verify.",
+      });
     }
     const limits = [
       ["discard", options.discardPercent, BLK_F_DISCARD, config.maxDiscardSectors],
@@ -252,7 +259,7 @@ class LoadRun {
 
   run(): LoadReport {
     const { options, rig } = this;
-    if (options.reconnect) {
+    if (this.session.usesInflight) {
       this.inflight = this.session.inflightRegion(options.queueSize);
     }
     this.start(false);

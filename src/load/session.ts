@@ -28,8 +28,11 @@ export interface SessionOptions {
   readonly eventIndex?: boolean;
   /** Rings that shall run. Default 1. */
   readonly queueCount?: number;
-  /** Use the inflight region: needed to survive the back-end's death. */
-  readonly inflight?: boolean;
+  /**
+   * The inflight region, needed to survive the back-end's death: required (true), used where the
+   * back-end has one as QEMU does ("offered"), or not used (default).
+   */
+  readonly inflight?: boolean | "offered";
   /** Device feature bits not to accept although offered. */
   readonly refuseFeatures?: readonly number[];
   /** Protocol feature bits not to accept although offered. */
@@ -67,7 +70,7 @@ export interface SessionRing {
 }
 
 export interface StartOptions {
-  /** From inflightRegion() of the first session; required by sessions with `inflight`. */
+  /** From inflightRegion() of the first session; required where the session usesInflight. */
   readonly inflight?: InflightRegion;
   /** The previous back-end died: ring bases come from the rings, as QEMU restores them. */
   readonly afterLoss?: boolean;
@@ -169,6 +172,12 @@ export class BlkSession {
 
   private hasProtocol(position: number): boolean {
     return hasBit(this.frontEnd.protocolFeatures, position);
+  }
+
+  /** start() sets an inflight region. */
+  get usesInflight(): boolean {
+    const wanted = this.options.inflight === true || this.options.inflight === "offered";
+    return wanted && this.hasProtocol(m.PROTOCOL_F_INFLIGHT_SHMFD);
   }
 
   private chooseFeatures(): void {
@@ -307,7 +316,7 @@ export class BlkSession {
     this.rings = rings;
     const qemu = this.options.style !== "libblkio";
     if (qemu) frontEnd.setFeatures(this.features);
-    if (this.options.inflight === true) {
+    if (this.usesInflight) {
       if (options.inflight === undefined) {
         throw new LoadError("OPTIONS", "This session uses an inflight region and was given none.");
       }
