@@ -1,3 +1,5 @@
+// The choice between KVM and TCG: what is tried, what is remembered, what overrides it.
+
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { writeFile } from "node:fs/promises";

@@ -1,3 +1,5 @@
+// The archive writer against the format's document and against another implementation of it.
+
 import assert from "node:assert/strict";
 import { mkdtemp, readFile, readlink, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";

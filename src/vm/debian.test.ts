@@ -1,3 +1,6 @@
+// Packages, programs and kernel modules, with the real apt of this machine: needs `apt-get update`
+// to have run, and fetches a few small packages into a cache of its own.
+
 import assert from "node:assert/strict";
 import { existsSync, readdirSync } from "node:fs";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";

@@ -1,3 +1,5 @@
+// The ELF reader on files that are there on every machine that runs this.
+
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";

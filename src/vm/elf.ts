@@ -9,11 +9,11 @@
 import { DYN, EHDR, SHDR, SYM, VERNAUX, VERNEED } from "./_elf-layout.ts";
 import { VmError } from "./error.ts";
 
-export const DT_NEEDED = 1;
+const DT_NEEDED = 1;
 export const DT_SONAME = 14;
-export const STB_WEAK = 2;
-export const STT_OBJECT = 1;
-export const STT_TLS = 6;
+const STB_WEAK = 2;
+const STT_OBJECT = 1;
+const STT_TLS = 6;
 const VERSION_INDEX_MASK = 0x7fff;
 const SHN_UNDEF = 0;
 

@@ -68,7 +68,7 @@ export function modulesDep(modules: readonly KernelModule[]): string {
 }
 
 /** `kernel/lib/crc-itu-t.ko.xz` -> `crc_itu_t`. */
-export function moduleName(path: string): string {
+function moduleName(path: string): string {
   const file = path.slice(path.lastIndexOf("/") + 1);
   return file.replace(/\.ko(\.[a-z]+)?$/, "").replaceAll("-", "_");
 }

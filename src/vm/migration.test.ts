@@ -1,3 +1,5 @@
+// Live migration of a real guest, and the comparison of memories that checks it.
+
 import assert from "node:assert/strict";
 import { closeSync, openSync, readdirSync, readlinkSync, writeSync } from "node:fs";
 import { join } from "node:path";

@@ -102,9 +102,26 @@ function environment(libraryDirectories: readonly string[]): NodeJS.ProcessEnv {
 
 async function ensureProgram(source: ProgramSource, options: EnsureOptions): Promise<Program> {
   const installed = options.ignoreSystem === true ? undefined : findOnSystem(source.program);
-  const fromPackage =
-    installed === undefined ? await fetchPackage(source.debianPackage, options) : undefined;
-  const path = installed ?? programInPackage(source.program, fromPackage!);
+  if (installed !== undefined) {
+    try {
+      return await examine(source, installed, undefined, options);
+    } catch (error) {
+      // Not a program but a wrapper, or one whose libraries are gone: the package has a whole one.
+      if (!(error instanceof VmError)) throw error;
+      options.log?.(`Not using ${installed}: ${error.message}`);
+    }
+  }
+  const fromPackage = await fetchPackage(source.debianPackage, options);
+  const path = programInPackage(source.program, fromPackage);
+  return examine(source, path, fromPackage, options);
+}
+
+async function examine(
+  source: ProgramSource,
+  path: string,
+  fromPackage: DebianPackage | undefined,
+  options: EnsureOptions,
+): Promise<Program> {
   const finder = new LibraryFinder(source, fromPackage, options);
   await finder.follow(path);
   return {

@@ -1,3 +1,5 @@
+// The command line QEMU is started with, for the versions that differ.
+
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { KERNEL_LINE_BYTES_MAX, kernelLine } from "./kernel-line.ts";

@@ -231,10 +231,7 @@ export function optionText(driver: string, properties: Properties): string {
 }
 
 /** QEMU 9.2 renamed the option to milliseconds; 7.2 knows only seconds. */
-export function reconnectProperty(
-  disk: VhostUserBlkDisk,
-  version: QemuVersion,
-): Record<string, number> {
+function reconnectProperty(disk: VhostUserBlkDisk, version: QemuVersion): Record<string, number> {
   if (disk.reconnect === false) return {};
   const inMilliseconds = version.major > 9 || (version.major === 9 && version.minor >= 2);
   return inMilliseconds

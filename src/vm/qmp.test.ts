@@ -1,3 +1,5 @@
+// The QMP client against a QEMU played by the test.
+
 import assert from "node:assert/strict";
 import { mkdtemp, rm } from "node:fs/promises";
 import { connect, createServer, type Socket } from "node:net";

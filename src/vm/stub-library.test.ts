@@ -1,3 +1,5 @@
+// Stand-in libraries, judged by the dynamic linker and by fio.
+
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
