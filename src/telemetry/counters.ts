@@ -58,6 +58,8 @@ export const VOLUME_COUNTERS = {
   zeroFillBytes: 25,
   /** Gauge: age of the oldest request the device has not answered, in microseconds. */
   oldestInflightUs: 26,
+  /** Gauge: sessions on the socket now. */
+  openSessionCount: 27,
 } as const;
 export type VolumeCounter = keyof typeof VOLUME_COUNTERS;
 

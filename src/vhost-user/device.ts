@@ -13,6 +13,7 @@ import {
   chmod,
   chown,
   close,
+  hangUp,
   isSocket,
   listenUnix,
   POLLIN,
@@ -21,7 +22,7 @@ import {
   unlink,
 } from "../sys/index.ts";
 import type { BlkMeter } from "../virtio/index.ts";
-import { COUNTER_CONNECTED, COUNTER_SESSION } from "../virtio/index.ts";
+import { COUNTER_CONNECTED, COUNTER_OPEN_SESSIONS, COUNTER_SESSION } from "../virtio/index.ts";
 import { MemoryTable } from "./memory-table.ts";
 import { Session, type SessionDevice } from "./session.ts";
 
@@ -145,13 +146,14 @@ export class VhostUserDevice implements SessionDevice {
     if (this.sessions.length >= SESSIONS_MAX) {
       const fields = { volume: this.name, sessions: this.sessions.length };
       this.reactor.log.log("warn", "vhost_user.too_many_sessions", fields);
-      close(fd);
+      hangUp(fd);
       return;
     }
     this.sessions.push(new Session(this.nextId, fd, this));
     this.nextId += 1;
     const counters = this.meter.counters;
     counters[COUNTER_SESSION] = (counters[COUNTER_SESSION] as number) + 1;
+    counters[COUNTER_OPEN_SESSIONS] = this.sessions.length;
   }
 
   // SessionDevice ---------------------------------------------------------------------------------
@@ -187,6 +189,7 @@ export class VhostUserDevice implements SessionDevice {
     const index = this.sessions.indexOf(session);
     assert(index >= 0, "a session ended twice");
     this.sessions.splice(index, 1);
+    this.meter.counters[COUNTER_OPEN_SESSIONS] = this.sessions.length;
     this.finishClosing();
   }
 

@@ -41,8 +41,10 @@ export const COUNTER_SESSION = 17;
 export const COUNTER_CONNECTED = 18;
 /** A queue had to wait for a free slot. */
 export const COUNTER_PAUSE = 19;
+/** Gauge: sessions on the socket now. */
+export const COUNTER_OPEN_SESSIONS = 27;
 /** Cells a meter must have. */
-export const COUNTERS_BYTES_MIN: number = 27 * 8;
+export const COUNTERS_BYTES_MIN: number = 28 * 8;
 
 export function add(counters: Float64Array, index: number, amount: number): void {
   counters[index] = (counters[index] as number) + amount;

@@ -1,0 +1,457 @@
+// The data plane as the control plane calls it: reactor threads, and which volume lives on which.
+//
+//   openVolume: open and lock the backing here -> hand its descriptor to the least loaded reactor
+//   attach, detach, resize, close: asked of that reactor, answered within a time limit
+//   stats: read from shared memory, nobody is asked
+//
+// Invariants:
+//  - a volume belongs to one reactor from open to close;
+//  - a backing's descriptor is closed only after the reactor said that nothing is in flight on it;
+//    where it does not say so, the descriptor, and with it the lock, stays until the process ends;
+//  - calls for one volume come one after the other (the control plane sees to it).
+
+import { RingstoreError } from "../base/index.ts";
+import type {
+  AttachmentSpec,
+  DataPlane,
+  HealthItem,
+  ReactorStats,
+  VolumeSpec,
+  VolumeStats,
+} from "../ports/data-plane.ts";
+import type { LogFields, LogLevel } from "../ports/log.ts";
+import { affinity } from "../sys/index.ts";
+import { createLogRing, HistogramSnapshot, VolumeMeter } from "../telemetry/index.ts";
+import { closeBacking, type OpenedBacking } from "../uring/index.ts";
+import type { DataPlaneOptions } from "./data-plane-factory.ts";
+import {
+  type BackingPatience,
+  backingBytes,
+  cutBacking,
+  DEFAULT_PATIENCE,
+  deleteFile,
+  growBacking,
+  openFileBacking,
+} from "./reactor-backing.ts";
+import { drainLogRings, forgetLogRings, registerLogRing } from "./reactor-fatal.ts";
+import { prepareProcess } from "./reactor-process.ts";
+import type { OpenedForReactor } from "./reactor-protocol.ts";
+import { ReactorThread } from "./reactor-thread.ts";
+
+const REACTOR_OPTIONS = {
+  requestSlots: 4096,
+  ringEntries: 1024,
+  watchesMax: 1_048_576,
+  timersMax: 1_048_576,
+};
+
+/** Commands that only change tables; a reactor that takes longer is stuck. */
+const COMMAND_TIMEOUT_MS = 5000;
+/** Waits for the device to finish what it has. */
+const DETACH_TIMEOUT_MS = 10_000;
+/** How long a stop lets local devices finish; what they still do then is fenced by the lock. */
+const STOP_PATIENCE_MS = 5000;
+/** How much longer than its patience a thread may take to end. */
+const STOP_GRACE_MS = 1000;
+
+/** Log lines and changes of sessions are picked up this often. */
+const LOOK_PERIOD_MS = 100;
+const LINES_PER_LOOK = 1000;
+/** A reactor is asked for a sign of life this often. */
+const PING_PERIOD_MS = 5000;
+
+/** A local device that keeps a request this long is reported. */
+const STUCK_US = 30_000_000;
+
+/** What only tests and special set-ups change. */
+export interface ReactorPlaneOptions {
+  /** CPUs for each reactor; reactors beyond the list, and all without one, run anywhere. */
+  readonly reactorCpus?: readonly (readonly number[])[];
+  readonly workerEntry?: URL;
+  readonly patience?: BackingPatience;
+  readonly stopPatienceMs?: number;
+}
+
+interface OpenVolume {
+  readonly spec: VolumeSpec;
+  readonly thread: ReactorThread;
+  readonly opened: OpenedBacking | null;
+  readonly meter: VolumeMeter;
+  sizeBytes: number;
+  attached: boolean;
+  /** What was last told through `changed`. */
+  seen: string;
+}
+
+/** Starts the threads; resolves when every one of them runs its loop. */
+export async function createDataPlane(
+  options: DataPlaneOptions,
+  more: ReactorPlaneOptions = {},
+): Promise<ReactorDataPlane> {
+  prepareProcess();
+  const plane = new ReactorDataPlane(options, more);
+  try {
+    await plane.ready();
+  } catch (error) {
+    await plane.stop();
+    throw error;
+  }
+  return plane;
+}
+
+export class ReactorDataPlane implements DataPlane {
+  private readonly options: DataPlaneOptions;
+  private readonly patience: BackingPatience;
+  private readonly stopPatienceMs: number;
+  private readonly threads: ReactorThread[] = [];
+  private readonly volumes: Map<string, OpenVolume> = new Map();
+  /** Being opened: counted for the load, and not to be opened twice. */
+  private readonly opening: Map<string, ReactorThread> = new Map();
+  private readonly unresponsiveSinceMs: Map<ReactorThread, number> = new Map();
+  private lookTimer: NodeJS.Timeout | null;
+  private pingTimer: NodeJS.Timeout | null;
+  private stopping: Promise<void> | null = null;
+
+  constructor(options: DataPlaneOptions, more: ReactorPlaneOptions) {
+    this.options = options;
+    this.patience = more.patience ?? DEFAULT_PATIENCE;
+    this.stopPatienceMs = more.stopPatienceMs ?? STOP_PATIENCE_MS;
+    const entry = more.workerEntry ?? new URL("./reactor-worker.js", import.meta.url);
+    const logRings = Array.from({ length: options.reactorCount }, () => createLogRing());
+    for (const shared of logRings) registerLogRing(shared);
+    // With one CPU for us and the guest, time spent polling is taken from the guest's answer.
+    const pollMaxUs = affinity().length > 1 ? options.pollUs : 0;
+    const fatal = (error: unknown): void => {
+      drainLogRings();
+      options.fatal(error);
+    };
+    for (let index = 0; index < options.reactorCount; index++) {
+      const start = {
+        index,
+        options: { ...REACTOR_OPTIONS, pollMaxUs },
+        trustMemory: options.trustMemory,
+        cpus: more.reactorCpus?.[index] ?? [],
+        logRings,
+      };
+      this.threads.push(new ReactorThread(start, { fatal, entry }));
+    }
+    this.lookTimer = setInterval(() => this.look(), LOOK_PERIOD_MS);
+    this.pingTimer = setInterval(() => void this.ping(), PING_PERIOD_MS);
+    this.pingTimer.unref();
+  }
+
+  async ready(): Promise<void> {
+    await Promise.all(this.threads.map((thread) => thread.ready));
+  }
+
+  // Volumes ---------------------------------------------------------------------------------------
+
+  async openVolume(spec: VolumeSpec, options: { readonly create: boolean }): Promise<void> {
+    this.requireRunning();
+    if (this.volumes.has(spec.id) || this.opening.has(spec.id)) {
+      throw new RingstoreError("VOLUME_BUSY", `volume ${spec.name} is open already`);
+    }
+    const thread = this.leastLoaded();
+    this.opening.set(spec.id, thread);
+    try {
+      const opened = await this.openBacking(spec, options.create);
+      const meter = new VolumeMeter();
+      await this.openOnThread(thread, spec, opened, meter);
+      const { sizeBytes } = spec;
+      const volume = { spec, thread, opened, meter, sizeBytes, attached: false, seen: "" };
+      this.volumes.set(spec.id, volume);
+    } finally {
+      this.opening.delete(spec.id);
+    }
+  }
+
+  private async openBacking(spec: VolumeSpec, create: boolean): Promise<OpenedBacking | null> {
+    if (spec.backing.kind !== "file") return null;
+    const opened = await openFileBacking(spec, create, this.patience);
+    if (this.stopping === null) return opened;
+    closeBacking(opened);
+    throw stopped();
+  }
+
+  private async openOnThread(
+    thread: ReactorThread,
+    spec: VolumeSpec,
+    opened: OpenedBacking | null,
+    meter: VolumeMeter,
+  ): Promise<void> {
+    const release = (): void => {
+      if (opened !== null) closeBacking(opened);
+    };
+    let isLate = false;
+    // Opened after nobody waited any more: closed again, so that a second attempt can succeed.
+    const onLate = (): void => {
+      const closing = thread.request({ op: "close", volumeId: spec.id }, QUICK);
+      void closing.then(release, () => undefined);
+    };
+    try {
+      const command = {
+        op: "open",
+        spec,
+        backing: forReactor(spec, opened),
+        meter: meter.shared,
+      } as const;
+      await thread.request(command, { timeoutMs: COMMAND_TIMEOUT_MS, onLate });
+    } catch (error) {
+      isLate = (error as RingstoreError).code === "TIMED_OUT";
+      // A thread that may still open it keeps the descriptor.
+      if (!isLate) release();
+      throw error;
+    }
+  }
+
+  async closeVolume(volumeId: string): Promise<void> {
+    const volume = this.find(volumeId);
+    if (volume.attached) throw attachedError(volume, "closed");
+    await volume.thread.request({ op: "close", volumeId }, QUICK);
+    this.volumes.delete(volumeId);
+    if (volume.opened !== null) closeBacking(volume.opened);
+  }
+
+  async deleteBacking(spec: VolumeSpec): Promise<void> {
+    this.requireRunning();
+    if (this.volumes.has(spec.id) || this.opening.has(spec.id)) {
+      throw new RingstoreError("VOLUME_BUSY", `volume ${spec.name} is open`);
+    }
+    if (spec.backing.kind === "file") await deleteFile(spec.backing.path);
+  }
+
+  async resizeVolume(volumeId: string, sizeBytes: number): Promise<void> {
+    const volume = this.find(volumeId);
+    const { opened } = volume;
+    const isCut = sizeBytes < volume.sizeBytes;
+    if (isCut && volume.attached) throw attachedError(volume, "made smaller");
+    if (opened !== null && !isCut) await growBacking(opened, sizeBytes);
+    await this.resizeOnThread(volume, sizeBytes);
+    if (opened !== null && isCut) await cutBacking(opened, sizeBytes);
+    volume.sizeBytes = sizeBytes;
+  }
+
+  private async resizeOnThread(volume: OpenVolume, sizeBytes: number): Promise<void> {
+    const { opened, spec, thread } = volume;
+    const bytes = opened === null ? sizeBytes : backingBytes(opened);
+    const command = { op: "resize", volumeId: spec.id, sizeBytes, backingBytes: bytes } as const;
+    await thread.request(command, QUICK);
+  }
+
+  async attach(spec: AttachmentSpec): Promise<void> {
+    const volume = this.find(spec.volumeId);
+    if (volume.attached) throw attachedError(volume, "attached twice");
+    const { thread } = volume;
+    const { volumeId } = spec;
+    const onLate = (): void => {
+      const detaching = thread.request(
+        { op: "detach", volumeId },
+        { timeoutMs: DETACH_TIMEOUT_MS },
+      );
+      void detaching.catch(() => undefined);
+    };
+    await thread.request({ op: "attach", spec }, { timeoutMs: COMMAND_TIMEOUT_MS, onLate });
+    volume.attached = true;
+  }
+
+  async detach(volumeId: string): Promise<void> {
+    const volume = this.find(volumeId);
+    const onLate = (): void => void (volume.attached = false);
+    const options = { timeoutMs: DETACH_TIMEOUT_MS, onLate };
+    await volume.thread.request({ op: "detach", volumeId }, options);
+    volume.attached = false;
+  }
+
+  private find(volumeId: string): OpenVolume {
+    this.requireRunning();
+    const volume = this.volumes.get(volumeId);
+    if (volume !== undefined) return volume;
+    throw new RingstoreError("VOLUME_NOT_FOUND", `volume ${volumeId} is not open`);
+  }
+
+  private requireRunning(): void {
+    if (this.stopping !== null) throw stopped();
+  }
+
+  private leastLoaded(): ReactorThread {
+    const loads = new Map(this.threads.map((thread) => [thread, 0]));
+    const used = [...this.volumes.values()].map(({ thread }) => thread);
+    for (const thread of [...used, ...this.opening.values()]) {
+      loads.set(thread, (loads.get(thread) as number) + 1);
+    }
+    let best = this.threads[0] as ReactorThread;
+    for (const [thread, load] of loads) {
+      if (load < (loads.get(best) as number)) best = thread;
+    }
+    return best;
+  }
+
+  // What there is to see --------------------------------------------------------------------------
+
+  volumeStats(): readonly VolumeStats[] {
+    return [...this.volumes.values()]
+      .filter((volume) => volume.attached)
+      .map((volume) => this.statsOf(volume));
+  }
+
+  private statsOf(volume: OpenVolume): VolumeStats {
+    const { meter, spec } = volume;
+    const { block } = meter;
+    return {
+      volumeId: spec.id,
+      readCount: block.get("readCount"),
+      readBytes: block.get("readBytes"),
+      writeCount: block.get("writeCount"),
+      writeBytes: block.get("writeBytes"),
+      flushCount: block.get("flushCount"),
+      discardCount: block.get("discardCount"),
+      errorCount: block.get("errorCount"),
+      inflightCount: block.get("inflightCount"),
+      readLatencyUs: HistogramSnapshot.of(meter.readLatency).summary(),
+      writeLatencyUs: HistogramSnapshot.of(meter.writeLatency).summary(),
+      sessionCount: block.get("openSessionCount"),
+      connected: block.get("connected") === 1,
+      ringErrorCount: block.get("ringErrorCount"),
+      health: this.healthOf(volume),
+    };
+  }
+
+  private healthOf(volume: OpenVolume): readonly HealthItem[] {
+    const items: HealthItem[] = [];
+    const oldestUs = volume.meter.block.get("oldestInflightUs");
+    if (oldestUs >= STUCK_US) {
+      const seconds = Math.floor(oldestUs / 1e6);
+      const what = volume.opened === null ? "the device" : volume.opened.path;
+      const message = `${what} has not answered a request for ${seconds} s`;
+      items.push({ code: "DEVICE_STUCK", message });
+    }
+    const sinceMs = this.unresponsiveSinceMs.get(volume.thread);
+    if (sinceMs !== undefined) {
+      const seconds = Math.floor((performance.now() - sinceMs) / 1000);
+      const message = `reactor ${volume.thread.index} has not answered for ${seconds} s`;
+      items.push({ code: "REACTOR_STUCK", message });
+    }
+    return items;
+  }
+
+  reactorStats(): readonly ReactorStats[] {
+    return this.threads.map((thread) => thread.stats());
+  }
+
+  /** True when every reactor answered within `timeoutMs`: what a watchdog wants to know. */
+  async responds(timeoutMs: number): Promise<boolean> {
+    const answers = this.threads.map((thread) =>
+      thread.request({ op: "ping" }, { timeoutMs }).then(
+        () => true,
+        () => false,
+      ),
+    );
+    return (await Promise.all(answers)).every((answered) => answered);
+  }
+
+  private async ping(): Promise<void> {
+    await Promise.all(
+      this.threads.map(async (thread) => {
+        const askedMs = performance.now();
+        try {
+          await thread.request({ op: "ping" }, { timeoutMs: PING_PERIOD_MS - 100 });
+          this.unresponsiveSinceMs.delete(thread);
+        } catch {
+          if (!this.unresponsiveSinceMs.has(thread)) this.unresponsiveSinceMs.set(thread, askedMs);
+        }
+      }),
+    );
+  }
+
+  /** Passes on what the reactors logged, and notices what changed. */
+  private look(): void {
+    for (const thread of this.threads) {
+      thread.logReader.drain((line) => this.relay(line), LINES_PER_LOOK);
+    }
+    let changed = false;
+    for (const volume of this.volumes.values()) {
+      const { block } = volume.meter;
+      const codes = this.healthOf(volume).map((item) => item.code);
+      const seen = `${block.get("connected")} ${block.get("openSessionCount")} ${codes}`;
+      if (seen === volume.seen) continue;
+      volume.seen = seen;
+      changed = true;
+    }
+    if (changed) this.options.changed();
+  }
+
+  private relay(line: Uint8Array): void {
+    const text = Buffer.from(line).toString("utf8");
+    let record: Record<string, string | number | boolean | null>;
+    try {
+      record = JSON.parse(text) as typeof record;
+    } catch {
+      record = { level: "warn", event: "log.damaged", text: text.slice(0, 200) };
+    }
+    const { level, event, time: _time, ...fields } = record;
+    this.options.log.log(level as LogLevel, String(event), fields as LogFields);
+  }
+
+  // The end ---------------------------------------------------------------------------------------
+
+  /** Bounded: a device that hangs is left to the process's end. */
+  stop(): Promise<void> {
+    this.stopping ??= this.stopThreads();
+    return this.stopping;
+  }
+
+  private async stopThreads(): Promise<void> {
+    if (this.pingTimer !== null) clearInterval(this.pingTimer);
+    const drained = await Promise.all(this.threads.map((thread) => this.stopThread(thread)));
+    this.look();
+    if (this.lookTimer !== null) clearInterval(this.lookTimer);
+    this.lookTimer = null;
+    this.pingTimer = null;
+    for (const { thread, opened } of this.volumes.values()) {
+      if (opened !== null && drained[thread.index] === true) closeBacking(opened);
+    }
+    this.volumes.clear();
+    forgetLogRings();
+  }
+
+  /** True when the thread has ended with nothing in flight. */
+  private async stopThread(thread: ReactorThread): Promise<boolean> {
+    const patienceMs = this.stopPatienceMs;
+    const timeoutMs = patienceMs + STOP_GRACE_MS;
+    try {
+      await thread.request({ op: "stop", patienceMs }, { timeoutMs });
+    } catch {
+      // It has ended already, or it is stuck: the wait below tells.
+    }
+    let timer: NodeJS.Timeout | undefined;
+    const patience = new Promise<null>((resolve) => {
+      timer = setTimeout(resolve, STOP_GRACE_MS, null);
+    });
+    const isDrained = await Promise.race([thread.ended, patience]);
+    clearTimeout(timer);
+    if (isDrained === null) {
+      this.options.log.log("error", "reactor.left_behind", { reactor: thread.index });
+    }
+    return isDrained === true;
+  }
+}
+
+const QUICK = { timeoutMs: COMMAND_TIMEOUT_MS };
+
+function forReactor(spec: VolumeSpec, opened: OpenedBacking | null): OpenedForReactor {
+  if (opened !== null) return opened;
+  return spec.backing.kind === "memory" ? { kind: "memory" } : { kind: "null" };
+}
+
+function attachedError(volume: OpenVolume, what: string): RingstoreError {
+  const { name } = volume.spec;
+  return new RingstoreError("VOLUME_ATTACHED", `volume ${name} is attached and cannot be ${what}`, {
+    advice: `Detach it first: ringstore volume detach ${name}`,
+  });
+}
+
+function stopped(): RingstoreError {
+  return new RingstoreError("SHUTTING_DOWN", "the data plane is stopping", {
+    advice: "Try again when the daemon has been started.",
+  });
+}

@@ -1,0 +1,243 @@
+// What a reactor thread does: sets up its reactor, carries out the main thread's commands from
+// within the loop, and ends when it is told to. Started by reactor-worker.ts.
+//
+// Invariants:
+//  - the thread never returns to Node's event loop: commands are taken from the port when the
+//    eventfd says so, timers are the reactor's, no promise is ever waited for (its continuation
+//    would not run);
+//  - a RingstoreError is an answer; anything else that is thrown ends the process.
+
+import { type MessagePort, receiveMessageOnPort } from "node:worker_threads";
+import { assert, RingstoreError } from "../base/index.ts";
+import { Workspace } from "../local/index.ts";
+import type { AttachmentSpec, ReadinessHandler, TimerHandler } from "../ports/index.ts";
+import { Reactor, type ReactorObserver } from "../reactor/index.ts";
+import { eventClear, POLLIN, SystemClock, SystemMemory, setAffinity } from "../sys/index.ts";
+import { LogRingWriter, REACTOR_COUNTERS, RingLog, reactorCounters } from "../telemetry/index.ts";
+import type {
+  ReactorCommand,
+  ReactorMessage,
+  ReactorRequest,
+  ReactorStart,
+  WireError,
+} from "./reactor-protocol.ts";
+import { ReactorVolume, refusal } from "./reactor-volume.ts";
+
+const GAUGE_PERIOD_MS = 1000;
+const TIMER_GAUGES = 1;
+const TIMER_STOP = 2;
+
+/** Copies the reactor's counters to where the main thread reads them. */
+class CounterPublisher implements ReactorObserver {
+  private readonly cells: Float64Array;
+  private readonly writer: LogRingWriter;
+  volumeCount = 0;
+  commandCount = 0;
+
+  constructor(shared: SharedArrayBuffer, writer: LogRingWriter) {
+    this.cells = reactorCounters(shared).values;
+    this.writer = writer;
+  }
+
+  observe(reactor: Reactor): void {
+    const { cells } = this;
+    const { counters, ring, requests } = reactor;
+    cells[REACTOR_COUNTERS.loopCount] = counters.loopCount;
+    cells[REACTOR_COUNTERS.sleepCount] = counters.sleepCount;
+    cells[REACTOR_COUNTERS.enterCount] = ring.enterCount;
+    cells[REACTOR_COUNTERS.busyUs] = counters.busyUs;
+    cells[REACTOR_COUNTERS.pollUs] = counters.pollUs;
+    cells[REACTOR_COUNTERS.timerCount] = counters.timerCount;
+    cells[REACTOR_COUNTERS.completionCount] = ring.reapedCount;
+    cells[REACTOR_COUNTERS.submissionCount] = ring.submittedCount;
+    cells[REACTOR_COUNTERS.mailboxMessageCount] = this.commandCount;
+    cells[REACTOR_COUNTERS.slotsInUse] = requests.capacity - requests.freeSlots;
+    cells[REACTOR_COUNTERS.volumeCount] = this.volumeCount;
+    cells[REACTOR_COUNTERS.longestLoopUs] = counters.longestLoopUs;
+    cells[REACTOR_COUNTERS.logDroppedCount] = this.writer.droppedCount;
+  }
+}
+
+export class ReactorLoop implements ReadinessHandler, TimerHandler {
+  readonly reactor: Reactor;
+  private readonly start: ReactorStart;
+  private readonly port: MessagePort;
+  private readonly publisher: CounterPublisher;
+  private readonly log: RingLog;
+  private readonly workspace: Workspace;
+  private readonly volumes: Map<string, ReactorVolume> = new Map();
+  private stopId = -1;
+  private stopTimer = -1;
+
+  /** Throws RingstoreError when this machine cannot run a reactor. */
+  constructor(start: ReactorStart, port: MessagePort) {
+    this.start = start;
+    this.port = port;
+    if (start.cpus.length > 0) this.pin(start.cpus);
+    const writer = new LogRingWriter(start.logRings[start.index] as SharedArrayBuffer);
+    this.publisher = new CounterPublisher(start.counters, writer);
+    this.log = new RingLog(
+      { reactorIndex: start.index, levelMin: "debug" },
+      { writer, wallTimeMs: () => Date.now() },
+    );
+    this.reactor = new Reactor(start.options, {
+      memory: new SystemMemory(),
+      clock: new SystemClock(),
+      log: this.log,
+      observer: this.publisher,
+    });
+    const { requests, memory } = this.reactor;
+    this.workspace = new Workspace({}, { requests, memory });
+    this.reactor.watch(start.wakeFd, POLLIN, this, 0);
+    this.reactor.setTimer(GAUGE_PERIOD_MS, this, TIMER_GAUGES);
+  }
+
+  private pin(cpus: readonly number[]): void {
+    if (setAffinity(cpus) >= 0) return;
+    const message = `reactor ${this.start.index} cannot run on CPU ${cpus.join(", ")}`;
+    throw refusal("INVALID_REQUEST", message, "Name CPUs that this process may use.");
+  }
+
+  /** Serves until it is told to stop. */
+  run(): void {
+    this.send({ kind: "ready" });
+    this.reactor.run();
+    this.finish();
+  }
+
+  private send(message: ReactorMessage): void {
+    this.port.postMessage(message);
+  }
+
+  /** ReadinessHandler: the main thread has posted something. */
+  ready(_tag: number, _events: number): void {
+    eventClear(this.start.wakeFd);
+    for (;;) {
+      const received = receiveMessageOnPort(this.port) as { message: ReactorRequest } | undefined;
+      if (received === undefined) return;
+      this.publisher.commandCount += 1;
+      this.carryOut(received.message);
+    }
+  }
+
+  private carryOut({ id, command }: ReactorRequest): void {
+    try {
+      if (this.dispatch(id, command)) this.answer(id);
+    } catch (error) {
+      if (!(error instanceof RingstoreError)) throw error;
+      this.answer(id, toWire(error));
+    }
+  }
+
+  private answer(id: number, error: WireError | null = null): void {
+    this.send({ kind: "answer", id, error });
+  }
+
+  /** True when the command is done; otherwise it answers by itself, later. */
+  private dispatch(id: number, command: ReactorCommand): boolean {
+    switch (command.op) {
+      case "open":
+        this.open(command);
+        return true;
+      case "close":
+        this.close(command.volumeId);
+        return true;
+      case "resize":
+        this.find(command.volumeId).resize(command.sizeBytes, command.backingBytes);
+        return true;
+      case "attach":
+        this.attach(command.spec);
+        return true;
+      case "detach":
+        this.find(command.volumeId).detach(() => this.answer(id));
+        return false;
+      case "ping":
+        return true;
+      case "stop":
+        this.stop(id, command.patienceMs);
+        return false;
+    }
+  }
+
+  private find(volumeId: string): ReactorVolume {
+    const volume = this.volumes.get(volumeId);
+    if (volume === undefined) throw refusal("VOLUME_NOT_FOUND", `volume ${volumeId} is not open`);
+    return volume;
+  }
+
+  private open(command: ReactorCommand & { readonly op: "open" }): void {
+    const { spec, backing, meter } = command;
+    if (this.volumes.has(spec.id)) {
+      throw refusal("VOLUME_BUSY", `volume ${spec.name} is open already`);
+    }
+    const { reactor, workspace } = this;
+    const { trustMemory } = this.start;
+    const volume = new ReactorVolume(spec, backing, meter, { reactor, workspace, trustMemory });
+    this.volumes.set(spec.id, volume);
+    this.publisher.volumeCount = this.volumes.size;
+  }
+
+  private attach(spec: AttachmentSpec): void {
+    const volume = this.find(spec.volumeId);
+    if (volume.attached) {
+      throw refusal("VOLUME_ATTACHED", `volume ${volume.spec.name} is still attached`);
+    }
+    volume.attach(spec);
+  }
+
+  private close(volumeId: string): void {
+    const volume = this.find(volumeId);
+    if (!volume.idle) {
+      throw refusal("VOLUME_ATTACHED", `volume ${volume.spec.name} is still in use`);
+    }
+    volume.close();
+    this.volumes.delete(volumeId);
+    this.publisher.volumeCount = this.volumes.size;
+  }
+
+  timerFired(tag: number): void {
+    if (tag === TIMER_STOP) {
+      this.stopTimer = -1;
+      this.reactor.stop();
+      return;
+    }
+    const nowUs = this.reactor.loopTimeUs;
+    for (const volume of this.volumes.values()) volume.updateGauges(nowUs);
+    this.log.reportLost();
+    this.reactor.setTimer(GAUGE_PERIOD_MS, this, TIMER_GAUGES);
+  }
+
+  // The end ---------------------------------------------------------------------------------------
+
+  /** Drains every volume, but not for ever: I/O that hangs is fenced by the lock on its file. */
+  private stop(id: number, patienceMs: number): void {
+    assert(this.stopId < 0, "stopped twice");
+    this.stopId = id;
+    this.stopTimer = this.reactor.setTimer(patienceMs, this, TIMER_STOP);
+    let waiting = this.volumes.size;
+    if (waiting === 0) this.reactor.stop();
+    for (const volume of [...this.volumes.values()]) {
+      volume.detach(() => {
+        waiting -= 1;
+        if (waiting === 0) this.reactor.stop();
+      });
+    }
+  }
+
+  private finish(): void {
+    if (this.stopTimer >= 0) this.reactor.cancelTimer(this.stopTimer);
+    let drained = true;
+    for (const volume of this.volumes.values()) {
+      if (volume.idle) volume.close();
+      else drained = false;
+    }
+    if (!drained) this.log.log("error", "reactor.not_drained", { reactor: this.start.index });
+    this.publisher.observe(this.reactor);
+    this.answer(this.stopId);
+    this.send({ kind: "stopped", drained });
+  }
+}
+
+export function toWire(error: RingstoreError): WireError {
+  return { code: error.code, message: error.message, advice: error.advice };
+}

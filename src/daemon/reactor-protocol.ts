@@ -1,0 +1,69 @@
+// What the main thread and a reactor say to each other: plain data, through a MessagePort. The
+// port is read inside the reactor's loop when its eventfd says so; answers are posted back.
+//
+// Each command has one answer with its id. Commands are carried out in order; one that must wait
+// (detach, stop) does not hold up the next.
+
+import type { AttachmentSpec, VolumeSpec } from "../ports/data-plane.ts";
+import type { ReactorOptions } from "../reactor/index.ts";
+import type { BackingShape } from "../uring/index.ts";
+
+/** Handed to the thread at its start. */
+export interface ReactorStart {
+  readonly index: number;
+  readonly options: ReactorOptions;
+  readonly trustMemory: boolean;
+  /** CPUs the thread may run on; empty = wherever the process may. */
+  readonly cpus: readonly number[];
+  /** Eventfd the main thread signals after it has posted. */
+  readonly wakeFd: number;
+  /** The log rings of all reactors, this one's at `index`. */
+  readonly logRings: readonly SharedArrayBuffer[];
+  readonly counters: SharedArrayBuffer;
+}
+
+/** What is opened for a volume: a descriptor that the main thread opened and locked, or nothing. */
+export type OpenedForReactor =
+  | { readonly kind: "memory" }
+  | { readonly kind: "null" }
+  | (BackingShape & { readonly fd: number });
+
+export type ReactorCommand =
+  | {
+      readonly op: "open";
+      readonly spec: VolumeSpec;
+      readonly backing: OpenedForReactor;
+      readonly meter: SharedArrayBuffer;
+    }
+  | { readonly op: "close"; readonly volumeId: string }
+  | {
+      readonly op: "resize";
+      readonly volumeId: string;
+      readonly sizeBytes: number;
+      /** Of the file or device behind it, now. */
+      readonly backingBytes: number;
+    }
+  | { readonly op: "attach"; readonly spec: AttachmentSpec }
+  | { readonly op: "detach"; readonly volumeId: string }
+  | { readonly op: "ping" }
+  | { readonly op: "stop"; readonly patienceMs: number };
+
+export interface ReactorRequest {
+  readonly id: number;
+  readonly command: ReactorCommand;
+}
+
+/** A RingstoreError in plain words. Anything else that is thrown in a reactor ends the process. */
+export interface WireError {
+  readonly code: string;
+  readonly message: string;
+  readonly advice: string | undefined;
+}
+
+export type ReactorMessage =
+  /** The reactor is set up, or why it cannot be: the thread ends then. */
+  | { readonly kind: "ready" }
+  | { readonly kind: "refused"; readonly error: WireError }
+  | { readonly kind: "answer"; readonly id: number; readonly error: WireError | null }
+  /** Answer to stop; the thread ends. Not drained: I/O is still with the kernel. */
+  | { readonly kind: "stopped"; readonly drained: boolean };
