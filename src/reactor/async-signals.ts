@@ -6,7 +6,7 @@
 
 import { assert } from "../base/index.ts";
 import type { Arena, Memory } from "../ports/index.ts";
-import { close } from "../sys/index.ts";
+import { closeReceived } from "../sys/index.ts";
 import type { CompletionHandler, Ring } from "../uring/index.ts";
 
 /** No descriptor has this number. */
@@ -47,7 +47,7 @@ export class AsyncSignals implements CompletionHandler {
   close(fd: number): void {
     const signal = this.busy.get(fd);
     if (signal === undefined) {
-      close(fd);
+      closeReceived(fd);
       return;
     }
     signal.closing = true;
@@ -74,6 +74,6 @@ export class AsyncSignals implements CompletionHandler {
       return;
     }
     this.busy.delete(fd);
-    if (signal.closing) close(fd);
+    if (signal.closing) closeReceived(fd);
   }
 }

@@ -53,6 +53,7 @@ export const SOCK_DGRAM = 2;
 export const SOCK_NONBLOCK: number = O_NONBLOCK;
 export const SOCK_CLOEXEC: number = O_CLOEXEC;
 export const SOL_SOCKET = 1;
+export const SO_LINGER = 13;
 export const SO_PEERCRED = 17;
 export const SCM_RIGHTS = 1;
 export const MSG_CTRUNC = 8;

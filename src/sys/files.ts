@@ -228,6 +228,7 @@ export function isLockBusy(result: number): boolean {
 const AT_FDCWD = -100;
 const AT_SYMLINK_NOFOLLOW = 0x100;
 const AT_EMPTY_PATH = 0x1000;
+const AT_STATX_DONT_SYNC = 0x4000;
 const STATX_BASIC_STATS = 0x7ff;
 const STATX_DIOALIGN = 0x2000;
 
@@ -272,6 +273,16 @@ const STATX_MASK = STATX_BASIC_STATS | STATX_DIOALIGN;
 /** statx(2) on a descriptor. Returns the status or a negated errno. */
 export function fstat(fd: number): FileStatus | number {
   const result = ret(cStatx(fd, "", AT_EMPTY_PATH, STATX_MASK, scratch.address));
+  return result < 0 ? result : statusFromScratch();
+}
+
+/**
+ * As fstat, from what the kernel has at hand: never waits for a file server. For descriptors that
+ * somebody else chose.
+ */
+export function fstatNoWait(fd: number): FileStatus | number {
+  const flags = AT_EMPTY_PATH | AT_STATX_DONT_SYNC;
+  const result = ret(cStatx(fd, "", flags, STATX_MASK, scratch.address));
   return result < 0 ? result : statusFromScratch();
 }
 

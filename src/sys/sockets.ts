@@ -2,7 +2,7 @@
 // errno. Received descriptors are close-on-exec and belong to the caller, also when the message
 // was truncated: receive() reports that, and the caller closes what came.
 
-import { assert, EINVAL } from "../base/index.ts";
+import { assert, EINTR, EINVAL } from "../base/index.ts";
 import type { Address } from "../ports/index.ts";
 import {
   AF_UNIX,
@@ -12,6 +12,7 @@ import {
   MSG_NOSIGNAL,
   SCM_RIGHTS,
   SHUT_RDWR,
+  SO_LINGER,
   SO_PEERCRED,
   SOCK_CLOEXEC,
   SOCK_DGRAM,
@@ -28,6 +29,7 @@ import {
   cListen,
   cRecvmsg,
   cSendmsg,
+  cSetsockopt,
   cShutdown,
   cSocket,
   cSocketpair,
@@ -44,6 +46,8 @@ export const DESCRIPTORS_MAX = 253;
 const MSGHDR = 256;
 const IOVEC = 320;
 const CONTROL = 512;
+/** The second half takes bytes that nobody wants. */
+const REST: number = scratch.bytes / 2;
 const CMSG_HEADER_BYTES = 16;
 
 function putAddress(path: string): number {
@@ -199,6 +203,34 @@ export function receive(
     at += (messageBytes + 7) & ~7;
   }
   return result;
+}
+
+/**
+ * Closes a descriptor that somebody else sent. A socket of theirs must not make us wait: with
+ * SO_LINGER set, the last close of one blocks until its peer has taken everything.
+ */
+export function closeReceived(fd: number): number {
+  // struct linger { 0, 0 }; no socket, no effect.
+  scratch.u32[0] = 0;
+  scratch.u32[1] = 0;
+  cSetsockopt(fd, SOL_SOCKET, SO_LINGER, scratch.address, 8);
+  return close(fd);
+}
+
+/**
+ * Ends a connection. Descriptors that its peer has sent and nobody has taken are closed here, by
+ * closeReceived: left to the kernel, the last close of one could make us wait.
+ */
+export function hangUp(fd: number): void {
+  // The peer sends no more from here on, so that what is left to read has an end.
+  shutdown(fd);
+  const received: ReceivedDescriptors = { fds: [], truncated: false };
+  for (;;) {
+    const result = receive(fd, scratch.address + REST, REST, received);
+    for (const left of received.fds.splice(0)) closeReceived(left);
+    if (result <= 0 && result !== -EINTR) break;
+  }
+  close(fd);
 }
 
 /** Closes `fd` and passes `result` on: the end of a set-up that failed half way. */

@@ -1,7 +1,7 @@
 // Devices of a target process: the real ones of local/, behind a wrapper that can hold requests
 // back, and planted bugs that tests of the tests must find. None of this is ever in a daemon.
 
-import { OP_DISCARD, OP_READ, type RequestTable, TWO_32 } from "../base/index.ts";
+import { assert, OP_DISCARD, OP_READ, type RequestTable, TWO_32 } from "../base/index.ts";
 import {
   FileDevice,
   type LocalDeviceOptions,
@@ -146,11 +146,28 @@ export class HeldDevice implements BlockDevice {
   }
 
   submit(slot: number): void {
+    this.check(slot);
     const op = this.requests.op[slot];
     if (this.plantedBug === "swallow-discard" && op === OP_DISCARD) return;
     if (this.plantedBug === "overrun" && op === OP_READ) this.overrun(slot);
     if (this.held) this.slots.push(slot);
     else this.inner.submit(slot);
+  }
+
+  /** What a front end must have checked, whatever the guest did meanwhile. */
+  private check(slot: number): void {
+    const { requests } = this;
+    const { capacityBytes, blockBytes } = this.inner.info;
+    const offsetBytes = requests.offsetBytes[slot] as number;
+    const lengthBytes = requests.lengthBytes[slot] as number;
+    assert(offsetBytes >= 0, "a request before the disk");
+    assert(offsetBytes + lengthBytes <= capacityBytes, "a request beyond the disk");
+    assert(offsetBytes % blockBytes === 0, "a request of half a block");
+    assert(lengthBytes % blockBytes === 0, "a request of half a block");
+    let sum = 0;
+    const count = requests.segmentCount[slot] as number;
+    for (let index = 0; index < count; index++) sum += requests.segmentBytes(slot, index);
+    assert(count === 0 || sum === lengthBytes, "segments that do not add up");
   }
 
   private overrun(slot: number): void {

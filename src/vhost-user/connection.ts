@@ -13,7 +13,7 @@
 
 import { assert, EAGAIN, EINTR } from "../base/index.ts";
 import type { Arena, Memory } from "../ports/index.ts";
-import { close, receive, send } from "../sys/index.ts";
+import { closeReceived, hangUp, receive, send } from "../sys/index.ts";
 import {
   FLAG_KNOWN_MASK,
   FLAG_NEED_REPLY,
@@ -21,6 +21,7 @@ import {
   FLAG_VERSION,
   FLAG_VERSION_MASK,
   HEADER,
+  MEM_TABLE_REGIONS_MAX,
   PAYLOAD_BYTES_MAX,
   REPLY_FLAGS,
 } from "./messages.ts";
@@ -88,7 +89,10 @@ export class Connection {
       if (result === 0)
         return this.closed(this.bytes > 0 ? "closed in the middle of a message" : "");
       this.bytes += result;
-      if (this.received.truncated) return this.closed("more descriptors than a message can carry");
+      // Counted as they come: many small pieces must not pile up more than a message may have.
+      if (this.received.truncated || this.received.fds.length > MEM_TABLE_REGIONS_MAX) {
+        return this.closed("more descriptors than a message can carry");
+      }
       if (this.bytes === HEADER_BYTES && !this.header()) return CLOSED;
     }
   }
@@ -133,7 +137,7 @@ export class Connection {
   }
 
   private closeDescriptors(): void {
-    for (const fd of this.received.fds.splice(0)) close(fd);
+    for (const fd of this.received.fds.splice(0)) closeReceived(fd);
   }
 
   replyU64(request: number, low: number, high: number, fds: readonly number[] = []): boolean {
@@ -160,7 +164,7 @@ export class Connection {
   /** Closes the socket and what descriptors are left. */
   close(): void {
     this.closeDescriptors();
-    close(this.fd);
+    hangUp(this.fd);
     this.memory.free(this.arena);
   }
 }

@@ -13,10 +13,7 @@
 
 import { assert, PAGE_BYTES } from "../base/index.ts";
 import {
-  addSeals,
-  F_SEAL_SHRINK,
-  fstat,
-  getSeals,
+  fstatNoWait,
   MAP_SHARED,
   mmap,
   munmap,
@@ -24,6 +21,7 @@ import {
   PROT_WRITE,
   windowOver,
 } from "../sys/index.ts";
+import { plainAccessProblem } from "./memory-file.ts";
 
 /** A log of 1 GiB covers 32 TiB of guest memory. */
 const LOG_BYTES_MAX = 1024 * 1024 * 1024;
@@ -49,16 +47,12 @@ export class DirtyLog {
   static map(fd: number, bytes: number, offsetBytes: number, trusted: boolean): DirtyLog | string {
     if (bytes < 1 || bytes > LOG_BYTES_MAX) return `a log of ${bytes} bytes`;
     if (offsetBytes % PAGE_BYTES !== 0) return `a log offset of ${offsetBytes}, not page-aligned`;
-    const status = fstat(fd);
-    if (typeof status === "number") return "a log descriptor that is no file";
+    const problem = plainAccessProblem(fd, trusted);
+    if (problem !== null) return `a log in a file ${problem}`;
+    const status = fstatNoWait(fd);
+    if (typeof status === "number") return "a log descriptor that cannot be examined";
     if (status.sizeBytes < offsetBytes + bytes) {
       return `a log file of ${status.sizeBytes} bytes for ${offsetBytes} + ${bytes}`;
-    }
-    addSeals(fd, F_SEAL_SHRINK);
-    const seals = getSeals(fd);
-    const sealed = seals >= 0 && (seals & F_SEAL_SHRINK) !== 0;
-    if (!sealed && !trusted) {
-      return "a log in memory that can be truncated (not a sealable memfd; see --trust-memory)";
     }
     const address = mmap(bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offsetBytes);
     if (address < 0) return "a log that cannot be mapped";

@@ -23,7 +23,7 @@ import {
   F_SEAL_GROW,
   F_SEAL_SEAL,
   F_SEAL_SHRINK,
-  fstat,
+  fstatNoWait,
   MAP_SHARED,
   memfd,
   mmap,
@@ -32,7 +32,7 @@ import {
   PROT_WRITE,
   windowOver,
 } from "../sys/index.ts";
-import { sealAgainstShrinking } from "./memory-region.ts";
+import { plainAccessProblem } from "./memory-file.ts";
 
 const SPLIT_HEADER_FIELDS = {
   features: [0, 8],
@@ -165,13 +165,12 @@ export class InflightRegion {
     if (mmapOffset % REGION_OFFSET_ALIGNMENT !== 0) {
       return `an inflight region at offset ${mmapOffset}, not page-aligned`;
     }
-    const status = fstat(fd);
+    const unfit = plainAccessProblem(fd, trusted);
+    if (unfit !== null) return `an inflight region in a file ${unfit}`;
+    const status = fstatNoWait(fd);
     if (typeof status === "number") return "an inflight descriptor that cannot be examined";
     if (mmapOffset + needed > status.sizeBytes) {
       return `an inflight file of ${status.sizeBytes} bytes for ${mmapOffset} + ${needed}`;
-    }
-    if (!sealAgainstShrinking(fd) && !trusted) {
-      return "an inflight region in memory that can be truncated";
     }
     const withRecord = needed + RECORD.BYTES;
     const recordFits = mmapBytes >= withRecord && mmapOffset + withRecord <= status.sizeBytes;

@@ -12,26 +12,20 @@
 //  - the descriptor is not kept: the mapping holds the file.
 // Specification: vhost-user, "Memory region description"; mmap(2), fcntl(2) on seals.
 
-import { alignDown, assert, GIB, PAGE_BYTES, SAFE_HIGH_MAX, TWO_32 } from "../base/index.ts";
+import { alignDown, alignUp, assert, GIB, PAGE_BYTES, SAFE_HIGH_MAX, TWO_32 } from "../base/index.ts";
 import {
-  addSeals,
-  F_SEAL_SHRINK,
   fileSystemBlockBytes,
-  fileSystemType,
-  fstat,
-  getSeals,
-  HUGETLBFS_MAGIC,
+  fstatNoWait,
   MAP_SHARED,
   mmap,
   munmap,
   O_RDWR,
   PROT_READ,
   PROT_WRITE,
-  S_IFMT,
-  S_IFREG,
   statusFlags,
   windowOver,
 } from "../sys/index.ts";
+import { isHugePageFile, memoryFileProblem, sealAgainstShrinking } from "./memory-file.ts";
 import { MEMORY_REGION } from "./messages.ts";
 
 const ACCESS_MODE_MASK = 3;
@@ -81,16 +75,15 @@ export class MemoryRegion {
 
   private constructor(
     region: RegionDescription,
-    mapAddress: number,
-    mapBytes: number,
+    mapping: { readonly address: number; readonly bytes: number; readonly skipBytes: number },
     direct: boolean,
   ) {
     this.guestAddress = region.guestAddress;
     this.userAddress = region.userAddress;
     this.bytes = region.bytes;
-    this.mapAddress = mapAddress;
-    this.mapBytes = mapBytes;
-    this.hostAddress = mapAddress + (mapBytes - region.bytes);
+    this.mapAddress = mapping.address;
+    this.mapBytes = mapping.bytes;
+    this.hostAddress = mapping.address + mapping.skipBytes;
     this.direct = direct;
     const windows: Uint8Array[] = [];
     for (let at = 0; direct && at < this.bytes; at += GIB) {
@@ -103,9 +96,10 @@ export class MemoryRegion {
 
   /** Checks and maps; a string says why not. Does not take ownership of `fd`. */
   static map(region: RegionDescription, fd: number, trusted: boolean): MemoryRegion | string {
-    const status = fstat(fd);
+    const problem = memoryFileProblem(fd);
+    if (problem !== null) return `a region descriptor ${problem}`;
+    const status = fstatNoWait(fd);
     if (typeof status === "number") return "a region descriptor that cannot be examined";
-    if ((status.mode & S_IFMT) !== S_IFREG) return "a region descriptor that is no memory file";
     if ((statusFlags(fd) & ACCESS_MODE_MASK) !== O_RDWR) {
       return "a region descriptor that is not open for reading and writing";
     }
@@ -113,14 +107,16 @@ export class MemoryRegion {
       const needed = region.fileOffset + region.bytes;
       return `a region that needs ${needed} bytes of a file of ${status.sizeBytes}`;
     }
-    const huge = fileSystemType(fd) === HUGETLBFS_MAGIC;
+    const huge = isHugePageFile(fd);
     const pageBytes = huge ? fileSystemBlockBytes(fd) : PAGE_BYTES;
     const start = alignDown(region.fileOffset, pageBytes);
-    const mapBytes = region.bytes + (region.fileOffset - start);
+    const skipBytes = region.fileOffset - start;
+    // Whole pages: munmap takes nothing less of huge ones.
+    const bytes = alignUp(skipBytes + region.bytes, pageBytes);
     const direct = trusted || (!huge && sealAgainstShrinking(fd));
-    const address = mmap(mapBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, start);
+    const address = mmap(bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, start);
     if (address < 0) return "a region that cannot be mapped";
-    return new MemoryRegion(region, address, mapBytes, direct);
+    return new MemoryRegion(region, { address, bytes, skipBytes }, direct);
   }
 
   /** Nothing may touch the region afterwards. */
@@ -128,11 +124,4 @@ export class MemoryRegion {
     const result = munmap(this.mapAddress, this.mapBytes);
     assert(result === 0, "munmap of a region failed");
   }
-}
-
-/** True when the file can no longer shrink. */
-export function sealAgainstShrinking(fd: number): boolean {
-  addSeals(fd, F_SEAL_SHRINK);
-  const seals = getSeals(fd);
-  return seals >= 0 && (seals & F_SEAL_SHRINK) !== 0;
 }

@@ -12,9 +12,9 @@
 
 import type { ReactorPort } from "../ports/index.ts";
 import {
-  close,
+  closeReceived,
   eventSignal,
-  fstat,
+  fstatNoWait,
   O_NONBLOCK,
   S_IFIFO,
   S_IFMT,
@@ -44,7 +44,7 @@ export class Notifier {
     this.clear();
     if (fd < 0) return;
     this.fd = fd;
-    const status = fstat(fd);
+    const status = fstatNoWait(fd);
     if (typeof status === "number") return;
     const kind = status.mode & S_IFMT;
     const nonblocking = (statusFlags(fd) & O_NONBLOCK) !== 0;
@@ -56,7 +56,7 @@ export class Notifier {
   clear(): void {
     if (this.fd >= 0) {
       if (this.mode === ASYNC) this.reactor.closeAfterSignals(this.fd);
-      else close(this.fd);
+      else closeReceived(this.fd);
     }
     this.fd = -1;
     this.mode = MUTE;
@@ -78,7 +78,7 @@ export class Notifier {
 
 /** Can a kick descriptor be watched without trusting its owner? Eventfds, pipes and sockets. */
 export function isWatchable(fd: number): boolean {
-  const status = fstat(fd);
+  const status = fstatNoWait(fd);
   if (typeof status === "number") return false;
   const kind = status.mode & S_IFMT;
   return kind === 0 || kind === S_IFIFO || kind === S_IFSOCK;

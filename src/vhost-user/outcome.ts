@@ -1,7 +1,7 @@
 // How a request handler answers (requests.ts), and what all handlers share.
 
 import { SAFE_HIGH_MAX, TWO_32 } from "../base/index.ts";
-import { close } from "../sys/index.ts";
+import { closeReceived } from "../sys/index.ts";
 import type { Connection } from "./connection.ts";
 import type { Session } from "./session.ts";
 
@@ -24,7 +24,7 @@ export function readU64(payload: DataView, offset: number): number {
 export function takeOne(connection: Connection): number {
   const fds = connection.takeDescriptors();
   if (fds.length === 1) return fds[0] as number;
-  for (const fd of fds) close(fd);
+  for (const fd of fds) closeReceived(fd);
   return -1;
 }
 

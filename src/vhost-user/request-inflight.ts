@@ -2,7 +2,7 @@
 // a predecessor. Either replaces the region the session had; rings must be stopped.
 // Specification: vhost-user, "Inflight I/O tracking".
 
-import { close } from "../sys/index.ts";
+import { closeReceived } from "../sys/index.ts";
 import { F_RING_PACKED, hasFeature } from "../virtio/index.ts";
 import type { Connection } from "./connection.ts";
 import { InflightRegion } from "./inflight.ts";
@@ -61,7 +61,7 @@ export function setInflight(session: Session, message: Connection): Outcome {
     problem === ""
       ? InflightRegion.adopt(geometry, packed, fd, session.device.trustMemory)
       : problem;
-  close(fd);
+  closeReceived(fd);
   if (typeof region === "string") return region;
   replace(session, region);
   const writeback = region.savedWriteback();

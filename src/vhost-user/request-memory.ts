@@ -3,7 +3,7 @@
 // kernel may still be writing into them.
 // Specification: vhost-user, "Memory regions description" and "Multiple regions".
 
-import { close } from "../sys/index.ts";
+import { closeReceived } from "../sys/index.ts";
 import type { Connection } from "./connection.ts";
 import { MemoryRegion, parseRegion, type RegionDescription } from "./memory-region.ts";
 import * as m from "./messages.ts";
@@ -13,11 +13,13 @@ import type { Session } from "./session.ts";
 export function setMemoryTable(session: Session, message: Connection): Outcome {
   const fds = message.takeDescriptors();
   const regions = mapTable(session, message, fds);
-  for (const fd of fds) close(fd);
+  for (const fd of fds) closeReceived(fd);
   if (typeof regions === "string") return regions;
+  // The session's from now on: it may end while this waits.
+  session.nextRegions = regions;
   session.drain(session.rings, () => {
     for (const old of session.memory.clear()) old.unmap();
-    for (const region of regions) session.memory.add(region);
+    for (const region of session.nextRegions.splice(0)) session.memory.add(region);
     session.laterOutcome = OK;
     resume(session);
   });
@@ -85,11 +87,11 @@ export function addRegion(session: Session, message: Connection): Outcome {
   const problem =
     typeof description === "string" ? description : session.memory.conflict(description);
   if (typeof description === "string" || problem !== null) {
-    close(fd);
+    closeReceived(fd);
     return problem as string;
   }
   const region = MemoryRegion.map(description, fd, session.device.trustMemory);
-  close(fd);
+  closeReceived(fd);
   if (typeof region === "string") return region;
   session.memory.add(region);
   session.startRings();
@@ -98,7 +100,7 @@ export function addRegion(session: Session, message: Connection): Outcome {
 
 export function removeRegion(session: Session, message: Connection): Outcome {
   // Some front-ends attach a descriptor; it is not needed.
-  for (const fd of message.takeDescriptors()) close(fd);
+  for (const fd of message.takeDescriptors()) closeReceived(fd);
   const description = parseRegion(message.payload, m.SINGLE_REGION.region);
   if (typeof description === "string") return description;
   const { guestAddress, userAddress, bytes } = description;

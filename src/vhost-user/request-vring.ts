@@ -4,7 +4,7 @@
 // Specification: vhost-user, "Ring states" and "Vring state description".
 
 import { isPowerOfTwo } from "../base/index.ts";
-import { close } from "../sys/index.ts";
+import { closeReceived } from "../sys/index.ts";
 import { F_RING_PACKED, hasFeature } from "../virtio/index.ts";
 import type { Connection } from "./connection.ts";
 import * as m from "./messages.ts";
@@ -128,7 +128,7 @@ export function setVringDescriptor(
     problem = `${name} with reserved bits`;
   } else if (fds.length !== (none ? 0 : 1)) problem = `${name} with ${fds.length} descriptors`;
   if (ring === null || problem !== "") {
-    for (const fd of fds) close(fd);
+    for (const fd of fds) closeReceived(fd);
     return problem;
   }
   const fd = none ? -1 : (fds[0] as number);

@@ -6,7 +6,7 @@
 // where the front-end asked for one, otherwise it ends the session.
 // Specification: vhost-user, "Front-end message types".
 
-import { close } from "../sys/index.ts";
+import { closeReceived } from "../sys/index.ts";
 import { F_RING_PACKED } from "../virtio/index.ts";
 import type { Connection } from "./connection.ts";
 import { DirtyLog } from "./dirty-log.ts";
@@ -69,7 +69,7 @@ export function handleRequest(session: Session, request: number, message: Connec
       return setLogBase(session, message);
     case m.SET_LOG_FD:
       // Nobody waits for our word that the log grew: the bits are enough.
-      for (const fd of message.takeDescriptors()) close(fd);
+      for (const fd of message.takeDescriptors()) closeReceived(fd);
       return OK;
     case m.SET_VRING_NUM:
       return setVringSize(session, message.payload);
@@ -138,13 +138,13 @@ function setLogBase(session: Session, message: Connection): Outcome {
   const fd = takeOne(message);
   if (fd < 0) return refuseLog(session, message, "SET_LOG_BASE without its one descriptor");
   if (message.payloadBytes < m.LOG.BYTES) {
-    close(fd);
+    closeReceived(fd);
     return refuseLog(session, message, `a log message of ${message.payloadBytes} bytes`);
   }
   const bytes = readU64(payload, m.LOG.mmapSize);
   const offset = readU64(payload, m.LOG.mmapOffset);
   const log = DirtyLog.map(fd, bytes, offset, session.device.trustMemory);
-  close(fd);
+  closeReceived(fd);
   if (typeof log === "string") return refuseLog(session, message, log);
   if (!log.covers(session.memory.guestLimit)) {
     log.unmap();

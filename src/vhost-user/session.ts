@@ -14,19 +14,22 @@
 
 import { assert } from "../base/index.ts";
 import type { BlockDevice, LogFields, ReactorPort } from "../ports/index.ts";
-import { close, POLLIN, send, writeNoWait } from "../sys/index.ts";
+import { closeReceived, POLLIN, send, writeNoWait } from "../sys/index.ts";
 import { BlkConfig, type BlkMeter } from "../virtio/index.ts";
 import { AGAIN, CLOSED, Connection, MESSAGE, MESSAGE_TIMEOUT_MS } from "./connection.ts";
 import type { DirtyLog } from "./dirty-log.ts";
 import type { InflightRegion } from "./inflight.ts";
+import type { MemoryRegion } from "./memory-region.ts";
 import type { MemoryTable } from "./memory-table.ts";
 import {
   ANSWER_ACK,
+  ANSWER_REPLY_IF_LOG_SHMFD,
   BACKEND_CONFIG_CHANGE_MSG,
   FLAG_VERSION,
   HEADER,
   PROTOCOL_F_BACKEND_REQ,
   PROTOCOL_F_CONFIG,
+  PROTOCOL_F_LOG_SHMFD,
   PROTOCOL_F_REPLY_ACK,
   requestInfo,
   requestName,
@@ -75,6 +78,8 @@ export class Session implements RingOwner {
   status = 0;
   inflight: InflightRegion | null = null;
   log: DirtyLog | null = null;
+  /** A new memory table, mapped, that waits for the rings to drain. */
+  nextRegions: MemoryRegion[] = [];
 
   private readonly reactor: ReactorPort;
   private socketWatch: number;
@@ -184,8 +189,13 @@ export class Session implements RingOwner {
     const acks = needReply && this.negotiated(PROTOCOL_F_REPLY_ACK);
     if (acks) this.sent(this.connection.replyU64(request, refused ? 1 : 0, 0));
     else if (refused) this.end(`${requestName(request)}: ${outcome}`);
-    const info = requestInfo(request);
-    assert(acks || refused || info?.answer === ANSWER_ACK, "a request that has a reply got none");
+    if (!acks && !refused) assert(!this.hasReply(request), "a request that has a reply got none");
+  }
+
+  private hasReply(request: number): boolean {
+    const answer = requestInfo(request)?.answer;
+    if (answer === ANSWER_REPLY_IF_LOG_SHMFD) return this.negotiated(PROTOCOL_F_LOG_SHMFD);
+    return answer !== ANSWER_ACK;
   }
 
   /** Ends the session when a reply could not be sent. Returns `sent`. */
@@ -315,7 +325,7 @@ export class Session implements RingOwner {
 
   /** Takes ownership of the descriptor of SET_BACKEND_REQ_FD. */
   setBackendFd(fd: number): void {
-    if (this.backendFd >= 0) close(this.backendFd);
+    if (this.backendFd >= 0) closeReceived(this.backendFd);
     this.backendFd = fd;
   }
 
@@ -360,6 +370,7 @@ export class Session implements RingOwner {
     }
     this.memory.setLog(null);
     for (const region of this.memory.clear()) region.unmap();
+    for (const region of this.nextRegions.splice(0)) region.unmap();
     if (this.log !== null) this.log.unmap();
     if (this.inflight !== null) this.inflight.unmap();
     this.setBackendFd(-1);

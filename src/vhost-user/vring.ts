@@ -14,7 +14,7 @@
 
 import { assert } from "../base/index.ts";
 import type { Poller, ReactorPort, RingArea } from "../ports/index.ts";
-import { close, drainNoWait, fstat, POLLIN, S_IFMT } from "../sys/index.ts";
+import { closeReceived, drainNoWait, fstatNoWait, POLLIN, S_IFMT } from "../sys/index.ts";
 import {
   BlkQueue,
   type BlkQueueModules,
@@ -113,7 +113,7 @@ export class Vring implements Poller, RingLog {
   // @cold
   setKick(fd: number): string | null {
     if (fd >= 0 && !isWatchable(fd)) {
-      close(fd);
+      closeReceived(fd);
       return "a kick descriptor that is no eventfd, pipe or socket";
     }
     this.closeKick();
@@ -132,7 +132,7 @@ export class Vring implements Poller, RingLog {
   private closeKick(): void {
     if (this.watchId >= 0) this.reactor.unwatch(this.watchId);
     this.watchId = -1;
-    if (this.kickFd >= 0) close(this.kickFd);
+    if (this.kickFd >= 0) closeReceived(this.kickFd);
     this.kickFd = -1;
   }
 
@@ -187,6 +187,9 @@ export class Vring implements Poller, RingLog {
     const { inflight } = options;
     if (inflight !== null && this.index < inflight.geometry.queueCount) {
       const regionSize = inflight.geometry.queueSize;
+      if (inflight.packed !== packed) {
+        return this.fail("an inflight region made for the other kind of ring");
+      }
       if (this.size > regionSize) return this.fail("a ring larger than its inflight region");
       const window = inflight.window(this.index);
       tracker = packed
@@ -469,6 +472,6 @@ class QueueReactor {
 }
 
 function statusOf(fd: number): number {
-  const status = fstat(fd);
+  const status = fstatNoWait(fd);
   return typeof status === "number" ? 0 : status.mode;
 }

@@ -139,11 +139,12 @@ export class HostileSplit implements HostileRing {
 
   takeUsed(): Used[] {
     const taken: Used[] = [];
-    const index = Atomics.load(this.used, 1);
-    while (this.usedIndex !== index) {
+    while (this.usedIndex !== Atomics.load(this.used, 1)) {
       const at = 1 + 2 * (this.usedIndex % this.size);
       taken.push({ id: this.usedWords[at] as number, len: this.usedWords[at + 1] as number });
       this.usedIndex = (this.usedIndex + 1) & 0xffff;
+      // used_event: call us for the next one. The fence is in the load above.
+      Atomics.store(this.avail, 2 + this.size, this.usedIndex);
     }
     return taken;
   }

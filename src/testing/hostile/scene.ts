@@ -62,7 +62,12 @@ export class Scene {
 
   /** A hostile front-end, closed by the end of the attack if not before. */
   victim(options: VictimOptions = {}): Victim {
-    const victim = new Victim(this.victimPath, options);
+    return this.victimOn(this.victimPath, options);
+  }
+
+  /** The same on another socket. */
+  victimOn(path: string, options: VictimOptions): Victim {
+    const victim = new Victim(path, options);
     this.victims.push(victim);
     return victim;
   }

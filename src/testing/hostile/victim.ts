@@ -7,7 +7,13 @@ import { bit, FrontEnd } from "../../load/index.ts";
 import * as sys from "../../sys/index.ts";
 import * as m from "../../vhost-user/messages.ts";
 import * as v from "../../virtio/index.ts";
-import { HostileMemory, type MemoryKind, type Range, type RegionSpec } from "./guest.ts";
+import {
+  HostileMemory,
+  type HostileRegion,
+  type MemoryKind,
+  type Range,
+  type RegionSpec,
+} from "./guest.ts";
 import { type Buf, HostilePacked, type HostileRing, HostileSplit, type Used } from "./rings.ts";
 
 export const GUEST_BASE = 0x1_0000_0000;
@@ -87,15 +93,20 @@ export class Victim {
     );
     this.frontEnd = FrontEnd.connect(socketPath, { timeoutMs: WAIT_MS });
     this.negotiate();
-    const size = options.ringSize ?? 16;
-    for (let index = 0; index < (options.queueCount ?? 2); index++) {
-      const ring = options.packed
-        ? new HostilePacked(this.memory, size)
-        : new HostileSplit(this.memory, size);
-      const [kickFd, callFd, errFd] = [this.eventfd(), this.eventfd(), this.eventfd()];
-      this.queues.push({ index, ring, kickFd, callFd, errFd });
-    }
+    for (let count = options.queueCount ?? 2; count > 0; count--) this.addQueue();
     if (options.start !== false) this.start();
+  }
+
+  /** Makes the next queue, with its ring in `region`; startQueue() tells the device. */
+  addQueue(region?: HostileRegion): Queue {
+    const size = this.options.ringSize ?? 16;
+    const ring = this.options.packed
+      ? new HostilePacked(this.memory, size, region)
+      : new HostileSplit(this.memory, size, region);
+    const [kickFd, callFd, errFd] = [this.eventfd(), this.eventfd(), this.eventfd()];
+    const queue = { index: this.queues.length, ring, kickFd, callFd, errFd };
+    this.queues.push(queue);
+    return queue;
   }
 
   /** An eventfd that is closed with the victim. */
