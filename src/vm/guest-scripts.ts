@@ -22,6 +22,11 @@ export const PARAMETER_SCRIPT = "ringstore.script";
 export const PARAMETER_MODULES = "ringstore.modules";
 /** Printed on the console, with the exit status, when a script from the kernel line ends. */
 export const SCRIPT_EXIT_MARK = "RINGSTORE-SCRIPT-EXIT";
+/**
+ * Debian's busybox runs its own applets in preference to programs of the same name on the PATH.
+ * This file, read before each command, has a shell function for each program that must win.
+ */
+export const PROGRAMS_FILE = "/etc/programs";
 export const AGENT_VERSION = 1;
 /** Of each of stdout and stderr; the rest is dropped and END tells how much there was. */
 export const OUTPUT_BYTES_MAX: number = 4 * 1024 * 1024;
@@ -44,7 +49,7 @@ done
 modprobe -a $(cat /etc/boot-modules) $modules
 if [ -n "$script" ]; then
   echo "$script" | base64 -d >/run/script
-  sh /run/script </dev/null
+  sh -c '. ${PROGRAMS_FILE}; . /run/script' </dev/null
   echo "${SCRIPT_EXIT_MARK} $?"
 fi
 if [ -n "$agent" ]; then
@@ -72,7 +77,8 @@ say() { lock; echo "$*" >&3; unlock; }
 
 run() {
   job=$jobs/$1
-  setsid sh -c 'echo $$ >"$0.pid"; exec sh "$0.sh"' $job >$job.out 2>$job.err </dev/null 3>&-
+  setsid sh -c 'echo $$ >"$0.pid"; . ${PROGRAMS_FILE}; . "$0.sh"' $job \\
+    >$job.out 2>$job.err </dev/null 3>&-
   status=$?
   {
     printf 'OUT %s ' $1
@@ -96,7 +102,8 @@ while read -r verb id length payload <&3; do
       if [ "$id" -gt $last ]; then
         last=$id
         echo "$payload" | base64 -d >$jobs/$id.sh
-        run $id &
+        # Not our own child: its end would interrupt \`read\`, which then forgets half a line.
+        (run $id &)
       fi
       say ACK $id
       ;;

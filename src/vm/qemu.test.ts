@@ -25,6 +25,7 @@ test("a guest makes a file system on its disk, fills it, and checks it", LIMIT, 
   assert.equal(await guest.must("sha256sum </mnt/file"), sum);
   await guest.must("umount /mnt && e2fsck -fn /dev/vda");
   const beforeBlocks = (await stat(path)).blocks;
+  assert.match(await guest.must("blkdiscard --version"), /util-linux/, "not busybox's own");
   await guest.must("blkdiscard /dev/vda");
   assert.ok((await stat(path)).blocks < beforeBlocks / 4, "discarded space was given back");
 });
@@ -64,6 +65,11 @@ test("commands: status, both outputs, quoting, side by side, time limits", LIMIT
     guest.must("touch /tmp/b; until [ -e /tmp/a ]; do usleep 10000; done; echo b"),
   ]);
   assert.equal(a + b, "a\nb\n");
+
+  // Each is sent while the one before is ending: of forty, none may be lost.
+  for (let index = 0; index < 40; index++) {
+    assert.equal(await guest.must(`: ${"padding".repeat(30)}; echo ${index}`), `${index}\n`);
+  }
 
   await assert.rejects(guest.run("sleep 1000 & sleep 1000", { timeoutMs: 500 }), {
     code: "timeout",
