@@ -21,22 +21,22 @@ import type {
 } from "../ports/data-plane.ts";
 import type { LogFields, LogLevel } from "../ports/log.ts";
 import { affinity } from "../sys/index.ts";
-import { createLogRing, HistogramSnapshot, VolumeMeter } from "../telemetry/index.ts";
+import { createLogRing, VolumeMeter } from "../telemetry/index.ts";
 import { closeBacking, type OpenedBacking } from "../uring/index.ts";
 import type { DataPlaneOptions } from "./data-plane-factory.ts";
 import {
-  type BackingPatience,
   backingBytes,
   cutBacking,
-  DEFAULT_PATIENCE,
   deleteFile,
   growBacking,
   openFileBacking,
 } from "./reactor-backing.ts";
 import { drainLogRings, forgetLogRings, registerLogRing } from "./reactor-fatal.ts";
+import { PLANE_LIMITS, type PlaneLimits } from "./reactor-limits.ts";
 import { prepareProcess } from "./reactor-process.ts";
 import type { OpenedForReactor } from "./reactor-protocol.ts";
-import { ReactorThread } from "./reactor-thread.ts";
+import { deviceHealth, statsOf } from "./reactor-stats.ts";
+import { ReactorThread, type RequestOptions } from "./reactor-thread.ts";
 
 const REACTOR_OPTIONS = {
   requestSlots: 4096,
@@ -45,31 +45,14 @@ const REACTOR_OPTIONS = {
   timersMax: 1_048_576,
 };
 
-/** Commands that only change tables; a reactor that takes longer is stuck. */
-const COMMAND_TIMEOUT_MS = 5000;
-/** Waits for the device to finish what it has. */
-const DETACH_TIMEOUT_MS = 10_000;
-/** How long a stop lets local devices finish; what they still do then is fenced by the lock. */
-const STOP_PATIENCE_MS = 5000;
-/** How much longer than its patience a thread may take to end. */
-const STOP_GRACE_MS = 1000;
-
-/** Log lines and changes of sessions are picked up this often. */
-const LOOK_PERIOD_MS = 100;
 const LINES_PER_LOOK = 1000;
-/** A reactor is asked for a sign of life this often. */
-const PING_PERIOD_MS = 5000;
-
-/** A local device that keeps a request this long is reported. */
-const STUCK_US = 30_000_000;
 
 /** What only tests and special set-ups change. */
 export interface ReactorPlaneOptions {
   /** CPUs for each reactor; reactors beyond the list, and all without one, run anywhere. */
   readonly reactorCpus?: readonly (readonly number[])[];
   readonly workerEntry?: URL;
-  readonly patience?: BackingPatience;
-  readonly stopPatienceMs?: number;
+  readonly limits?: Partial<PlaneLimits>;
 }
 
 interface OpenVolume {
@@ -101,8 +84,7 @@ export async function createDataPlane(
 
 export class ReactorDataPlane implements DataPlane {
   private readonly options: DataPlaneOptions;
-  private readonly patience: BackingPatience;
-  private readonly stopPatienceMs: number;
+  private readonly limits: PlaneLimits;
   private readonly threads: ReactorThread[] = [];
   private readonly volumes: Map<string, OpenVolume> = new Map();
   /** Being opened: counted for the load, and not to be opened twice. */
@@ -114,8 +96,7 @@ export class ReactorDataPlane implements DataPlane {
 
   constructor(options: DataPlaneOptions, more: ReactorPlaneOptions) {
     this.options = options;
-    this.patience = more.patience ?? DEFAULT_PATIENCE;
-    this.stopPatienceMs = more.stopPatienceMs ?? STOP_PATIENCE_MS;
+    this.limits = { ...PLANE_LIMITS, ...more.limits };
     const entry = more.workerEntry ?? new URL("./reactor-worker.js", import.meta.url);
     const logRings = Array.from({ length: options.reactorCount }, () => createLogRing());
     for (const shared of logRings) registerLogRing(shared);
@@ -135,9 +116,13 @@ export class ReactorDataPlane implements DataPlane {
       };
       this.threads.push(new ReactorThread(start, { fatal, entry }));
     }
-    this.lookTimer = setInterval(() => this.look(), LOOK_PERIOD_MS);
-    this.pingTimer = setInterval(() => void this.ping(), PING_PERIOD_MS);
+    this.lookTimer = setInterval(() => this.look(), this.limits.lookMs);
+    this.pingTimer = setInterval(() => void this.ping(), this.limits.pingMs);
     this.pingTimer.unref();
+  }
+
+  private get quick(): RequestOptions {
+    return { timeoutMs: this.limits.commandMs };
   }
 
   async ready(): Promise<void> {
@@ -167,7 +152,7 @@ export class ReactorDataPlane implements DataPlane {
 
   private async openBacking(spec: VolumeSpec, create: boolean): Promise<OpenedBacking | null> {
     if (spec.backing.kind !== "file") return null;
-    const opened = await openFileBacking(spec, create, this.patience);
+    const opened = await openFileBacking(spec, create, this.limits.lockMs);
     if (this.stopping === null) return opened;
     closeBacking(opened);
     throw stopped();
@@ -185,7 +170,7 @@ export class ReactorDataPlane implements DataPlane {
     let isLate = false;
     // Opened after nobody waited any more: closed again, so that a second attempt can succeed.
     const onLate = (): void => {
-      const closing = thread.request({ op: "close", volumeId: spec.id }, QUICK);
+      const closing = thread.request({ op: "close", volumeId: spec.id }, this.quick);
       void closing.then(release, () => undefined);
     };
     try {
@@ -195,7 +180,7 @@ export class ReactorDataPlane implements DataPlane {
         backing: forReactor(spec, opened),
         meter: meter.shared,
       } as const;
-      await thread.request(command, { timeoutMs: COMMAND_TIMEOUT_MS, onLate });
+      await thread.request(command, { timeoutMs: this.limits.commandMs, onLate });
     } catch (error) {
       isLate = (error as RingstoreError).code === "TIMED_OUT";
       // A thread that may still open it keeps the descriptor.
@@ -207,7 +192,7 @@ export class ReactorDataPlane implements DataPlane {
   async closeVolume(volumeId: string): Promise<void> {
     const volume = this.find(volumeId);
     if (volume.attached) throw attachedError(volume, "closed");
-    await volume.thread.request({ op: "close", volumeId }, QUICK);
+    await volume.thread.request({ op: "close", volumeId }, this.quick);
     this.volumes.delete(volumeId);
     if (volume.opened !== null) closeBacking(volume.opened);
   }
@@ -235,7 +220,7 @@ export class ReactorDataPlane implements DataPlane {
     const { opened, spec, thread } = volume;
     const bytes = opened === null ? sizeBytes : backingBytes(opened);
     const command = { op: "resize", volumeId: spec.id, sizeBytes, backingBytes: bytes } as const;
-    await thread.request(command, QUICK);
+    await thread.request(command, this.quick);
   }
 
   async attach(spec: AttachmentSpec): Promise<void> {
@@ -246,18 +231,18 @@ export class ReactorDataPlane implements DataPlane {
     const onLate = (): void => {
       const detaching = thread.request(
         { op: "detach", volumeId },
-        { timeoutMs: DETACH_TIMEOUT_MS },
+        { timeoutMs: this.limits.detachMs },
       );
       void detaching.catch(() => undefined);
     };
-    await thread.request({ op: "attach", spec }, { timeoutMs: COMMAND_TIMEOUT_MS, onLate });
+    await thread.request({ op: "attach", spec }, { timeoutMs: this.limits.commandMs, onLate });
     volume.attached = true;
   }
 
   async detach(volumeId: string): Promise<void> {
     const volume = this.find(volumeId);
     const onLate = (): void => void (volume.attached = false);
-    const options = { timeoutMs: DETACH_TIMEOUT_MS, onLate };
+    const options = { timeoutMs: this.limits.detachMs, onLate };
     await volume.thread.request({ op: "detach", volumeId }, options);
     volume.attached = false;
   }
@@ -291,47 +276,16 @@ export class ReactorDataPlane implements DataPlane {
   volumeStats(): readonly VolumeStats[] {
     return [...this.volumes.values()]
       .filter((volume) => volume.attached)
-      .map((volume) => this.statsOf(volume));
-  }
-
-  private statsOf(volume: OpenVolume): VolumeStats {
-    const { meter, spec } = volume;
-    const { block } = meter;
-    return {
-      volumeId: spec.id,
-      readCount: block.get("readCount"),
-      readBytes: block.get("readBytes"),
-      writeCount: block.get("writeCount"),
-      writeBytes: block.get("writeBytes"),
-      flushCount: block.get("flushCount"),
-      discardCount: block.get("discardCount"),
-      errorCount: block.get("errorCount"),
-      inflightCount: block.get("inflightCount"),
-      readLatencyUs: HistogramSnapshot.of(meter.readLatency).summary(),
-      writeLatencyUs: HistogramSnapshot.of(meter.writeLatency).summary(),
-      sessionCount: block.get("openSessionCount"),
-      connected: block.get("connected") === 1,
-      ringErrorCount: block.get("ringErrorCount"),
-      health: this.healthOf(volume),
-    };
+      .map((volume) => statsOf(volume, this.healthOf(volume)));
   }
 
   private healthOf(volume: OpenVolume): readonly HealthItem[] {
-    const items: HealthItem[] = [];
-    const oldestUs = volume.meter.block.get("oldestInflightUs");
-    if (oldestUs >= STUCK_US) {
-      const seconds = Math.floor(oldestUs / 1e6);
-      const what = volume.opened === null ? "the device" : volume.opened.path;
-      const message = `${what} has not answered a request for ${seconds} s`;
-      items.push({ code: "DEVICE_STUCK", message });
-    }
+    const items = deviceHealth(volume, this.limits.stuckMs);
     const sinceMs = this.unresponsiveSinceMs.get(volume.thread);
-    if (sinceMs !== undefined) {
-      const seconds = Math.floor((performance.now() - sinceMs) / 1000);
-      const message = `reactor ${volume.thread.index} has not answered for ${seconds} s`;
-      items.push({ code: "REACTOR_STUCK", message });
-    }
-    return items;
+    if (sinceMs === undefined) return items;
+    const seconds = Math.floor((performance.now() - sinceMs) / 1000);
+    const message = `reactor ${volume.thread.index} has not answered for ${seconds} s`;
+    return [...items, { code: "REACTOR_STUCK", message }];
   }
 
   reactorStats(): readonly ReactorStats[] {
@@ -354,7 +308,7 @@ export class ReactorDataPlane implements DataPlane {
       this.threads.map(async (thread) => {
         const askedMs = performance.now();
         try {
-          await thread.request({ op: "ping" }, { timeoutMs: PING_PERIOD_MS - 100 });
+          await thread.request({ op: "ping" }, { timeoutMs: this.limits.pingMs * 0.9 });
           this.unresponsiveSinceMs.delete(thread);
         } catch {
           if (!this.unresponsiveSinceMs.has(thread)) this.unresponsiveSinceMs.set(thread, askedMs);
@@ -416,8 +370,8 @@ export class ReactorDataPlane implements DataPlane {
 
   /** True when the thread has ended with nothing in flight. */
   private async stopThread(thread: ReactorThread): Promise<boolean> {
-    const patienceMs = this.stopPatienceMs;
-    const timeoutMs = patienceMs + STOP_GRACE_MS;
+    const { stopMs: patienceMs, stopGraceMs } = this.limits;
+    const timeoutMs = patienceMs + stopGraceMs;
     try {
       await thread.request({ op: "stop", patienceMs }, { timeoutMs });
     } catch {
@@ -425,7 +379,7 @@ export class ReactorDataPlane implements DataPlane {
     }
     let timer: NodeJS.Timeout | undefined;
     const patience = new Promise<null>((resolve) => {
-      timer = setTimeout(resolve, STOP_GRACE_MS, null);
+      timer = setTimeout(resolve, stopGraceMs, null);
     });
     const isDrained = await Promise.race([thread.ended, patience]);
     clearTimeout(timer);
@@ -435,8 +389,6 @@ export class ReactorDataPlane implements DataPlane {
     return isDrained === true;
   }
 }
-
-const QUICK = { timeoutMs: COMMAND_TIMEOUT_MS };
 
 function forReactor(spec: VolumeSpec, opened: OpenedBacking | null): OpenedForReactor {
   if (opened !== null) return opened;

@@ -16,24 +16,15 @@ import { BackingError, BackingOpening, type OpenedBacking } from "../uring/index
 const ftruncate = promisify(ftruncateCallback);
 const fsync = promisify(fsyncCallback);
 
-/** A killed daemon's I/O lands within milliseconds; a storage that hangs takes longer. */
-const LOCK_PATIENCE_MS = 10_000;
 /** Guests wait: often at first. */
 const LOCK_RETRY_FIRST_MS = 2;
 const LOCK_RETRY_MAX_MS = 100;
-
-/** The limits as tests change them. */
-export interface BackingPatience {
-  readonly lockMs: number;
-}
-
-export const DEFAULT_PATIENCE: BackingPatience = { lockMs: LOCK_PATIENCE_MS };
 
 /** Opens and locks the file or device of `spec`. Rejects with BackingError. */
 export async function openFileBacking(
   spec: VolumeSpec,
   create: boolean,
-  patience: BackingPatience,
+  patienceMs: number,
 ): Promise<OpenedBacking> {
   const { backing, sizeBytes, blockBytes, readOnly } = spec;
   if (backing.kind !== "file") throw new Error("not a file");
@@ -41,7 +32,7 @@ export async function openFileBacking(
   // A file that is made has to be written, if only its size.
   const options = { path, direct, sizeBytes, blockBytes, create, readOnly: readOnly && !create };
   const opening = new BackingOpening(options);
-  const deadlineMs = performance.now() + patience.lockMs;
+  const deadlineMs = performance.now() + patienceMs;
   let delayMs = LOCK_RETRY_FIRST_MS;
   while (!opening.attempt()) {
     if (performance.now() >= deadlineMs) {

@@ -233,6 +233,8 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
     }
     if (!drained) this.log.log("error", "reactor.not_drained", { reactor: this.start.index });
     this.publisher.observe(this.reactor);
+    // What is still in the ring then are polls, which end with it.
+    if (drained) this.reactor.close();
     this.answer(this.stopId);
     this.send({ kind: "stopped", drained });
   }

@@ -450,7 +450,7 @@ export class Reactor implements ReactorPort, DeferredScheduler {
     this.turnStartUs = this.loopTimeUs;
   }
 
-  /** Closes the ring and frees what the reactor allocated. Nothing may be in flight. */
+  /** Closes the ring and frees what the reactor allocated. No I/O may be in flight. */
   close(): void {
     this.ring.close();
     this.signals.free();

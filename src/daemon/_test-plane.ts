@@ -1,0 +1,124 @@
+// What the tests of the data plane share: a plane on real reactor threads with a folder of its own,
+// and volumes for it.
+
+import assert from "node:assert/strict";
+import { randomUUID } from "node:crypto";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { TestContext } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { AttachmentSpec, Backing, VolumeSpec } from "../ports/data-plane.ts";
+import type { LogFields } from "../ports/log.ts";
+import { createDataPlane, type ReactorDataPlane, type ReactorPlaneOptions } from "./data-plane.ts";
+
+export const MIB: number = 1024 * 1024;
+
+export interface PlaneOptions extends ReactorPlaneOptions {
+  readonly reactorCount?: number;
+  readonly folder?: string;
+}
+
+export class TestPlane {
+  readonly folder: string;
+  readonly plane: ReactorDataPlane;
+  readonly lines: { readonly event: string; readonly fields: LogFields }[];
+  readonly defects: unknown[];
+  readonly changes: { count: number };
+
+  private constructor(
+    folder: string,
+    plane: ReactorDataPlane,
+    seen: Pick<TestPlane, "lines" | "defects" | "changes">,
+  ) {
+    this.folder = folder;
+    this.plane = plane;
+    this.lines = seen.lines;
+    this.defects = seen.defects;
+    this.changes = seen.changes;
+  }
+
+  /** Starts a plane that is stopped, and whose folder is removed, when the test ends. */
+  static async start(t: TestContext, options: PlaneOptions = {}): Promise<TestPlane> {
+    const folder = mkdtempSync(join(tmpdir(), "rs-plane-"));
+    const lines: TestPlane["lines"] = [];
+    const defects: unknown[] = [];
+    const changes = { count: 0 };
+    const plane = await createDataPlane(
+      {
+        reactorCount: options.reactorCount ?? 1,
+        pollUs: 50,
+        trustMemory: false,
+        log: { log: (_level, event, fields = {}) => void lines.push({ event, fields }) },
+        changed: () => void (changes.count += 1),
+        fatal: (error) => void defects.push(error),
+      },
+      options,
+    );
+    t.after(async () => {
+      await plane.stop();
+      rmSync(folder, { recursive: true, force: true });
+      assert.deepEqual(defects, []);
+    });
+    return new TestPlane(folder, plane, { lines, defects, changes });
+  }
+
+  path(name: string): string {
+    return join(this.folder, name);
+  }
+
+  file(name: string, more: Partial<VolumeSpec> = {}): VolumeSpec {
+    const path = this.path(`${name}.data`);
+    return volume(name, { kind: "file", path, direct: "auto" }, more);
+  }
+
+  attachment(spec: VolumeSpec, more: Partial<AttachmentSpec> = {}): AttachmentSpec {
+    return {
+      volumeId: spec.id,
+      socketPath: this.path(`${spec.name}.sock`),
+      socketMode: 0o660,
+      socketGroupId: -1,
+      queueCountMax: 16,
+      packedAllowed: true,
+      readOnly: false,
+      ...more,
+    };
+  }
+
+  /** Opens (creating) and attaches; returns the socket's path. */
+  async serve(spec: VolumeSpec): Promise<string> {
+    await this.plane.openVolume(spec, { create: true });
+    const attachment = this.attachment(spec);
+    await this.plane.attach(attachment);
+    return attachment.socketPath;
+  }
+}
+
+export function volume(name: string, backing: Backing, more: Partial<VolumeSpec> = {}): VolumeSpec {
+  return {
+    id: randomUUID(),
+    name,
+    sizeBytes: 16 * MIB,
+    blockBytes: 512,
+    readOnly: false,
+    serial: "test",
+    backing,
+    ...more,
+  };
+}
+
+export function descriptorCount(): number {
+  return readdirSync("/proc/self/fd").length;
+}
+
+export function threadCount(): number {
+  return readdirSync("/proc/self/task").length;
+}
+
+export async function until(condition: () => boolean, what: string): Promise<void> {
+  for (let attempt = 0; attempt < 1000; attempt++) {
+    if (condition()) return;
+    await sleep(10);
+  }
+  assert.fail(`in vain: ${what}`);
+}

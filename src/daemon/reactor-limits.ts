@@ -1,0 +1,37 @@
+// How long the data plane waits for what. One place, because the limits have to fit each other;
+// tests shorten them.
+
+import { assert } from "../base/index.ts";
+
+export interface PlaneLimits {
+  /** A killed daemon's I/O lands within milliseconds; a storage that hangs takes longer. */
+  readonly lockMs: number;
+  /** Commands that only change tables; a reactor that takes longer is stuck. */
+  readonly commandMs: number;
+  /** Waits for the device to finish what it has. */
+  readonly detachMs: number;
+  /** How long a stop lets local devices finish; what they still do then is fenced by the lock. */
+  readonly stopMs: number;
+  /** How much longer than that a thread may take to end. */
+  readonly stopGraceMs: number;
+  /** Log lines and changes of sessions are picked up this often. */
+  readonly lookMs: number;
+  /** A reactor is asked for a sign of life this often, and has as long to give it. */
+  readonly pingMs: number;
+  /** A local device that keeps a request this long is reported. */
+  readonly stuckMs: number;
+}
+
+export const PLANE_LIMITS: PlaneLimits = {
+  lockMs: 10_000,
+  commandMs: 5000,
+  detachMs: 10_000,
+  stopMs: 5000,
+  stopGraceMs: 1000,
+  lookMs: 100,
+  pingMs: 5000,
+  stuckMs: 30_000,
+};
+
+assert(PLANE_LIMITS.stopMs > PLANE_LIMITS.stopGraceMs, "the grace is the smaller part");
+assert(PLANE_LIMITS.stuckMs > PLANE_LIMITS.detachMs, "a detach in time is not a stuck device");

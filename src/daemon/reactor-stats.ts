@@ -1,0 +1,42 @@
+// What the main thread knows of an open volume without asking its reactor: counters and histograms
+// read from shared memory, and what they say about its health.
+
+import type { HealthItem, VolumeSpec, VolumeStats } from "../ports/data-plane.ts";
+import { HistogramSnapshot, type VolumeMeter } from "../telemetry/index.ts";
+
+export interface MeteredVolume {
+  readonly spec: VolumeSpec;
+  readonly meter: VolumeMeter;
+}
+
+export function statsOf(volume: MeteredVolume, health: readonly HealthItem[]): VolumeStats {
+  const { meter, spec } = volume;
+  const { block } = meter;
+  return {
+    volumeId: spec.id,
+    readCount: block.get("readCount"),
+    readBytes: block.get("readBytes"),
+    writeCount: block.get("writeCount"),
+    writeBytes: block.get("writeBytes"),
+    flushCount: block.get("flushCount"),
+    discardCount: block.get("discardCount"),
+    errorCount: block.get("errorCount"),
+    inflightCount: block.get("inflightCount"),
+    readLatencyUs: HistogramSnapshot.of(meter.readLatency).summary(),
+    writeLatencyUs: HistogramSnapshot.of(meter.writeLatency).summary(),
+    sessionCount: block.get("openSessionCount"),
+    connected: block.get("connected") === 1,
+    ringErrorCount: block.get("ringErrorCount"),
+    health,
+  };
+}
+
+/** A local device cannot be hurried, only reported. */
+export function deviceHealth(volume: MeteredVolume, stuckMs: number): readonly HealthItem[] {
+  const oldestMs = volume.meter.block.get("oldestInflightUs") / 1000;
+  if (oldestMs < stuckMs) return [];
+  const { backing } = volume.spec;
+  const what = backing.kind === "file" ? backing.path : `the ${backing.kind} device`;
+  const message = `${what} has not answered a request for ${Math.floor(oldestMs / 1000)} s`;
+  return [{ code: "DEVICE_STUCK", message }];
+}
