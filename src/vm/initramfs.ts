@@ -21,7 +21,7 @@ import {
 import { CpioArchive } from "./cpio.ts";
 import { type Elf, isElf, readElf } from "./elf.ts";
 import { VmError } from "./error.ts";
-import { AGENT_SCRIPT, INIT_SCRIPT } from "./guest-scripts.ts";
+import { AGENT_SCRIPT, INIT_SCRIPT, PROGRAMS_FILE } from "./guest-scripts.ts";
 import { runHostProgram } from "./host-program.ts";
 import type { Kernel } from "./kernel.ts";
 import { modulesDep, resolveModules } from "./kernel-modules.ts";
@@ -101,10 +101,10 @@ const EMPTY_DIRECTORIES = ["dev", "proc", "sys", "run", "tmp", "mnt", "root", "e
 export async function ensureInitramfs(options: InitramfsOptions): Promise<string> {
   const archive = new CpioArchive();
   addBase(archive);
-  await addBusybox(archive, options);
-  for (const wanted of options.programs ?? GUEST_PROGRAMS) {
-    await addProgram(archive, wanted, options);
-  }
+  const applets = await addBusybox(archive, options);
+  const programs = options.programs ?? GUEST_PROGRAMS;
+  for (const wanted of programs) await addProgram(archive, wanted, options);
+  archive.file(PROGRAMS_FILE, preferPrograms(programs, applets));
   addModules(archive, options);
   for (const [path, file] of Object.entries(options.files ?? {})) {
     archive.file(path, file.content, file.mode ?? 0o644);
@@ -140,7 +140,11 @@ function addBase(archive: CpioArchive): void {
   archive.file("/sbin/agent", AGENT_SCRIPT, 0o755);
 }
 
-async function addBusybox(archive: CpioArchive, options: InitramfsOptions): Promise<void> {
+/** Adds busybox and links for its applets; returns their names. */
+async function addBusybox(
+  archive: CpioArchive,
+  options: InitramfsOptions,
+): Promise<ReadonlySet<string>> {
   let programs = await ensurePrograms([BUSYBOX], options);
   if (programs.get("busybox").libraries.size > 0) {
     // The system's busybox is the dynamic one, without base64 and other applets used here.
@@ -149,10 +153,19 @@ async function addBusybox(archive: CpioArchive, options: InitramfsOptions): Prom
   const path = programs.path("busybox");
   archive.file("/bin/busybox", readFileSync(path), 0o755);
   const listed = await runHostProgram(path, ["--list"]);
-  for (const applet of listed.stdout.split("\n")) {
-    if (applet === "" || applet === "busybox") continue;
-    archive.symlink(`/bin/${applet}`, "busybox");
+  const applets = listed.stdout.split("\n").filter((name) => name !== "" && name !== "busybox");
+  for (const applet of applets) archive.symlink(`/bin/${applet}`, "busybox");
+  return new Set(applets);
+}
+
+/** See {@link PROGRAMS_FILE}. */
+function preferPrograms(programs: readonly GuestProgram[], applets: ReadonlySet<string>): string {
+  const lines: string[] = [];
+  for (const path of programs.flatMap((program) => program.paths)) {
+    const name = path.slice(path.lastIndexOf("/") + 1);
+    if (applets.has(name)) lines.push(`${name}() { ${path} "$@"; }\n`);
   }
+  return lines.join("");
 }
 
 async function addProgram(
