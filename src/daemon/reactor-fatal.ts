@@ -10,11 +10,12 @@
 //  - it works on any thread and in any state of the others: it uses system calls and shared memory.
 
 import { writeSync } from "node:fs";
-import { kill, POLLOUT, pollOne, SIGABRT, SIGKILL } from "../sys/index.ts";
+import { kill, POLLOUT, pollOne, raise, SIGABRT, SIGKILL } from "../sys/index.ts";
 import { formatLine, LogRingReader } from "../telemetry/index.ts";
 
 const STDERR = 2;
 const DRAIN_PATIENCE_MS = 50;
+const SIGNAL_PATIENCE_MS = 20;
 /** What a pipe with room takes without blocking (PIPE_BUF). */
 const PIECE_BYTES = 4096;
 
@@ -57,7 +58,10 @@ export function drainLogRings(): void {
 
 /** Ends the process by SIGABRT, now. */
 export function endBySignal(): never {
+  // To this thread: a signal to the process may wait for a main thread that is busy.
+  raise(SIGABRT);
   kill(process.pid, SIGABRT);
+  pollOne(-1, 0, SIGNAL_PATIENCE_MS);
   // Blocked or ignored by whoever started us: then the one that cannot be.
   kill(process.pid, SIGKILL);
   for (;;);

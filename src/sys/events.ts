@@ -8,6 +8,7 @@ import {
   cGettid,
   cKill,
   cPoll,
+  cRaise,
   cRead,
   cSchedGetaffinity,
   cSchedSetaffinity,
@@ -98,6 +99,11 @@ export function gettid(): number {
 /** Sends a signal; 0 or a negated errno. */
 export function kill(pid: number, signal: number): number {
   return ret(cKill(pid, signal));
+}
+
+/** Sends a signal to the calling thread: it has arrived when this returns. */
+export function raise(signal: number): number {
+  return ret(cRaise(signal));
 }
 
 const AFFINITY_BYTES = 128;

@@ -81,6 +81,7 @@ export const cClockGettime: NativeFunction = bind("clock_gettime", INT, [INT, I6
 export const cGettid: NativeFunction = bind("gettid", INT, []);
 export const cGetpid: NativeFunction = bind("getpid", INT, []);
 export const cKill: NativeFunction = bind("kill", INT, [INT, INT]);
+export const cRaise: NativeFunction = bind("raise", INT, [INT]);
 export const cSchedSetaffinity: NativeFunction = bind("sched_setaffinity", INT, [INT, I64, I64]);
 export const cSchedGetaffinity: NativeFunction = bind("sched_getaffinity", INT, [INT, I64, I64]);
 export const cPrlimit: NativeFunction = bind("prlimit64", INT, [INT, INT, I64, I64]);
