@@ -8,6 +8,9 @@
 //
 // If we die between the used->idx store and used_idx, recovery finds used_idx behind the ring and
 // clears as many entries as it is behind, following the list from last_batch_head.
+//
+// Invariant: the region's other owner may write it at any time. Recovery works on one copy of it;
+// after that nothing here is ever read back from it.
 // Specification: vhost-user, "Inflight I/O tracking", split virtqueue.
 
 import { assert } from "../base/index.ts";
@@ -35,6 +38,7 @@ export class SplitInflight implements InflightTracker {
   private readonly batch: Uint16Array;
   private batchCount = 0;
   private counter = 0;
+  private lastBatchHead = 0;
 
   constructor(window: InflightWindow, queueSize: number) {
     this.u8 = window.u8;
@@ -50,49 +54,35 @@ export class SplitInflight implements InflightTracker {
    */
   // @cold
   recover(usedIndex: number, ringSize: number, regionSize: number): SplitRecovery | string | null {
-    if (this.u16[VERSION] === 0) {
+    const copy = this.u8.slice();
+    const halves = new Uint16Array(copy.buffer);
+    if (halves[VERSION] === 0) {
       this.u16[DESC_NUM] = regionSize;
       this.u16[USED_IDX] = usedIndex;
       this.u16[VERSION] = INFLIGHT_VERSION;
       return null;
     }
-    if (this.u16[DESC_NUM] !== regionSize) return "inflight desc_num changed";
-    const behind = (usedIndex - (this.u16[USED_IDX] as number)) & 0xffff;
+    if (halves[DESC_NUM] !== regionSize) return "inflight desc_num changed";
+    const behind = (usedIndex - (halves[USED_IDX] as number)) & 0xffff;
     if (behind > ringSize) {
-      return `inflight used_idx ${this.u16[USED_IDX]} does not fit the ring's ${usedIndex}`;
+      return `inflight used_idx ${halves[USED_IDX]} does not fit the ring's ${usedIndex}`;
     }
-    const completed = this.lastBatch(behind, ringSize);
+    const completed = lastBatch(halves, behind, ringSize);
     if (typeof completed === "string") return completed;
     const heads: number[] = [];
     for (let head = 0; head < regionSize; head++) {
-      const inflight = this.u8[HEADER_BYTES + head * ENTRY_BYTES] as number;
-      if (inflight === 0 || completed.includes(head)) continue;
+      const inflight = copy[HEADER_BYTES + head * ENTRY_BYTES] as number;
+      if (inflight === 0 || completed.has(head)) continue;
       if (head >= ringSize) return `inflight head ${head} in a ring of ${ringSize}`;
       heads.push(head);
     }
     for (const head of completed) this.u8[HEADER_BYTES + head * ENTRY_BYTES] = 0;
     this.u16[USED_IDX] = usedIndex;
-    heads.sort((a, b) => this.counterOf(a) - this.counterOf(b));
-    for (const head of heads) this.counter = Math.max(this.counter, this.counterOf(head));
+    this.lastBatchHead = halves[LAST_BATCH_HEAD] as number;
+    const counters = new Map(heads.map((head) => [head, counterOf(copy, head)]));
+    heads.sort((a, b) => (counters.get(a) as number) - (counters.get(b) as number));
+    for (const counter of counters.values()) this.counter = Math.max(this.counter, counter);
     return { heads, base: (usedIndex + heads.length) & 0xffff };
-  }
-
-  // @cold
-  private lastBatch(count: number, ringSize: number): number[] | string {
-    const heads: number[] = [];
-    let head = this.u16[LAST_BATCH_HEAD] as number;
-    for (let index = 0; index < count; index++) {
-      if (head >= ringSize) return `inflight list entry ${head} in a ring of ${ringSize}`;
-      if (heads.includes(head)) return `inflight list visits entry ${head} twice`;
-      heads.push(head);
-      head = this.u16[(HEADER_BYTES + head * ENTRY_BYTES + SPLIT_ENTRY.next) >>> 1] as number;
-    }
-    return heads;
-  }
-
-  private counterOf(head: number): number {
-    const at = (HEADER_BYTES + head * ENTRY_BYTES + SPLIT_ENTRY.counter) >>> 2;
-    return (this.u32[at + 1] as number) * 4294967296 + (this.u32[at] as number);
   }
 
   taken(head: number, _words: Uint32Array, _descriptorCount: number): void {
@@ -106,7 +96,8 @@ export class SplitInflight implements InflightTracker {
   completing(head: number): void {
     assert(this.batchCount < this.batch.length, "more completions than the ring has entries");
     const at = HEADER_BYTES + head * ENTRY_BYTES;
-    this.u16[(at + 6) >>> 1] = this.u16[LAST_BATCH_HEAD] as number;
+    this.u16[(at + 6) >>> 1] = this.lastBatchHead;
+    this.lastBatchHead = head;
     this.u16[LAST_BATCH_HEAD] = head;
     this.batch[this.batchCount] = head;
     this.batchCount += 1;
@@ -119,4 +110,25 @@ export class SplitInflight implements InflightTracker {
     this.batchCount = 0;
     this.u16[USED_IDX] = usedIndex;
   }
+}
+
+/** The last `count` entries that were given back, or what is wrong with their list. */
+// @cold
+function lastBatch(halves: Uint16Array, count: number, ringSize: number): Set<number> | string {
+  const heads = new Set<number>();
+  let head = halves[LAST_BATCH_HEAD] as number;
+  for (let index = 0; index < count; index++) {
+    if (head >= ringSize) return `inflight list entry ${head} in a ring of ${ringSize}`;
+    if (heads.has(head)) return `inflight list visits entry ${head} twice`;
+    heads.add(head);
+    head = halves[(HEADER_BYTES + head * ENTRY_BYTES + SPLIT_ENTRY.next) >>> 1] as number;
+  }
+  return heads;
+}
+
+// @cold
+function counterOf(copy: Uint8Array, head: number): number {
+  const at = (HEADER_BYTES + head * ENTRY_BYTES + SPLIT_ENTRY.counter) >>> 2;
+  const words = new Uint32Array(copy.buffer);
+  return (words[at + 1] as number) * 4294967296 + (words[at] as number);
 }
