@@ -469,6 +469,8 @@ export class BlkQueue implements RequestOwner, Poller {
     if (!this.memory.writeU8(this.statusAddresses[head] as number, status)) {
       this.queue.abandon(head);
       this.breakRing(BROKEN_STATUS_UNREACHABLE);
+      // Nothing is to be shown, but whoever waits for the last answer must hear of it.
+      this.reactor.requestFlush(this);
       return;
     }
     this.queue.push(head, usedBytes);
