@@ -16,13 +16,16 @@ interface PlayedGuest {
   line(): Promise<string>;
 }
 
-async function play(t: TestContext, incoming = false): Promise<PlayedGuest> {
+async function play(
+  t: TestContext,
+  options: { incoming: boolean; resendMs?: number } = { incoming: false },
+): Promise<PlayedGuest> {
   const directory = await mkdtemp(join(tmpdir(), "ringstore-agent-"));
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(join(directory, "s"), resolve));
   const accepted = new Promise<Socket>((resolve) => server.once("connection", resolve));
   const port = connect(join(directory, "s"));
-  const agent = new GuestAgent({ incoming });
+  const agent = new GuestAgent(options);
   agent.attach(await accepted);
   const lines: string[] = [];
   const readers: ((line: string) => void)[] = [];
@@ -90,6 +93,19 @@ test("a command that does not end is killed and its late answer ignored", async 
   assert.equal((await next).exitCode, 0);
 });
 
+test("a command that gets lost on the way is sent again until it is acknowledged", async (t) => {
+  const guest = await play(t, { incoming: false, resendMs: 50 });
+  await ready(guest);
+  const result = guest.agent.run("true", { timeoutMs: 20_000 });
+  const sent = await guest.line();
+  for (let copy = 1; copy <= 2; copy++) {
+    assert.equal(await guest.line(), "", "ends what may be left of the lost one");
+    assert.equal(await guest.line(), sent);
+  }
+  guest.port.write("ACK 1\nOUT 1 \nERR 1 \nEND 1 0 0 0\n");
+  assert.equal((await result).exitCode, 0);
+});
+
 test("a reboot, and the end of QEMU, reject what was running", async (t) => {
   const guest = await play(t);
   await ready(guest);
@@ -122,7 +138,7 @@ test("an agent of another version is refused", async (t) => {
 
 test("after a migration the destination answers what the source was asked", async (t) => {
   const source = await play(t);
-  const target = await play(t, true);
+  const target = await play(t, { incoming: true });
   await ready(source);
   const half = source.agent.run("half", { timeoutMs: 5000 });
   const unread = source.agent.run("unread", { timeoutMs: 5000 });

@@ -4,9 +4,9 @@
 // Invariants:
 // - A command is answered at most once, and every promise settles: by END, by its time limit, by
 //   a reboot of the guest, or by the end of the connection.
+// - A command that is not acknowledged is sent again; the guest ignores ids it knows.
 // - Commands survive live migration: the destination's agent adopts the source's unfinished
-//   commands together with the half line the source received last. What the guest had not
-//   acknowledged is sent again; the guest ignores ids it knows.
+//   commands together with the half line the source received last.
 
 import type { Socket } from "node:net";
 import { assert } from "../base/index.ts";
@@ -42,6 +42,8 @@ interface BootWaiter {
 }
 
 const RUN_TIMEOUT_MS = 60_000;
+/** Longer than a loaded machine takes to acknowledge; sending too often does no harm. */
+const RESEND_MS = 5_000;
 /** The guest's shell reads a line byte by byte; a longer command belongs into a file. */
 const COMMAND_BYTES_MAX = 64 * 1024;
 /** Base64 of the largest output, and some room for the words before it. */
@@ -53,6 +55,7 @@ export class GuestAgent {
   readonly #pending = new Map<number, PendingRun>();
   readonly #waiters = new Set<BootWaiter>();
   readonly #lines = new LineSplitter(LINE_BYTES_MAX, (line) => this.#onLine(line));
+  readonly #resendMs: number;
   readonly #drained = deferred<void>();
   #socket: Socket | undefined;
   /** On the destination of a migration: bytes that wait until the source has been adopted. */
@@ -62,9 +65,10 @@ export class GuestAgent {
   #closed: VmError | undefined;
   #released = false;
 
-  /** `incoming`: hold everything back until {@link adopt}. */
-  constructor(options: { incoming: boolean }) {
+  /** `incoming`: hold everything back until {@link adopt}. `resendMs`: for tests. */
+  constructor(options: { incoming: boolean; resendMs?: number }) {
     if (options.incoming) this.#held = [];
+    this.#resendMs = options.resendMs ?? RESEND_MS;
   }
 
   attach(socket: Socket): void {
@@ -122,8 +126,11 @@ export class GuestAgent {
     const run: PendingRun = { command, line, result, acknowledged: false, stdout: "", stderr: "" };
     this.#pending.set(id, run);
     this.#socket?.write(line);
+    const resend = setInterval(() => {
+      if (!run.acknowledged) (adopters.get(run) ?? this).#repeat(run);
+    }, this.#resendMs);
     const timeoutMs = options.timeoutMs ?? RUN_TIMEOUT_MS;
-    return withTimeout(result.promise, timeoutMs, () => {
+    const limited = withTimeout(result.promise, timeoutMs, () => {
       // After a migration the command belongs to another agent, which is then asked to kill it.
       const owner = adopters.get(run) ?? this;
       owner.#forget(id);
@@ -131,6 +138,7 @@ export class GuestAgent {
       const text = command.slice(0, 200);
       return new VmError("timeout", `In the guest: no end within ${timeoutMs} ms${sent}: ${text}`);
     });
+    return limited.finally(() => clearInterval(resend));
   }
 
   /** Takes over the guest from the agent of the QEMU it migrated from. */
@@ -146,10 +154,7 @@ export class GuestAgent {
     const held = [...source.#lines.takeParts(), ...this.#held];
     this.#held = undefined;
     for (const chunk of held) this.#lines.push(chunk);
-    // A RUN line may have been cut off by the migration: the line feed ends whatever is left.
-    const unacknowledged = [...this.#pending.values()].filter((run) => !run.acknowledged);
-    if (unacknowledged.length > 0) this.#socket?.write("\n");
-    for (const run of unacknowledged) this.#socket?.write(run.line);
+    for (const run of this.#pending.values()) if (!run.acknowledged) this.#repeat(run);
   }
 
   /** Resolves when the connection has ended and its last byte has been read. */
@@ -168,6 +173,11 @@ export class GuestAgent {
     this.#socket?.destroy();
     if (!this.#released) this.#rejectAll(this.#closed);
     for (const waiter of this.#waiters) waiter.reached.reject(this.#closed);
+  }
+
+  /** Sends a command once more; a line feed ends whatever half line the guest may have. */
+  #repeat(run: PendingRun): void {
+    if (this.#closed === undefined) this.#socket?.write(`\n${run.line}`);
   }
 
   #forget(id: number): void {

@@ -11,9 +11,9 @@
 //                   ERR <id> <stderr, base64>                      command has ended
 //                   END <id> <exit status> <stdout bytes> <stderr bytes>
 //
-// Invariants: ids grow, and a RUN with an id already seen is acknowledged and not repeated (the
-// host repeats what was not acknowledged when a guest migrates); a damaged RUN (its length is
-// wrong) is ignored; lines are never interleaved (every writer takes the lock); commands run
+// Invariants: an id is used once, and a RUN with an id already seen is acknowledged and not run
+// again (the host repeats what was not acknowledged); a damaged RUN (its length is wrong) is
+// ignored; lines are never interleaved (every writer takes the lock); commands run
 // side by side, each in its own session, so that KILL ends all its children.
 
 /** Kernel parameters that /init understands. */
@@ -90,17 +90,16 @@ run() {
   lock
   cat $job.frame >&3
   unlock
-  rm -f $job.*
+  rm -f $job.sh $job.pid $job.out $job.err $job.frame
 }
 
-last=0
 say READY ${AGENT_VERSION} "$(uname -r)"
 while read -r verb id length payload <&3; do
   case $verb in
     RUN)
       [ "\${#payload}" = "$length" ] || continue
-      if [ "$id" -gt $last ]; then
-        last=$id
+      if [ ! -e $jobs/$id.seen ]; then
+        : >$jobs/$id.seen
         echo "$payload" | base64 -d >$jobs/$id.sh
         # Not our own child: its end would interrupt \`read\`, which then forgets half a line.
         (run $id &)
