@@ -6,10 +6,13 @@ import {
   existsSync,
   mkdirSync,
   readFileSync,
+  rmSync,
   statSync,
   truncateSync,
   writeFileSync,
 } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { FrontEnd, runLoadInChild } from "../load/index.ts";
@@ -81,7 +84,7 @@ test("the counters' indices agree between the rooms that add and the one that re
   assert.ok(Object.keys(REACTOR_COUNTERS).length > 0);
 });
 
-test("a file volume's whole life: made, served, written and read, detached, closed, removed", async (t) => {
+test("a file volume's life: made, served, written, read, detached, closed, removed", async (t) => {
   const before = { descriptors: descriptorCount(), threads: threadCount() };
   const plane = await TestPlane.start(t);
   const spec = plane.file("life");
@@ -220,7 +223,7 @@ test("what cannot be opened is refused with its path, and can be tried again", a
   );
 });
 
-test("a lock that is given up in time is waited for: the restart of a killed daemon", async (t) => {
+test("a lock that is given up in time is waited for: a killed daemon's successor", async (t) => {
   const plane = await TestPlane.start(t);
   const spec = plane.file("waited");
   const path = plane.path("waited.data");
@@ -272,7 +275,7 @@ test("two detaches at once both end; attaching again after works", async (t) => 
   FrontEnd.connect(socketPath).close();
 });
 
-test("stop ends sessions, sockets and threads, gives the locks up, and refuses what follows", async (t) => {
+test("stop ends sessions, sockets, threads, frees the locks, refuses what follows", async (t) => {
   const plane = await TestPlane.start(t, { reactorCount: 2 });
   const spec = plane.file("stopped");
   const socketPath = await plane.serve(spec);
@@ -289,7 +292,7 @@ test("stop ends sessions, sockets and threads, gives the locks up, and refuses w
   await plane.plane.stop();
 });
 
-test("many volumes opened, attached, detached and closed at once leave nothing behind", async (t) => {
+test("many volumes opened, attached, detached, closed at once leave nothing behind", async (t) => {
   const plane = await TestPlane.start(t, { reactorCount: 2 });
   const specs = Array.from({ length: 40 }, (_, index) => plane.file(`many${index}`));
   await Promise.all(specs.map((spec) => plane.plane.openVolume(spec, { create: true })));
@@ -302,4 +305,36 @@ test("many volumes opened, attached, detached and closed at once leave nothing b
   }
   await Promise.all(specs.map((spec) => plane.plane.closeVolume(spec.id)));
   assert.equal(descriptorCount(), before - specs.length);
+});
+
+test("a deaf reactor: reported, calls end in time, late answers are undone", async (t) => {
+  const deaf = join(tmpdir(), `rs-deaf-${process.pid}`);
+  process.env["RINGSTORE_TEST_DEAF"] = deaf;
+  t.after(() => rmSync(deaf, { force: true }));
+  const plane = await TestPlane.start(t, {
+    workerEntry: new URL("./_test-slow-reactor.js", import.meta.url),
+    limits: { commandMs: 300, pingMs: 200, lookMs: 20 },
+  });
+  const served = volume("served", { kind: "null" });
+  await plane.serve(served);
+  const before = descriptorCount();
+  writeFileSync(deaf, "");
+  await sleep(50);
+  const spec = plane.file("late");
+  const timedOut = withCode("TIMED_OUT", /reactor 0 did not finish open in 300 ms/);
+  await assert.rejects(plane.plane.openVolume(spec, { create: true }), timedOut);
+  const detached = volume("late-attach", { kind: "null" });
+  await assert.rejects(
+    plane.plane.openVolume(detached, { create: true }),
+    withCode("TIMED_OUT", /open/),
+  );
+  await until(() => statsOf(plane, served).health.length > 0, "it is reported");
+  assert.equal(statsOf(plane, served).health[0]?.code, "REACTOR_STUCK");
+  assert.equal(await plane.plane.responds(100), false);
+  rmSync(deaf);
+  await until(() => descriptorCount() === before, "what was opened too late is closed again");
+  await until(() => statsOf(plane, served).health.length === 0, "it is well again");
+  assert.equal(await plane.plane.responds(5000), true);
+  await plane.plane.openVolume(spec, { create: false });
+  await plane.plane.openVolume(detached, { create: true });
 });

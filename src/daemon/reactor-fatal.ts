@@ -10,7 +10,7 @@
 //  - it works on any thread and in any state of the others: it uses system calls and shared memory.
 
 import { writeSync } from "node:fs";
-import { kill, POLLOUT, pollOne, raise, SIGABRT, SIGKILL } from "../sys/index.ts";
+import { exitNow, kill, POLLOUT, pollOne, raise, SIGABRT, SIGKILL } from "../sys/index.ts";
 import { formatLine, LogRingReader } from "../telemetry/index.ts";
 
 const STDERR = 2;
@@ -65,6 +65,15 @@ export function endBySignal(): never {
   // Blocked or ignored by whoever started us: then the one that cannot be.
   kill(process.pid, SIGKILL);
   for (;;);
+}
+
+/**
+ * Ends the process with `code` although a reactor may be stuck in the kernel: process.exit() would
+ * wait for it.
+ */
+export function endProcess(code: number): never {
+  drainLogRings();
+  exitNow(code);
 }
 
 /** Says what happened on this thread (-1: the main thread) and ends the process. */

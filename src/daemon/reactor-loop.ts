@@ -197,8 +197,7 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
 
   timerFired(tag: number): void {
     if (tag === TIMER_STOP) {
-      this.stopTimer = -1;
-      this.reactor.stop();
+      this.reportHanging();
       return;
     }
     const nowUs = this.reactor.loopTimeUs;
@@ -209,7 +208,11 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
 
   // The end ---------------------------------------------------------------------------------------
 
-  /** Drains every volume, but not for ever: I/O that hangs is fenced by the lock on its file. */
+  /**
+   * Drains every volume. When that takes too long the main thread is told so and ends the process,
+   * where the lock on its file fences what still hangs. This thread then goes on: one that ends
+   * with I/O in the kernel waits there for it, and the main thread would wait for this one.
+   */
   private stop(id: number, patienceMs: number): void {
     assert(this.stopId < 0, "stopped twice");
     this.stopId = id;
@@ -224,19 +227,22 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
     }
   }
 
-  private finish(): void {
-    if (this.stopTimer >= 0) this.reactor.cancelTimer(this.stopTimer);
-    let drained = true;
-    for (const volume of this.volumes.values()) {
-      if (volume.idle) volume.close();
-      else drained = false;
-    }
-    if (!drained) this.log.log("error", "reactor.not_drained", { reactor: this.start.index });
-    this.publisher.observe(this.reactor);
-    // What is still in the ring then are polls, which end with it.
-    if (drained) this.reactor.close();
+  private reportHanging(): void {
+    this.stopTimer = -1;
+    this.log.log("error", "reactor.not_drained", { reactor: this.start.index });
+    this.send({ kind: "stopped", drained: false });
     this.answer(this.stopId);
-    this.send({ kind: "stopped", drained });
+  }
+
+  /** Every volume is detached, and with it drained. */
+  private finish(): void {
+    for (const volume of this.volumes.values()) volume.close();
+    this.publisher.observe(this.reactor);
+    // What is still in the ring are polls, which end with it.
+    this.reactor.close();
+    if (this.stopTimer < 0) return;
+    this.send({ kind: "stopped", drained: true });
+    this.answer(this.stopId);
   }
 }
 

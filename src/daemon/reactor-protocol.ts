@@ -65,5 +65,5 @@ export type ReactorMessage =
   | { readonly kind: "ready" }
   | { readonly kind: "refused"; readonly error: WireError }
   | { readonly kind: "answer"; readonly id: number; readonly error: WireError | null }
-  /** Answer to stop; the thread ends. Not drained: I/O is still with the kernel. */
+  /** Before the answer to stop. The thread ends, or, with I/O still in the kernel, it stays. */
   | { readonly kind: "stopped"; readonly drained: boolean };

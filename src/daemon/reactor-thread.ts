@@ -53,7 +53,7 @@ export class ReactorThread {
   readonly logReader: LogRingReader;
   /** Resolves when the loop runs; rejects with RingstoreError where it cannot. */
   readonly ready: Promise<void>;
-  /** Resolves when the thread has ended: true when nothing was left with the kernel. */
+  /** True: the thread has ended. False: I/O hangs in the kernel and keeps it. */
   readonly ended: Promise<boolean>;
 
   private readonly worker: Worker;
@@ -64,9 +64,9 @@ export class ReactorThread {
   private readonly fatal: (error: unknown) => void;
   private nextId = 1;
   private isOver = false;
-  private drained = false;
   private becomeReady: () => void = () => undefined;
   private refuse: (error: Error) => void = () => undefined;
+  private end: (isDrained: boolean) => void = () => undefined;
 
   constructor(start: Omit<ReactorStart, "wakeFd" | "counters">, modules: ReactorThreadModules) {
     this.index = start.index;
@@ -91,11 +91,9 @@ export class ReactorThread {
     this.ready.catch(() => undefined);
     this.worker.once("error", (error) => this.fatal(error));
     this.ended = new Promise((resolve) => {
-      this.worker.once("exit", () => {
-        this.exited();
-        resolve(this.drained);
-      });
+      this.end = resolve;
     });
+    this.worker.once("exit", () => this.exited());
   }
 
   /** Sends a command. Rejects with RingstoreError when refused, or when time is up. */
@@ -132,7 +130,7 @@ export class ReactorThread {
         return;
       case "stopped":
         this.isOver = true;
-        this.drained = message.drained;
+        if (!message.drained) this.leaveBehind();
         return;
       case "answer":
         this.answered(message.id, message.error);
@@ -154,6 +152,13 @@ export class ReactorThread {
     if (onLate !== undefined && error === null) onLate();
   }
 
+  /** Nothing in this process waits for the thread any more; only a signal or _exit ends it. */
+  private leaveBehind(): void {
+    this.worker.unref();
+    this.port.unref();
+    this.end(false);
+  }
+
   private exited(): void {
     // What the thread said last may still be on its way when its end is reported.
     if (!this.isOver) this.readLastWords();
@@ -165,6 +170,7 @@ export class ReactorThread {
       reject(shuttingDown());
     }
     this.pending.clear();
+    this.end(true);
   }
 
   private readLastWords(): void {
