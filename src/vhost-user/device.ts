@@ -21,8 +21,11 @@ import {
   SysError,
   unlink,
 } from "../sys/index.ts";
+import { LimitedLog } from "../telemetry/index.ts";
 import type { BlkMeter } from "../virtio/index.ts";
 import { COUNTER_CONNECTED, COUNTER_OPEN_SESSIONS, COUNTER_SESSION } from "../virtio/index.ts";
+import { DescriptorBudget } from "./descriptor-budget.ts";
+import { MemoryBudget } from "./memory-budget.ts";
 import { MemoryTable } from "./memory-table.ts";
 import { Session, type SessionDevice } from "./session.ts";
 
@@ -56,6 +59,9 @@ export class VhostUserDevice implements SessionDevice {
   readonly packedAllowed: boolean;
   readonly readOnly: boolean;
   readonly trustMemory: boolean;
+  readonly memoryBudget: MemoryBudget = new MemoryBudget();
+  readonly descriptorBudget: DescriptorBudget;
+  readonly log: LimitedLog;
 
   private readonly options: VhostDeviceOptions;
   private readonly bounce: Arena;
@@ -78,6 +84,11 @@ export class VhostUserDevice implements SessionDevice {
     this.packedAllowed = options.packedAllowed;
     this.readOnly = options.readOnly;
     this.trustMemory = options.trustMemory;
+    this.descriptorBudget = new DescriptorBudget(options.queueCountMax);
+    this.log = new LimitedLog(
+      { fields: { volume: options.name } },
+      { log: reactor.log, clock: reactor.clock },
+    );
     this.bounce = reactor.memory.allocate(BOUNCE_BYTES);
   }
 
@@ -116,7 +127,7 @@ export class VhostUserDevice implements SessionDevice {
   ready(_tag: number, events: number): void {
     if (this.listenFd < 0) return;
     if (events < 0) {
-      this.reactor.log.log("error", "vhost_user.listen_failed", { volume: this.name });
+      this.log.log("error", "vhost_user.listen_failed");
       return;
     }
     this.acceptAll();
@@ -129,7 +140,7 @@ export class VhostUserDevice implements SessionDevice {
       if (fd < 0) {
         // Out of descriptors, most likely: those waiting are taken when some are free again.
         const why = fd === -EMFILE ? "no file descriptor is free" : "accept failed";
-        this.reactor.log.log("warn", "vhost_user.accept_failed", { volume: this.name, why });
+        this.log.log("warn", "vhost_user.accept_failed", { why });
         break;
       }
       this.open(fd);
@@ -144,16 +155,29 @@ export class VhostUserDevice implements SessionDevice {
 
   private open(fd: number): void {
     if (this.sessions.length >= SESSIONS_MAX) {
-      const fields = { volume: this.name, sessions: this.sessions.length };
-      this.reactor.log.log("warn", "vhost_user.too_many_sessions", fields);
+      const fields = { sessions: this.sessions.length };
+      this.log.log("warn", "vhost_user.too_many_sessions", fields);
       hangUp(fd);
       return;
     }
-    this.sessions.push(new Session(this.nextId, fd, this));
+    const session = this.newSession(fd);
+    if (session === null) return;
+    this.sessions.push(session);
     this.nextId += 1;
     const counters = this.meter.counters;
     counters[COUNTER_SESSION] = (counters[COUNTER_SESSION] as number) + 1;
     counters[COUNTER_OPEN_SESSIONS] = this.sessions.length;
+  }
+
+  private newSession(fd: number): Session | null {
+    try {
+      return new Session(this.nextId, fd, this);
+    } catch (error) {
+      if (!(error instanceof SysError)) throw error;
+      this.log.log("warn", "vhost_user.no_session", { why: error.message });
+      hangUp(fd);
+      return null;
+    }
   }
 
   // SessionDevice ---------------------------------------------------------------------------------
@@ -182,7 +206,7 @@ export class VhostUserDevice implements SessionDevice {
     this.owner = owner;
     this.meter.counters[COUNTER_CONNECTED] = owner === null ? 0 : 1;
     const event = owner === null ? "vhost_user.stopped" : "vhost_user.started";
-    this.reactor.log.log("info", event, { volume: this.name });
+    this.log.log("info", event);
   }
 
   sessionEnded(session: Session): void {
@@ -219,6 +243,7 @@ export class VhostUserDevice implements SessionDevice {
     const done = this.onClosed;
     if (done === null || this.sessions.length > 0) return;
     this.onClosed = null;
+    this.log.flush({ isClosing: true });
     this.reactor.memory.free(this.bounce);
     done();
   }

@@ -12,7 +12,15 @@
 //  - the descriptor is not kept: the mapping holds the file.
 // Specification: vhost-user, "Memory region description"; mmap(2), fcntl(2) on seals.
 
-import { alignDown, alignUp, assert, GIB, PAGE_BYTES, SAFE_HIGH_MAX, TWO_32 } from "../base/index.ts";
+import {
+  alignDown,
+  alignUp,
+  assert,
+  GIB,
+  PAGE_BYTES,
+  SAFE_HIGH_MAX,
+  TWO_32,
+} from "../base/index.ts";
 import {
   fileSystemBlockBytes,
   fstatNoWait,
@@ -25,6 +33,7 @@ import {
   statusFlags,
   windowOver,
 } from "../sys/index.ts";
+import type { MemoryBudget } from "./memory-budget.ts";
 import { isHugePageFile, memoryFileProblem, sealAgainstShrinking } from "./memory-file.ts";
 import { MEMORY_REGION } from "./messages.ts";
 
@@ -66,10 +75,12 @@ export class MemoryRegion {
   readonly hostAddress: number;
   /** False: only system calls may touch it. */
   readonly direct: boolean;
-  /** For direct regions: windows of 1 GiB, the last one shorter. */
-  readonly windows: readonly Uint8Array[];
+  /** For direct regions: windows of 1 GiB, the last one shorter; null until openWindow(). */
+  readonly windows: (Uint8Array | null)[];
   /** The same windows, for words at any byte address. */
-  readonly views: readonly DataView[];
+  readonly views: (DataView | null)[];
+  windowCount = 0;
+  private readonly budget: MemoryBudget;
   private readonly mapAddress: number;
   private readonly mapBytes: number;
 
@@ -77,6 +88,7 @@ export class MemoryRegion {
     region: RegionDescription,
     mapping: { readonly address: number; readonly bytes: number; readonly skipBytes: number },
     direct: boolean,
+    budget: MemoryBudget,
   ) {
     this.guestAddress = region.guestAddress;
     this.userAddress = region.userAddress;
@@ -85,17 +97,28 @@ export class MemoryRegion {
     this.mapBytes = mapping.bytes;
     this.hostAddress = mapping.address + mapping.skipBytes;
     this.direct = direct;
-    const windows: Uint8Array[] = [];
-    for (let at = 0; direct && at < this.bytes; at += GIB) {
-      const windowBytes = Math.min(GIB, this.bytes - at);
-      windows.push(new Uint8Array(windowOver(this.hostAddress + at, windowBytes)));
-    }
-    this.windows = windows;
-    this.views = windows.map((window) => new DataView(window.buffer));
+    this.budget = budget;
+    const count = direct ? Math.ceil(region.bytes / GIB) : 0;
+    this.windows = new Array<Uint8Array | null>(count).fill(null);
+    this.views = new Array<DataView | null>(count).fill(null);
+  }
+
+  /** Makes the window of `index`, some milliseconds of work: when it is first needed, not before. */
+  openWindow(index: number): void {
+    assert(this.windows[index] === null, "a window opened twice");
+    const offset = index * GIB;
+    const buffer = windowOver(this.hostAddress + offset, Math.min(GIB, this.bytes - offset));
+    this.windows[index] = new Uint8Array(buffer);
+    this.views[index] = new DataView(buffer);
+    this.windowCount += 1;
   }
 
   /** Checks and maps; a string says why not. Does not take ownership of `fd`. */
-  static map(region: RegionDescription, fd: number, trusted: boolean): MemoryRegion | string {
+  static map(
+    region: RegionDescription,
+    fd: number,
+    { trusted, budget }: { readonly trusted: boolean; readonly budget: MemoryBudget },
+  ): MemoryRegion | string {
     const problem = memoryFileProblem(fd);
     if (problem !== null) return `a region descriptor ${problem}`;
     const status = fstatNoWait(fd);
@@ -114,14 +137,20 @@ export class MemoryRegion {
     // Whole pages: munmap takes nothing less of huge ones.
     const bytes = alignUp(skipBytes + region.bytes, pageBytes);
     const direct = trusted || (!huge && sealAgainstShrinking(fd));
+    const excess = budget.take(bytes);
+    if (excess !== null) return excess;
     const address = mmap(bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, start);
-    if (address < 0) return "a region that cannot be mapped";
-    return new MemoryRegion(region, { address, bytes, skipBytes }, direct);
+    if (address < 0) {
+      budget.give(bytes);
+      return "a region that cannot be mapped";
+    }
+    return new MemoryRegion(region, { address, bytes, skipBytes }, direct, budget);
   }
 
   /** Nothing may touch the region afterwards. */
   unmap(): void {
     const result = munmap(this.mapAddress, this.mapBytes);
     assert(result === 0, "munmap of a region failed");
+    this.budget.give(this.mapBytes);
   }
 }

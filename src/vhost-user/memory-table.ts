@@ -16,6 +16,11 @@ import type { MemoryRegion } from "./memory-region.ts";
 /** What GET_MAX_MEM_SLOTS answers; libvhost-user's number, more than QEMU ever uses. */
 export const MEMORY_SLOTS_MAX = 509;
 const BOUNCE_BYTES = 64 * 1024;
+/**
+ * Windows open at a time: of 1 GiB each. One costs milliseconds to make and weighs on the garbage
+ * collector; what lies beyond them is copied by address, at some tens of nanoseconds more.
+ */
+const WINDOWS_MAX = 64;
 
 export class MemoryTable implements GuestMemory {
   contiguousBytes = 0;
@@ -28,6 +33,7 @@ export class MemoryTable implements GuestMemory {
   private guestStart: Float64Array = new Float64Array(0);
   private guestEnd: Float64Array = new Float64Array(0);
   private last = 0;
+  private windowCount = 0;
   private log: DirtyLog | null = null;
 
   /** `bounce`: at least 64 KiB, shared by everything on the thread; used within one call. */
@@ -118,6 +124,29 @@ export class MemoryTable implements GuestMemory {
     this.guestStart = Float64Array.from(this.regions, (region) => region.guestAddress);
     this.guestEnd = Float64Array.from(this.regions, (region) => region.guestAddress + region.bytes);
     this.last = 0;
+    this.windowCount = this.regions.reduce((sum, region) => sum + region.windowCount, 0);
+  }
+
+  /** Opens a window of a direct region, if there may be one more. */
+  // @cold
+  private openWindow(region: MemoryRegion, index: number): void {
+    if (this.windowCount >= WINDOWS_MAX) return;
+    region.openWindow(index);
+    this.windowCount += 1;
+  }
+
+  private viewOf(region: MemoryRegion, index: number): DataView | null {
+    const view = region.views[index] as DataView | null;
+    if (view !== null) return view;
+    this.openWindow(region, index);
+    return region.views[index] as DataView | null;
+  }
+
+  private windowOf(region: MemoryRegion, index: number): Uint8Array | null {
+    const window = region.windows[index] as Uint8Array | null;
+    if (window !== null) return window;
+    this.openWindow(region, index);
+    return region.windows[index] as Uint8Array | null;
   }
 
   /** The region that holds guest address `gpa`, or -1. Mostly the one that hit last. */
@@ -185,9 +214,9 @@ export class MemoryTable implements GuestMemory {
     const offset = gpa - region.guestAddress;
     if (region.direct) {
       const windowIndex = offset < GIB ? 0 : Math.floor(offset / GIB);
-      const view = region.views[windowIndex] as DataView;
+      const view = this.viewOf(region, windowIndex);
       const from = offset - windowIndex * GIB;
-      if (from + wordCount * 4 <= view.byteLength) {
+      if (view !== null && from + wordCount * 4 <= view.byteLength) {
         for (let word = 0; word < wordCount; word++) {
           target[targetWord + word] = view.getUint32(from + word * 4, true);
         }
@@ -197,7 +226,7 @@ export class MemoryTable implements GuestMemory {
     return this.readWordsSlowly(gpa, target, targetWord, wordCount);
   }
 
-  /** Words in faultable memory, or cut by the end of a window or of a region. */
+  /** Words in memory without a window, or cut by the end of a window or of a region. */
   private readWordsSlowly(
     gpa: number,
     target: Uint32Array,
@@ -236,9 +265,10 @@ export class MemoryTable implements GuestMemory {
     to: number,
     bytes: number,
   ): number {
-    if (!region.direct) return this.readFaultable(region, offset, target, to, bytes);
+    if (!region.direct) return this.readCopied(region, offset, target, to, bytes);
     const windowIndex = Math.floor(offset / GIB);
-    const window = region.windows[windowIndex] as Uint8Array;
+    const window = this.windowOf(region, windowIndex);
+    if (window === null) return this.readCopied(region, offset, target, to, bytes);
     const from = offset - windowIndex * GIB;
     const room = window.length - from;
     const piece = bytes < room ? bytes : room;
@@ -246,7 +276,7 @@ export class MemoryTable implements GuestMemory {
     return piece;
   }
 
-  private readFaultable(
+  private readCopied(
     region: MemoryRegion,
     offset: number,
     target: Uint8Array,
@@ -256,7 +286,9 @@ export class MemoryTable implements GuestMemory {
     const room = Math.min(region.bytes - offset, BOUNCE_BYTES / 2);
     const piece = bytes < room ? bytes : room;
     const { address, u8 } = this.bounce;
-    if (this.memory.copyFaultable(address, region.hostAddress + offset, piece) !== 0) return 0;
+    const from = region.hostAddress + offset;
+    if (region.direct) this.memory.copy(address, from, piece);
+    else if (this.memory.copyFaultable(address, from, piece) !== 0) return 0;
     for (let index = 0; index < piece; index++) target[to + index] = u8[index]!;
     return piece;
   }
@@ -286,20 +318,31 @@ export class MemoryTable implements GuestMemory {
     from: number,
     bytes: number,
   ): number {
-    if (!region.direct) {
-      const room = Math.min(region.bytes - offset, BOUNCE_BYTES);
-      const piece = bytes < room ? bytes : room;
-      const { address, u8 } = this.bounce;
-      for (let index = 0; index < piece; index++) u8[index] = source[from + index]!;
-      const result = this.memory.copyFaultable(region.hostAddress + offset, address, piece);
-      return result === 0 ? piece : 0;
-    }
+    if (!region.direct) return this.writeCopied(region, offset, source, from, bytes);
     const windowIndex = Math.floor(offset / GIB);
-    const window = region.windows[windowIndex] as Uint8Array;
+    const window = this.windowOf(region, windowIndex);
+    if (window === null) return this.writeCopied(region, offset, source, from, bytes);
     const to = offset - windowIndex * GIB;
     const room = window.length - to;
     const piece = bytes < room ? bytes : room;
     for (let index = 0; index < piece; index++) window[to + index] = source[from + index]!;
+    return piece;
+  }
+
+  private writeCopied(
+    region: MemoryRegion,
+    offset: number,
+    source: Uint8Array,
+    from: number,
+    bytes: number,
+  ): number {
+    const room = Math.min(region.bytes - offset, BOUNCE_BYTES);
+    const piece = bytes < room ? bytes : room;
+    const { address, u8 } = this.bounce;
+    for (let index = 0; index < piece; index++) u8[index] = source[from + index]!;
+    const to = region.hostAddress + offset;
+    if (region.direct) this.memory.copy(to, address, piece);
+    else if (this.memory.copyFaultable(to, address, piece) !== 0) return 0;
     return piece;
   }
 
@@ -308,13 +351,15 @@ export class MemoryTable implements GuestMemory {
     if (index < 0) return false;
     const region = this.regions[index] as MemoryRegion;
     const offset = gpa - region.guestAddress;
-    if (region.direct) {
-      const windowIndex = Math.floor(offset / GIB);
-      (region.windows[windowIndex] as Uint8Array)[offset - windowIndex * GIB] = value;
+    const windowIndex = offset < GIB ? 0 : Math.floor(offset / GIB);
+    const window = region.direct ? this.windowOf(region, windowIndex) : null;
+    if (window !== null) {
+      window[offset - windowIndex * GIB] = value;
     } else {
       this.bounce.u8[0] = value;
       const to = region.hostAddress + offset;
-      if (this.memory.copyFaultable(to, this.bounce.address, 1) !== 0) return false;
+      if (region.direct) this.memory.copy(to, this.bounce.address, 1);
+      else if (this.memory.copyFaultable(to, this.bounce.address, 1) !== 0) return false;
     }
     if (this.log !== null) this.log.mark(gpa, 1);
     return true;

@@ -38,6 +38,10 @@ export class Notifier {
     this.reactor = reactor;
   }
 
+  get hasDescriptor(): boolean {
+    return this.fd >= 0;
+  }
+
   /** Takes ownership of `fd`; -1 = none. */
   // @cold
   set(fd: number): void {

@@ -5,6 +5,7 @@
 
 import { closeReceived } from "../sys/index.ts";
 import type { Connection } from "./connection.ts";
+import type { MemoryBudget } from "./memory-budget.ts";
 import { MemoryRegion, parseRegion, type RegionDescription } from "./memory-region.ts";
 import * as m from "./messages.ts";
 import { LATER, OK, type Outcome, takeOne } from "./outcome.ts";
@@ -21,14 +22,9 @@ export function setMemoryTable(session: Session, message: Connection): Outcome {
     for (const old of session.memory.clear()) old.unmap();
     for (const region of session.nextRegions.splice(0)) session.memory.add(region);
     session.laterOutcome = OK;
-    resume(session);
+    session.memoryChanged();
   });
   return LATER;
-}
-
-/** Starts rings again once the drain that calls this has ended. */
-function resume(session: Session): void {
-  session.startRings();
 }
 
 function mapTable(
@@ -68,7 +64,11 @@ function mapOne(
   for (const other of others) {
     if (overlaps(description, other)) return "a region that overlaps another";
   }
-  return MemoryRegion.map(description, fd, session.device.trustMemory);
+  return MemoryRegion.map(description, fd, mapOptions(session));
+}
+
+function mapOptions(session: Session): { trusted: boolean; budget: MemoryBudget } {
+  return { trusted: session.device.trustMemory, budget: session.device.memoryBudget };
 }
 
 type RegionDescriptionLike = Omit<RegionDescription, "fileOffset">;
@@ -90,11 +90,11 @@ export function addRegion(session: Session, message: Connection): Outcome {
     closeReceived(fd);
     return problem as string;
   }
-  const region = MemoryRegion.map(description, fd, session.device.trustMemory);
+  const region = MemoryRegion.map(description, fd, mapOptions(session));
   closeReceived(fd);
   if (typeof region === "string") return region;
   session.memory.add(region);
-  session.startRings();
+  session.memoryChanged();
   return OK;
 }
 
@@ -111,7 +111,7 @@ export function removeRegion(session: Session, message: Connection): Outcome {
     const region = session.memory.remove(guestAddress, userAddress, bytes);
     if (region !== null) region.unmap();
     session.laterOutcome = OK;
-    resume(session);
+    session.memoryChanged();
   });
   return LATER;
 }

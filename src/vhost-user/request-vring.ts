@@ -36,6 +36,7 @@ export function setVringSize(session: Session, payload: DataView): Outcome {
   }
   if (ring.state !== RING_STOPPED && size !== ring.size) return "the size of a running ring";
   ring.size = size;
+  ring.memoryChanged();
   session.startRings();
   return OK;
 }
@@ -72,6 +73,7 @@ export function setVringAddress(session: Session, payload: DataView): Outcome {
   ring.logUsed = logged;
   ring.logAddress = logged ? log : 0;
   ring.setDirtyLog(session.activeLog);
+  ring.memoryChanged();
   session.startRings();
   return OK;
 }
@@ -132,13 +134,11 @@ export function setVringDescriptor(
     return problem;
   }
   const fd = none ? -1 : (fds[0] as number);
-  if (request === m.SET_VRING_CALL) ring.setCall(fd);
-  else if (request === m.SET_VRING_ERR) ring.setError(fd);
-  else {
-    const refused = ring.setKick(fd);
-    if (refused !== null) return refused;
-    session.startRings();
-  }
+  if (request === m.SET_VRING_CALL) return ring.setCall(fd) ?? OK;
+  if (request === m.SET_VRING_ERR) return ring.setError(fd) ?? OK;
+  const refused = ring.setKick(fd);
+  if (refused !== null) return refused;
+  session.startRings();
   return OK;
 }
 

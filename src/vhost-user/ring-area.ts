@@ -5,8 +5,16 @@
 
 import { alignUp, assert } from "../base/index.ts";
 import type { Arena, Memory, RingArea } from "../ports/index.ts";
-import { windowOver } from "../sys/index.ts";
+import { SysError, windowOver } from "../sys/index.ts";
+import {
+  PACKED_EVENT,
+  packedDescriptorBytes,
+  splitAvailBytes,
+  splitDescriptorBytes,
+  splitUsedBytes,
+} from "../virtio/index.ts";
 import type { MemoryRegion } from "./memory-region.ts";
+import type { MemoryTable } from "./memory-table.ts";
 
 class DirectArea implements RingArea {
   readonly u8: Uint8Array;
@@ -67,19 +75,108 @@ class ShadowArea implements RingArea {
   }
 }
 
-/** An area of `bytes` at user address `userAddress`, which lies wholly in `region`. */
-export function openRingArea(
+/** User addresses of a ring's three areas. */
+export interface RingAddresses {
+  readonly descriptorAddress: number;
+  /** Avail ring, or driver area. */
+  readonly driverAddress: number;
+  /** Used ring, or device area. */
+  readonly deviceAddress: number;
+}
+
+export interface RingAreas {
+  readonly descriptors: RingArea;
+  readonly driver: RingArea;
+  readonly device: RingArea;
+  /** Guest address of the descriptors. */
+  readonly descriptorGuest: number;
+}
+
+type WantedArea = readonly [userAddress: number, bytes: number, alignment: number];
+
+// @cold
+function wantedAreas(addresses: RingAddresses, size: number, packed: boolean): WantedArea[] {
+  const { descriptorAddress, driverAddress, deviceAddress } = addresses;
+  return packed
+    ? [
+        [descriptorAddress, packedDescriptorBytes(size), 16],
+        [driverAddress, PACKED_EVENT.BYTES, 4],
+        [deviceAddress, PACKED_EVENT.BYTES, 4],
+      ]
+    : [
+        [descriptorAddress, splitDescriptorBytes(size), 16],
+        [driverAddress, splitAvailBytes(size), 2],
+        [deviceAddress, splitUsedBytes(size), 4],
+      ];
+}
+
+// @cold
+/**
+ * The areas of a ring of `size` entries; null when a part of them lies in no region, a string when
+ * they cannot be used where they lie.
+ */
+export function openRingAreas(
+  table: MemoryTable,
+  memory: Memory,
+  addresses: RingAddresses,
+  { size, packed }: { readonly size: number; readonly packed: boolean },
+): RingAreas | string | null {
+  const wanted = wantedAreas(addresses, size, packed);
+  const regions: MemoryRegion[] = [];
+  // All are found before any is opened: opening costs.
+  for (const [userAddress, bytes, alignment] of wanted) {
+    const region = table.findByUserAddress(userAddress, bytes);
+    if (region === null) return null;
+    // The address was aligned, but the region may lie askew in its file: atomic operations on what
+    // crosses a cache line stop every processor of the machine.
+    if (hostAddress(region, userAddress) % alignment !== 0) return "the ring is not aligned";
+    regions.push(region);
+  }
+  const areas: RingArea[] = [];
+  for (const [index, [userAddress, bytes]] of wanted.entries()) {
+    const area = openArea(memory, regions[index] as MemoryRegion, userAddress, bytes);
+    if (typeof area === "string") {
+      for (const open of areas) closeRingArea(open);
+      return area;
+    }
+    areas.push(area);
+  }
+  const [descriptors, driver, device] = areas as [RingArea, RingArea, RingArea];
+  const first = regions[0] as MemoryRegion;
+  const descriptorGuest = first.guestAddress + (addresses.descriptorAddress - first.userAddress);
+  return { descriptors, driver, device, descriptorGuest };
+}
+
+// @cold
+function hostAddress(region: MemoryRegion, userAddress: number): number {
+  return region.hostAddress + (userAddress - region.userAddress);
+}
+
+// @cold
+function openArea(
   memory: Memory,
   region: MemoryRegion,
   userAddress: number,
   bytes: number,
-): RingArea {
-  const address = region.hostAddress + (userAddress - region.userAddress);
+): RingArea | string {
+  const address = hostAddress(region, userAddress);
   if (region.direct) return new DirectArea(address, bytes);
-  return new ShadowArea(memory, address, bytes);
+  try {
+    return new ShadowArea(memory, address, bytes);
+  } catch (error) {
+    if (!(error instanceof SysError)) throw error;
+    return "no memory for a copy of the ring";
+  }
+}
+
+// @cold
+export function closeRingAreas(areas: RingAreas): void {
+  closeRingArea(areas.descriptors);
+  closeRingArea(areas.driver);
+  closeRingArea(areas.device);
 }
 
 /** Nothing may use the area afterwards. */
-export function closeRingArea(area: RingArea): void {
+function closeRingArea(area: RingArea): void {
   if (area instanceof ShadowArea) area.release();
 }

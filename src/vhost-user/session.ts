@@ -13,12 +13,14 @@
 // Specification: vhost-user, "Communication" and "Starting and stopping rings".
 
 import { assert } from "../base/index.ts";
-import type { BlockDevice, LogFields, ReactorPort } from "../ports/index.ts";
+import type { BlockDevice, Log, LogFields, ReactorPort } from "../ports/index.ts";
 import { closeReceived, POLLIN, send, writeNoWait } from "../sys/index.ts";
 import { BlkConfig, type BlkMeter } from "../virtio/index.ts";
 import { AGAIN, CLOSED, Connection, MESSAGE, MESSAGE_TIMEOUT_MS } from "./connection.ts";
+import type { DescriptorBudget } from "./descriptor-budget.ts";
 import type { DirtyLog } from "./dirty-log.ts";
 import type { InflightRegion } from "./inflight.ts";
+import type { MemoryBudget } from "./memory-budget.ts";
 import type { MemoryRegion } from "./memory-region.ts";
 import type { MemoryTable } from "./memory-table.ts";
 import {
@@ -39,8 +41,9 @@ import { LATER, OK, type Outcome, REPLIED } from "./outcome.ts";
 import { handleRequest } from "./requests.ts";
 import { RING_DRAINING, RING_RUNNING, RING_STOPPED, type RingOwner, Vring } from "./vring.ts";
 
-/** Messages handled per wake-up, so that a flood of them cannot hold the loop. */
+/** Messages handled per wake-up, and the time for them: a flood of them must not hold the loop. */
 const MESSAGES_PER_TURN = 64;
+const MESSAGES_US_PER_TURN = 1000;
 /** How long a second front-end may wait for the first to stop its rings, then it is cut off. */
 export const CLAIM_TIMEOUT_MS = 900;
 
@@ -58,6 +61,10 @@ export interface SessionDevice {
   readonly packedAllowed: boolean;
   readonly readOnly: boolean;
   readonly trustMemory: boolean;
+  readonly memoryBudget: MemoryBudget;
+  readonly descriptorBudget: DescriptorBudget;
+  /** Limited per event: what it says, a front-end can cause. */
+  readonly log: Log;
   newMemoryTable(): MemoryTable;
   /** True when `session` may run rings. False: session.claimFreed() is called when it is free. */
   claim(session: Session): boolean;
@@ -110,7 +117,7 @@ export class Session implements RingOwner {
   }
 
   say(level: "info" | "warn", event: string, fields: LogFields = {}): void {
-    this.reactor.log.log(level, event, { volume: this.device.name, session: this.id, ...fields });
+    this.device.log.log(level, event, { session: this.id, ...fields });
   }
 
   // Messages --------------------------------------------------------------------------------------
@@ -122,7 +129,9 @@ export class Session implements RingOwner {
   }
 
   private receive(): void {
-    for (let count = 0; count < MESSAGES_PER_TURN; count++) {
+    const { clock } = this.reactor;
+    const untilUs = clock.nowUs() + MESSAGES_US_PER_TURN;
+    for (let count = 0; count < MESSAGES_PER_TURN && clock.nowUs() < untilUs; count++) {
       if (this.closing || this.deferred !== null) return;
       const what = this.connection.receive();
       if (what === AGAIN) {
@@ -137,7 +146,7 @@ export class Session implements RingOwner {
       assert(what === MESSAGE, "receive() answers one of three");
       this.handle();
     }
-    this.startTimer(TIMER_CONTINUE, 0);
+    if (!this.closing) this.startTimer(TIMER_CONTINUE, 0);
   }
 
   private watchPartial(): void {
@@ -221,6 +230,7 @@ export class Session implements RingOwner {
             reactor: this.reactor,
             queue: { device: this.device.block, config: this.config, meter: this.device.meter },
             memory: this.memory,
+            descriptors: this.device.descriptorBudget,
             owner: this,
           }),
         );
@@ -240,6 +250,12 @@ export class Session implements RingOwner {
 
   get ringsRunning(): boolean {
     return this.rings.some((ring) => ring.state !== RING_STOPPED);
+  }
+
+  /** The memory table is another one: rings that waited for it may start. */
+  memoryChanged(): void {
+    for (const ring of this.rings) ring.memoryChanged();
+    this.startRings();
   }
 
   /** Starts every ring that can run now. */

@@ -13,7 +13,7 @@
 //    descriptor once, and other rings never notice.
 
 import { assert } from "../base/index.ts";
-import type { Poller, ReactorPort, RingArea } from "../ports/index.ts";
+import type { Poller, ReactorPort } from "../ports/index.ts";
 import { closeReceived, drainNoWait, fstatNoWait, POLLIN, S_IFMT } from "../sys/index.ts";
 import {
   BlkQueue,
@@ -22,20 +22,17 @@ import {
   COUNTER_KICK,
   F_RING_PACKED,
   hasFeature,
-  PACKED_EVENT,
-  packedDescriptorBytes,
   type RingLog,
-  splitAvailBytes,
-  splitDescriptorBytes,
-  splitUsedBytes,
 } from "../virtio/index.ts";
+import type { DescriptorBudget } from "./descriptor-budget.ts";
 import type { DirtyLog } from "./dirty-log.ts";
 import type { InflightRegion } from "./inflight.ts";
 import { PackedInflight } from "./inflight-packed.ts";
 import { SplitInflight } from "./inflight-split.ts";
 import type { MemoryTable } from "./memory-table.ts";
 import { isWatchable, Notifier } from "./notifier.ts";
-import { closeRingArea, openRingArea } from "./ring-area.ts";
+import { QueueReactor } from "./queue-reactor.ts";
+import { closeRingAreas, openRingAreas, type RingAreas } from "./ring-area.ts";
 
 export const RING_STOPPED = 0;
 export const RING_RUNNING = 1;
@@ -58,6 +55,7 @@ export interface VringModules {
   readonly reactor: ReactorPort;
   readonly queue: Omit<BlkQueueModules, "reactor" | "breakHandler">;
   readonly memory: MemoryTable;
+  readonly descriptors: DescriptorBudget;
   readonly owner: RingOwner;
 }
 
@@ -95,7 +93,11 @@ export class Vring implements Poller, RingLog {
   private kicked = false;
   private timerPending = false;
   private queue: BlkQueue | null = null;
-  private areas: RingArea[] = [];
+  private areas: RingAreas | null = null;
+  /** Its areas lie in no region: not tried again before memory, addresses or size change. */
+  private waitsForMemory = false;
+  /** It ran since its kick descriptor was given. */
+  private ran = false;
   private dirtyLog: DirtyLog | null = null;
   private descriptorGuest = 0;
 
@@ -116,7 +118,9 @@ export class Vring implements Poller, RingLog {
       closeReceived(fd);
       return "a kick descriptor that is no eventfd, pipe or socket";
     }
-    this.closeKick();
+    const refused = this.reserve(fd, this.kickFd >= 0);
+    if (refused !== null) return refused;
+    this.closeKick(fd < 0);
     this.kickFd = fd;
     this.kickGiven = true;
     if (fd >= 0) {
@@ -128,19 +132,43 @@ export class Vring implements Poller, RingLog {
     return null;
   }
 
+  /** Room for `fd` in the budget, besides what it replaces; closes it when there is none. */
   // @cold
-  private closeKick(): void {
+  private reserve(fd: number, replaces: boolean): string | null {
+    if (fd < 0) return null;
+    const refused = replaces ? null : this.modules.descriptors.take();
+    if (refused !== null) closeReceived(fd);
+    return refused;
+  }
+
+  /** Closes the kick descriptor; `giveBack` unless another one follows in its place. */
+  // @cold
+  private closeKick(giveBack: boolean): void {
     if (this.watchId >= 0) this.reactor.unwatch(this.watchId);
     this.watchId = -1;
-    if (this.kickFd >= 0) closeReceived(this.kickFd);
+    if (this.kickFd >= 0) {
+      closeReceived(this.kickFd);
+      if (giveBack) this.modules.descriptors.give();
+    }
     this.kickFd = -1;
   }
 
-  /** Takes ownership of `fd`. A running ring is signalled: an interrupt may have been lost. */
+  /** As setKick. A running ring is signalled: an interrupt may have been lost. */
   // @cold
-  setCall(fd: number): void {
-    this.call.set(fd);
-    if (this.state !== RING_STOPPED) this.call.signal();
+  setCall(fd: number): string | null {
+    const refused = this.setNotifier(this.call, fd);
+    if (refused === null && this.state !== RING_STOPPED) this.call.signal();
+    return refused;
+  }
+
+  // @cold
+  private setNotifier(notifier: Notifier, fd: number): string | null {
+    const had = notifier.hasDescriptor;
+    const refused = this.reserve(fd, had);
+    if (refused !== null) return refused;
+    notifier.set(fd);
+    if (had && fd < 0) this.modules.descriptors.give();
+    return null;
   }
 
   /** A disabled ring takes nothing; what it took is still answered. */
@@ -152,9 +180,10 @@ export class Vring implements Poller, RingLog {
   }
 
   // @cold
-  setError(fd: number): void {
-    this.error.set(fd);
-    if (this.broken !== "") this.error.signal();
+  setError(fd: number): string | null {
+    const refused = this.setNotifier(this.error, fd);
+    if (refused === null && this.broken !== "") this.error.signal();
+    return refused;
   }
 
   /** Enough is known to try to start. */
@@ -165,8 +194,15 @@ export class Vring implements Poller, RingLog {
       this.kickGiven &&
       this.addressesSet &&
       this.size > 0 &&
+      !this.waitsForMemory &&
       this.broken === ""
     );
+  }
+
+  /** Memory, addresses or size are others now: a ring that waits for memory is tried again. */
+  // @cold
+  memoryChanged(): void {
+    this.waitsForMemory = false;
   }
 
   // Running ---------------------------------------------------------------------------------------
@@ -180,7 +216,7 @@ export class Vring implements Poller, RingLog {
     assert(this.startable, "a ring started before it was ready");
     const packed = hasFeature(options.featuresLow, options.featuresHigh, F_RING_PACKED);
     if (!this.openAreas(packed)) return false;
-    const [descriptors, driver, device] = this.areas as [RingArea, RingArea, RingArea];
+    const { descriptors, driver, device } = this.areas as RingAreas;
     let tracker: SplitInflight | PackedInflight | null = null;
     let resubmit: Uint16Array | null = null;
     let base = this.base;
@@ -229,6 +265,7 @@ export class Vring implements Poller, RingLog {
     }
     this.queue = queue;
     this.state = RING_RUNNING;
+    this.ran = true;
     this.reactor.addPoller(this);
     return true;
   }
@@ -238,7 +275,7 @@ export class Vring implements Poller, RingLog {
     tracker: SplitInflight | PackedInflight,
     regionSize: number,
   ): { readonly heads: readonly number[]; readonly base: number } | string | null {
-    const [descriptors, , device] = this.areas as [RingArea, RingArea, RingArea];
+    const { descriptors, device } = this.areas as RingAreas;
     if (tracker instanceof PackedInflight) {
       return tracker.recover(this.base, descriptors, this.size, regionSize);
     }
@@ -262,39 +299,31 @@ export class Vring implements Poller, RingLog {
 
   // @cold
   private openAreas(packed: boolean): boolean {
+    assert(this.areas === null, "ring areas opened twice");
     const { memory } = this.modules;
-    const size = this.size;
-    const wanted: readonly (readonly [number, number])[] = packed
-      ? [
-          [this.descriptorAddress, packedDescriptorBytes(size)],
-          [this.driverAddress, PACKED_EVENT.BYTES],
-          [this.deviceAddress, PACKED_EVENT.BYTES],
-        ]
-      : [
-          [this.descriptorAddress, splitDescriptorBytes(size)],
-          [this.driverAddress, splitAvailBytes(size)],
-          [this.deviceAddress, splitUsedBytes(size)],
-        ];
-    assert(this.areas.length === 0, "ring areas opened twice");
-    for (const [address, bytes] of wanted) {
-      const region = memory.findByUserAddress(address, bytes);
-      if (region === null) {
-        this.closeAreas();
-        // A kick says that the driver believes the ring to be there: that is an error, not early.
-        if (this.kicked) this.markBroken("the ring lies outside the memory regions");
-        return false;
+    const areas = openRingAreas(memory, this.reactor.memory, this, { size: this.size, packed });
+    if (areas === null) {
+      this.waitsForMemory = true;
+      // Memory may be told after the ring. But a ring that ran has lost it, and a kick says that
+      // the driver believes the ring to be in the memory that there is.
+      if (this.ran || (this.kicked && memory.count > 0)) {
+        this.markBroken("the ring lies outside the memory regions");
       }
-      this.areas.push(openRingArea(this.reactor.memory, region, address, bytes));
-      if (address === this.descriptorAddress) {
-        this.descriptorGuest = region.guestAddress + (address - region.userAddress);
-      }
+      return false;
     }
+    if (typeof areas === "string") {
+      this.markBroken(areas);
+      return false;
+    }
+    this.areas = areas;
+    this.descriptorGuest = areas.descriptorGuest;
     return true;
   }
 
   // @cold
   private closeAreas(): void {
-    for (const area of this.areas.splice(0)) closeRingArea(area);
+    if (this.areas !== null) closeRingAreas(this.areas);
+    this.areas = null;
   }
 
   // @cold
@@ -362,9 +391,10 @@ export class Vring implements Poller, RingLog {
   // @cold
   forgetKick(): void {
     assert(this.state === RING_STOPPED, "kick taken from a running ring");
-    this.closeKick();
+    this.closeKick(true);
     this.kickGiven = false;
     this.kicked = false;
+    this.ran = false;
     this.broken = "";
   }
 
@@ -372,8 +402,8 @@ export class Vring implements Poller, RingLog {
   // @cold
   reset(): void {
     this.forgetKick();
-    this.call.clear();
-    this.error.clear();
+    this.setNotifier(this.call, -1);
+    this.setNotifier(this.error, -1);
     this.size = 0;
     this.base = 0;
     this.addressesSet = false;
@@ -438,6 +468,7 @@ export class Vring implements Poller, RingLog {
     counters[COUNTER_KICK] = (counters[COUNTER_KICK] as number) + 1;
     if (this.kickFills) drainNoWait(this.kickFd);
     this.kicked = true;
+    this.waitsForMemory = false;
     if (this.state === RING_RUNNING) this.reactor.activate(this);
     else if (this.state === RING_STOPPED) this.modules.owner.ringKicked(this);
     // The other end is gone: nothing more will come, and the poll would report that for ever.
@@ -448,26 +479,6 @@ export class Vring implements Poller, RingLog {
   private dropWatch(): void {
     if (this.watchId >= 0) this.reactor.unwatch(this.watchId);
     this.watchId = -1;
-  }
-}
-
-class QueueReactor {
-  readonly requests: ReactorPort["requests"];
-  private readonly reactor: ReactorPort;
-  private readonly ring: Vring;
-
-  constructor(reactor: ReactorPort, ring: Vring) {
-    this.requests = reactor.requests;
-    this.reactor = reactor;
-    this.ring = ring;
-  }
-
-  get loopTimeUs(): number {
-    return this.reactor.loopTimeUs;
-  }
-
-  requestFlush(_queue: Poller): void {
-    this.reactor.requestFlush(this.ring);
   }
 }
 

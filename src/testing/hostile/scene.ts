@@ -95,9 +95,9 @@ export class Scene {
     const { target } = this;
     this.attackCount += 1;
     this.victimName = `victim-${this.attackCount}`;
-    const empty = leaksOf(await target.counts());
+    const empty = await this.idleCounts();
     this.victimPath = await target.add({ ...device, name: this.victimName });
-    this.before = leaksOf(await target.counts());
+    this.before = await this.idleCounts();
     this.probeNeighbour();
     target.log.length = 0;
     try {
@@ -111,6 +111,11 @@ export class Scene {
     await target.remove(this.victimName);
     this.before = empty;
     await this.settle();
+  }
+
+  /** Counts once what was begun has ended: a target with nothing to do has no timer. */
+  private async idleCounts(): Promise<Leaks> {
+    return leaksOf(await this.target.until(({ timerCount }) => timerCount === 0, "idle"));
   }
 
   /** Waits until the target is as it was before the attack. */
