@@ -339,6 +339,11 @@ export class BlkQueue {
     return slot;
   }
 
+  /** What GET_VRING_BASE answers for this ring when nothing is in flight. */
+  baseNow(): number {
+    return this.split !== null ? this.split.availableIndex : (this.packed as PackedRing).baseNow();
+  }
+
   private notInFlight(head: number): never {
     throw new LoadError(
       "BAD_COMPLETION",

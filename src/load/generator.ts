@@ -198,6 +198,10 @@ export class Generator {
   /** Nothing has completed for a while: look at clock and socket, sleep if we may. */
   private idle(): number {
     const { now, times } = this;
+    if (this.inflightCount === 0) {
+      this.fillWaiting(); // Nothing holds a place any more, so every slot finds one.
+      assert(this.inflightCount > 0 || this.finished(), "no request can be issued");
+    }
     this.look(now);
     if (!this.polling && now[0] < times[UNTIL_US]) {
       this.sleep();

@@ -215,6 +215,13 @@ export class PackedRing {
     this.driverEvent[1] = PACKED_EVENT_DISABLE;
   }
 
+  /** Position and wrap counter of both ends, as GET_VRING_BASE and SET_VRING_BASE carry them. */
+  baseNow(): number {
+    const available = this.availablePosition | (this.availableWrap << 15);
+    const used = this.usedPosition | (this.usedWrap << 15);
+    return used * 65536 + available;
+  }
+
   /**
    * What SET_VRING_BASE is given after a back-end died. QEMU has nothing better than the base it
    * started with: a packed ring's indices are not in shared memory, the inflight region has them.

@@ -291,17 +291,16 @@ class LoadRun {
     canary.checkAll();
   }
 
-  /** A stopped split ring's base is the next avail index; nothing may be missing. */
+  /** A stopped ring's base is where the driver stands; nothing may be missing. */
   private checkBases(): void {
     const bases = this.session.stop();
     for (const [index, base] of bases.entries()) {
-      const { split } = this.rig.queues[index] as BlkQueue;
-      if (split !== null && base !== split.availableIndex) {
-        throw new LoadError(
-          "BAD_REPLY",
-          `GET_VRING_BASE of ring ${index} is ${base}; ${split.availableIndex} were offered.`,
-        );
-      }
+      const wanted = (this.rig.queues[index] as BlkQueue).baseNow();
+      if (base === wanted) continue;
+      throw new LoadError(
+        "BAD_REPLY",
+        `GET_VRING_BASE of ring ${index} is ${base}; the driver stands at ${wanted}.`,
+      );
     }
   }
 
