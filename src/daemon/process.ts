@@ -5,6 +5,7 @@ import { RingstoreError } from "../base/error.ts";
 import { helpText, loadConfig, parseCommandLine } from "./arguments.ts";
 import type { DataPlaneFactory } from "./data-plane-factory.ts";
 import { DaemonLog } from "./log.ts";
+import { drainLogRings, endBySignal, endProcess } from "./reactor-fatal.ts";
 import { Daemon } from "./run.ts";
 import { ServiceManager } from "./service-manager.ts";
 import { readVersion } from "./version.ts";
@@ -24,7 +25,6 @@ export async function runDaemonProcess(
   const fatal = (error: unknown): never => endByDefect(log, error);
   process.on("uncaughtException", fatal);
   process.on("unhandledRejection", fatal);
-  let daemon: Daemon;
   try {
     const commandLine = parseCommandLine(argv, process.env);
     if (commandLine.kind !== "run") {
@@ -35,55 +35,52 @@ export async function runDaemonProcess(
     const { flags, configPath } = commandLine;
     const config = await loadConfig(flags, configPath);
     log.setLevel(config.logLevel);
+    const signals = new Signals(log);
     const serviceManager = new ServiceManager(process.env);
-    daemon = await startOrStop(
-      Daemon.start({ config, flags, configPath }, { createDataPlane, log, serviceManager, fatal }),
-    );
+    const modules = { createDataPlane, log, serviceManager, fatal };
+    signals.started(await Daemon.start({ config, flags, configPath }, modules));
   } catch (error) {
     endByStartError(log, error);
-    return;
-  }
-  handleSignals(daemon, log);
-}
-
-/** A signal during the start waits for its end: half a start is not stopped cleanly. */
-async function startOrStop(starting: Promise<Daemon>): Promise<Daemon> {
-  let wanted = false;
-  const remember = (): void => void (wanted = true);
-  process.on("SIGTERM", remember);
-  process.on("SIGINT", remember);
-  // Without a listener the signal would end the process.
-  process.on("SIGHUP", ignore);
-  try {
-    const daemon = await starting;
-    if (wanted) setImmediate(() => process.kill(process.pid, "SIGTERM"));
-    return daemon;
-  } finally {
-    process.off("SIGTERM", remember);
-    process.off("SIGINT", remember);
-    process.off("SIGHUP", ignore);
   }
 }
 
-function ignore(): void {}
+/**
+ * Signals, from the first moment to the last. The listeners are put up once and stay: a signal that
+ * arrives while one listener is exchanged for another is lost. One that arrives during the start
+ * waits for its end, because half a start is not stopped cleanly.
+ */
+class Signals {
+  readonly #log: DaemonLog;
+  #daemon: Daemon | null = null;
+  #wanted: NodeJS.Signals | null = null;
 
-function handleSignals(daemon: Daemon, log: DaemonLog): void {
-  let stopping = false;
-  const stop = (signal: NodeJS.Signals): void => {
+  constructor(log: DaemonLog) {
+    this.#log = log;
+    process.on("SIGTERM", (signal) => this.#stop(signal));
+    process.on("SIGINT", (signal) => this.#stop(signal));
+    process.on("SIGHUP", () => void this.#daemon?.reload());
+  }
+
+  started(daemon: Daemon): void {
+    this.#daemon = daemon;
+    const wanted = this.#wanted;
+    this.#wanted = null;
+    if (wanted !== null) this.#stop(wanted);
+  }
+
+  #stop(signal: NodeJS.Signals): void {
     // Asked twice: whoever asks has no patience left.
-    if (stopping) process.kill(process.pid, "SIGKILL");
-    stopping = true;
-    log.log("info", "daemon.signal", { signal });
+    if (this.#wanted !== null) process.kill(process.pid, "SIGKILL");
+    this.#wanted = signal;
+    if (this.#daemon === null) return;
+    this.#log.log("info", "daemon.signal", { signal });
     setTimeout(() => {
-      log.log("error", "daemon.stop-timed-out", { patienceMs: STOP_PATIENCE_MS });
+      this.#log.log("error", "daemon.stop-timed-out", { patienceMs: STOP_PATIENCE_MS });
       // process.exit() would wait for a thread that is stuck in a system call.
       process.kill(process.pid, "SIGKILL");
     }, STOP_PATIENCE_MS);
-    void daemon.stop().then(() => process.exit(EXIT_STOPPED));
-  };
-  process.on("SIGTERM", stop);
-  process.on("SIGINT", stop);
-  process.on("SIGHUP", () => void daemon.reload());
+    void this.#daemon.stop().then(() => process.exit(EXIT_STOPPED));
+  }
 }
 
 function endByStartError(log: DaemonLog, error: unknown): void {
@@ -93,7 +90,7 @@ function endByStartError(log: DaemonLog, error: unknown): void {
   const text = `ringstored: ${message}\n${advice === undefined ? "" : `  ${advice}\n`}`;
   process.stderr.write(text, () => {
     const status = code === "invalid_config" ? EXIT_USAGE : EXIT_FAILED;
-    process.exit(status);
+    endProcess(status);
   });
 }
 
@@ -102,5 +99,6 @@ function endByDefect(log: DaemonLog, error: unknown): never {
   const stack = error instanceof Error ? (error.stack ?? error.message) : String(error);
   log.log("error", "daemon.defect", { stack });
   log.flush();
-  process.abort();
+  drainLogRings();
+  endBySignal();
 }
