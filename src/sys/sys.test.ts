@@ -34,7 +34,7 @@ test("copy, fill, compare, isZero work on addresses", () => {
   memory.free(arena);
 });
 
-test("copyFaultable answers EFAULT for memory truncated under us, where a load would be SIGBUS", () => {
+test("copyFaultable answers EFAULT for truncated memory, where a load would be SIGBUS", () => {
   const fd = sys.memfd("truncate-me", 8192);
   const address = sys.mmap(8192, sys.PROT_READ | sys.PROT_WRITE, sys.MAP_SHARED, fd, 0);
   const own = memory.allocate(4096);
