@@ -369,6 +369,40 @@ for (const shadow of [false, true]) {
       assert.deepEqual(first.driver.takeUsed(), [{ id, bytes: 3 }]);
     });
 
+    test("what a predecessor pushed and died before showing is not there for its successor", () => {
+      for (let start = 0; start < 5; start++) {
+        const tracker = new MemoTracker();
+        const first = new Rig({ shadow, size: 5, tracker });
+        for (let round = 0; round < start; round++) {
+          first.driver.add([READ]);
+          first.give(first.pop());
+          first.driver.takeUsed();
+        }
+        const ids = Array.from({ length: 4 }, () => first.driver.add([READ]));
+        for (const id of ids) assert.equal(first.pop(), id);
+        const { base } = first.queue;
+        // The flags of the first are held back until publish(), which never comes.
+        for (const id of ids.slice(0, 3)) first.queue.push(id, 1);
+        const queue = new PackedQueue();
+        const { memory, chain } = first;
+        const options = { size: 5, ...first.areas, memory, tracker, ringLog: null, base };
+        assert.equal(queue.start({ ...options, featuresLow: 0, featuresHigh: 5 }), 0);
+        for (const id of ids) assert.equal(queue.markInflight(id), true);
+        for (const id of ids) assert.equal(queue.resubmit(id, chain), id);
+        const last = ids[3] as number;
+        queue.push(last, 513);
+        queue.publish();
+        assert.deepEqual(first.driver.takeUsed(), [{ id: last, bytes: 513 }]);
+        for (const id of ids.slice(0, 3)) queue.push(id, 513);
+        queue.publish();
+        assert.deepEqual(
+          first.driver.takeUsed().map(({ id }) => id),
+          ids.slice(0, 3),
+        );
+        memory.checkPoison();
+      }
+    });
+
     test("a base outside the ring is refused", () => {
       for (const base of [8, 8 << 16, 0x7fff]) {
         assert.equal(new Rig({ shadow, base }).started, BROKEN_RING_BASE);
