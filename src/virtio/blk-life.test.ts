@@ -465,15 +465,22 @@ test("the notifier can be replaced while the ring runs", () => {
   assert.equal(rig.callCount, 1);
 });
 
-test("memory can be replaced while the ring runs", () => {
+test("memory can be replaced while the ring runs: headers, data and tables come from the new", () => {
   const rig = new BlkRig();
+  const table = PLACES.tables;
+  const status = rig.status();
+  rig.driver.add([rig.header(BLK_T_IN, 3), READ, status], table);
+  // The same guest, mapped anew; the old one reads as sector 0 and an empty table.
   const other = new BlkRig().memory;
+  other.u8.set(rig.memory.u8);
+  rig.bytes(table, 48).fill(0);
+  rig.bytes(PLACES.headers, 4096).fill(0);
   rig.queue.setMemory(other);
-  rig.driver.add([rig.header(BLK_T_IN, 0), READ, rig.status()]);
   rig.run();
-  // The other memory holds zeroes: a read of sector 0, answered over there.
-  assert.equal(rig.device.last.offsetBytes, 0);
+  assert.equal(rig.device.last.offsetBytes, 3 * 512);
   assert.equal(rig.driver.takeUsed().length, 1);
+  assert.equal(other.u8[rig.memory.offsetOf(status.gpa, 1)], BLK_S_OK);
+  assert.equal(rig.peek(status.gpa), 0xff);
 });
 
 test("a shrunk device refuses what now lies beyond it", () => {
