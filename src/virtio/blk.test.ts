@@ -253,11 +253,16 @@ for (const [kind, options] of KINDS) {
       fill(rig, DATA, 512, 5);
       for (let pieces = 2; pieces <= 13; pieces++) {
         const whole = rig.header(BLK_T_OUT, pieces, PLACES.headers + 3 + pieces);
+        const bytes = rig.bytes(whole.gpa, 16).slice();
+        rig.bytes(whole.gpa, 16).fill(0xee);
         const chain: TestBuffer[] = [];
         for (let index = 0, at = 0; index < pieces; index++) {
-          const bytes = index === pieces - 1 ? 16 - at : Math.max(1, Math.floor(16 / pieces));
-          chain.push({ gpa: whole.gpa + at, bytes });
-          at += bytes;
+          const count = index === pieces - 1 ? 16 - at : Math.max(1, Math.floor(16 / pieces));
+          // Far apart and in no order.
+          const gpa = PLACES.headers + 0x1000 + ((index * 7) % 16) * 101;
+          rig.memory.write(gpa, bytes, at, count);
+          chain.push({ gpa, bytes: count });
+          at += count;
         }
         const status = rig.status();
         run(rig, [...chain, { gpa: DATA, bytes: 512 }, status]);
