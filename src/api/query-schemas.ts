@@ -1,4 +1,5 @@
-// Schemas that belong to HTTP and not to the model: query strings, empty bodies, plain text. Query values arrive as text and stay text here.
+// Schemas that belong to HTTP and not to the model: query strings, empty bodies, plain text.
+// Query values arrive as text and stay text here.
 
 import Type from "typebox";
 import { describes, type SchemaOf } from "../model/schema.ts";

@@ -17,7 +17,7 @@ const TOKEN_LENGTH_MIN = 16;
 const TOKEN_LENGTH_MAX = 256;
 const TOKEN_COUNT_MAX = 64;
 
-export class TokenFileError extends RingstoreError<"bad_token_file"> {
+class TokenFileError extends RingstoreError<"bad_token_file"> {
   override readonly name: string = "TokenFileError";
 }
 

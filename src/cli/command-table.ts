@@ -172,8 +172,8 @@ const VOLUME_COMMANDS: readonly CommandSpec[] = [
     path: ["volume", "attach"],
     summary: "serve a volume on its vhost-user socket, now and after every restart",
     details: [
-      "Prints the socket, the QEMU command line and the libvirt XML. Attaching an attached volume " +
-        "changes nothing and prints the same.",
+      "Prints the socket, the QEMU command line and the libvirt XML. Attaching an attached " +
+        "volume changes nothing and prints the same.",
     ],
     arguments: [NAME],
     options: [

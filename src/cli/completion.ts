@@ -71,11 +71,12 @@ function writeBash(table: CommandTable): string {
     .filter((option) => option.metavar !== undefined)
     .map((option) => {
       const flags = flagsOf([option]).join("|");
-      if (option.choices !== undefined) {
-        return `    ${flags}) COMPREPLY=($(compgen -W "${option.choices.join(" ")}" -- "$cur")); return ;;`;
-      }
-      const kind = option.kind === "path" ? "-f" : option.kind === "directory" ? "-d" : "";
-      return `    ${flags}) ${kind === "" ? "" : `COMPREPLY=($(compgen ${kind} -- "$cur")); `}return ;;`;
+      const offer = (kind: string): string => `COMPREPLY=($(compgen ${kind} -- "$cur")); `;
+      let offered = "";
+      if (option.choices !== undefined) offered = offer(`-W "${option.choices.join(" ")}"`);
+      else if (option.kind === "path") offered = offer("-f");
+      else if (option.kind === "directory") offered = offer("-d");
+      return `    ${flags}) ${offered}return ;;`;
     })
     .join("\n");
   const volumeCases = table.commands

@@ -25,8 +25,9 @@ export const man: CommandRun = async (context, { arguments: words, options }) =>
     words[0] === "ringstored" ? "ringstored.8" : `${["ringstore", ...words].join("-")}.1`;
   const page = pages.get(wanted);
   if (page === undefined) {
+    const commands = context.table.commands.map((one) => one.path.join(" ")).join(", ");
     throw new ClientError("usage", `there is no page ${JSON.stringify(words.join(" "))}`, {
-      advice: `the commands are ${context.table.commands.map((one) => one.path.join(" ")).join(", ")}`,
+      advice: `the commands are ${commands}`,
     });
   }
   context.streams.out(page);
@@ -81,8 +82,8 @@ function overview(table: CommandTable): string {
     "\\fBringstore\\fR [\\fIoptions\\fR] \\fIcommand\\fR [\\fIarguments\\fR]",
     ".SH DESCRIPTION",
     roff(
-      "Talks to a running ringstored over the unix socket in its data directory, or over TCP. Data " +
-        "goes to standard output; warnings and errors go to standard error.",
+      "Talks to a running ringstored over the unix socket in its data directory, or over TCP. " +
+        "Data goes to standard output; warnings and errors go to standard error.",
     ),
     ".SH COMMANDS",
     ...table.commands.flatMap((command) => [
@@ -100,7 +101,7 @@ function overview(table: CommandTable): string {
     ),
     ".SH NOTES",
     roff(
-      `Volume names have 1 to ${VOLUME_NAME_LENGTH_MAX} lower-case letters, digits and inner hyphens.`,
+      `Volume names have 1 to ${VOLUME_NAME_LENGTH_MAX} lower-case letters, digits and hyphens.`,
     ),
     ".SH SEE ALSO",
     "\\fBringstored\\fR(8)",
@@ -113,12 +114,13 @@ function commandPage(command: CommandSpec): string {
     const word = `\\fI${argument.name}\\fR${argument.rest === true ? " ..." : ""}`;
     return argument.optional === true ? `[${word}]` : word;
   });
+  const typed = `\\fBringstore ${roff(command.path.join(" "))}\\fR`;
   const body = [
     header(name, 1),
     ".SH NAME",
     `${roff(name)} \\- ${roff(command.summary)}`,
     ".SH SYNOPSIS",
-    `\\fBringstore ${roff(command.path.join(" "))}\\fR [\\fIoptions\\fR] ${words.join(" ")}`.trimEnd(),
+    `${typed} [\\fIoptions\\fR] ${words.join(" ")}`.trimEnd(),
   ];
   if (command.details !== undefined || command.arguments.length > 0) {
     body.push(".SH DESCRIPTION");
@@ -153,9 +155,9 @@ function daemonPage(): string {
     "\\fBringstored\\fR [\\fIoptions\\fR]",
     ".SH DESCRIPTION",
     roff(
-      "Runs in the foreground and logs to standard error. Every volume that was attached is served " +
-        "again after a restart. SIGTERM and SIGINT stop it cleanly; SIGHUP reads the tokens and the " +
-        "configuration again.",
+      "Runs in the foreground and logs to standard error. Every volume that was attached is " +
+        "served again after a restart. SIGTERM and SIGINT stop it cleanly; SIGHUP reads the " +
+        "tokens and the configuration again.",
     ),
     ".SH OPTIONS",
     ...settings,

@@ -6,7 +6,7 @@ import { parseSize, quote } from "../model/volume-rules.ts";
 import type { OptionSpec, OptionValues } from "./command-spec.ts";
 
 /** `dry-run` to `dryRun`. */
-export function keyOf(long: string): string {
+function keyOf(long: string): string {
   return long.replace(/-([a-z])/g, (_, letter: string) => letter.toUpperCase());
 }
 

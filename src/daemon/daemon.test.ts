@@ -241,6 +241,21 @@ describe("stop and signals", () => {
     }
   });
 
+  test("a signal at any moment of the start is not lost", async () => {
+    // At the very moment of readiness, where listeners were once exchanged and signals lost; and
+    // at moments before it.
+    for (const moment of ["daemon.ready", "api.listening", 60, 120, 180, 240] as const) {
+      for (let round = 0; round < 2; round++) {
+        const daemon = scene.daemon();
+        if (typeof moment === "string") await daemon.line(moment);
+        else await new Promise((resolve) => setTimeout(resolve, moment));
+        const ended = await daemon.end("SIGTERM");
+        // Before the program runs at all, the signal has its ordinary effect.
+        if (ended.signal !== "SIGTERM") assert.deepEqual([ended.code, ended.signal], [0, null]);
+      }
+    }
+  });
+
   test("asked twice, it does not wait any longer", async () => {
     const daemon = await scene.daemon([], { RINGSTORE_FAKE_FAULTS: "stop  hang" }).ready();
     // Nothing to do with "stop": a data plane that never comes to its end.

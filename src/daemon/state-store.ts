@@ -98,7 +98,8 @@ export class StateStore {
     if (typeof parsed !== "object" || parsed === null) return "does not hold a JSON object";
     const contents = parsed as { format?: unknown; checksum?: unknown; volume?: unknown };
     if (contents.format !== DECLARED_FORMAT) {
-      return `field format is ${JSON.stringify(contents.format)}, but this version knows ${DECLARED_FORMAT}`;
+      const found = JSON.stringify(contents.format);
+      return `field format is ${found}, but this version knows ${DECLARED_FORMAT}`;
     }
     if (contents.checksum === undefined) return { name, path, contents };
     if (contents.checksum !== checksumOf(contents.volume)) {

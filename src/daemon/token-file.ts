@@ -38,7 +38,8 @@ export class TokenFile {
           advice: "write one `name:token` line into it, e.g. with a token of openssl rand -hex 32",
         });
       }
-      text = `# name:token, one per line; read again on SIGHUP\nadmin:${randomBytes(32).toString("hex")}\n`;
+      const token = randomBytes(32).toString("hex");
+      text = `# name:token, one per line; read again on SIGHUP\nadmin:${token}\n`;
       writeFileSync(this.#path, text, { mode: 0o600, flag: "wx" });
       this.#log.log("info", "tokens.made", { path: this.#path });
     }

@@ -38,10 +38,10 @@ function configurationPage(): string {
   });
   return `# Configuration of ringstored
 
-A setting comes from its flag, otherwise from the file that \`--config FILE\` names (YAML or JSON, one
-\`key: value\` per line), otherwise it has its default. An unknown key or a value out of range stops the
-start with exit code 2. \`RINGSTORE_DATA\` stands for \`--data\`. This page is generated from
-\`src/model/config.ts\`.
+A setting comes from its flag, otherwise from the file that \`--config FILE\` names (YAML or JSON,
+one \`key: value\` per line), otherwise it has its default. An unknown key or a value out of range
+stops the start with exit code 2. \`RINGSTORE_DATA\` stands for \`--data\`. This page is generated
+from \`src/model/config.ts\`.
 
 | key in the file | flag | default | meaning |
 | --- | --- | --- | --- |

@@ -67,8 +67,10 @@ export function metricOf(name: string): Metric {
 
 /** docs/metrics.md. */
 export function metricsPage(): string {
-  const row = (metric: Metric): string =>
-    `| \`${metric.name}\` | ${metric.kind} | ${metric.labels.map((label) => `\`${label}\``).join(" ")} | ${metric.help} |`;
+  const row = ({ name, kind, labels, help }: Metric): string => {
+    const quoted = labels.map((label) => `\`${label}\``).join(" ");
+    return `| \`${name}\` | ${kind} | ${quoted} | ${help} |`;
+  };
   const section = (perVolume: boolean): string =>
     [
       "| name | kind | labels | meaning |",
@@ -77,9 +79,9 @@ export function metricsPage(): string {
     ].join("\n");
   return `# Metrics
 
-Served in the Prometheus text format at \`/metrics\` and \`/v1/metrics\`, on the API's unix socket and, with a
-token, on \`--listen\`. Counters start at zero with each start of the daemon. This page is generated
-from \`src/model/metrics.ts\`.
+Served in the Prometheus text format at \`/metrics\` and \`/v1/metrics\`, on the API's unix socket
+and, with a token, on \`--listen\`. Counters start at zero with each start of the daemon. This page
+is generated from \`src/model/metrics.ts\`.
 
 ## Daemon
 

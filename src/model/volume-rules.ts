@@ -30,8 +30,10 @@ export function quote(text: string): string {
 
 export function checkVolumeName(name: string): void {
   if (NAME.test(name)) return;
-  const advice = `use 1 to ${VOLUME_NAME_LENGTH_MAX} lower-case letters, digits and inner hyphens, e.g. db-1`;
-  refuse(`${quote(name)} is not a volume name`, advice);
+  refuse(
+    `${quote(name)} is not a volume name`,
+    `use 1 to ${VOLUME_NAME_LENGTH_MAX} lower-case letters, digits and inner hyphens, e.g. db-1`,
+  );
 }
 
 export function checkSerial(serial: string): void {

@@ -18,10 +18,19 @@ export const status: CommandRun = async (context) => {
 export function describeStatus(reply: Status): string {
   const { volumes, dataFilesystem, io } = reply;
   const busy = io.readsPerSecond > 0 || io.writesPerSecond > 0;
+  const health = `HEALTH_${reply.health.toUpperCase()}`;
+  const { availableBytes, totalBytes } = dataFilesystem;
+  const space = `${formatBytes(availableBytes)} of ${formatBytes(totalBytes)} available`;
+  const counts = [
+    `${volumes.total}, ${formatBytes(volumes.declaredBytes)}`,
+    `${volumes.attached} attached`,
+    `${volumes.connected} connected`,
+    ...(volumes.unavailable > 0 ? [`${volumes.unavailable} UNAVAILABLE`] : []),
+  ];
   const lines = [
-    `ringstored ${reply.version}  HEALTH_${reply.health.toUpperCase()}  up ${formatDuration(reply.uptimeSeconds)}`,
-    `  data     ${printable(reply.dataDirectory)}, ${formatBytes(dataFilesystem.availableBytes)} of ${formatBytes(dataFilesystem.totalBytes)} available`,
-    `  volumes  ${volumes.total}, ${formatBytes(volumes.declaredBytes)}, ${volumes.attached} attached, ${volumes.connected} connected${volumes.unavailable > 0 ? `, ${volumes.unavailable} UNAVAILABLE` : ""}`,
+    `ringstored ${reply.version}  ${health}  up ${formatDuration(reply.uptimeSeconds)}`,
+    `  data     ${printable(reply.dataDirectory)}, ${space}`,
+    `  volumes  ${counts.join(", ")}`,
   ];
   if (busy) {
     const read = `${formatCount(io.readsPerSecond)} op/s ${formatRate(io.readBytesPerSecond)}`;
@@ -39,7 +48,8 @@ export function describeStatus(reply: Status): string {
 const PROBLEM_LENGTH_MAX = 140;
 
 function problemText(item: StatusItem): string {
-  const text = `${item.code}${item.volume === null ? "" : ` ${item.volume}`}: ${printable(item.message)}`;
+  const about = item.volume === null ? "" : ` ${item.volume}`;
+  const text = `${item.code}${about}: ${printable(item.message)}`;
   return text.length > PROBLEM_LENGTH_MAX ? `${text.slice(0, PROBLEM_LENGTH_MAX)}...` : text;
 }
 
@@ -82,15 +92,16 @@ export const events: CommandRun = async (context, { options }) => {
 };
 
 function describeEvent(event: Event): string {
-  const subject = event.volume ?? "-";
-  return `${event.at}  ${event.type.padEnd(19)}  ${printable(subject)}  ${printable(event.message)}\n`;
+  const subject = printable(event.volume ?? "-");
+  return `${event.at}  ${event.type.padEnd(19)}  ${subject}  ${printable(event.message)}\n`;
 }
 
 export const version: CommandRun = async (context) => {
   const client = readVersion();
   try {
     const daemon = await context.client.version();
-    const shown = `ringstore ${client}\nringstored ${daemon.version} (API v${daemon.apiVersion}, Node ${daemon.node})\n`;
+    const details = `API v${daemon.apiVersion}, Node ${daemon.node}`;
+    const shown = `ringstore ${client}\nringstored ${daemon.version} (${details})\n`;
     return { data: { client, daemon }, shown, names: [client] };
   } catch (error) {
     if (!(error instanceof ClientError) || error.code !== "cannot_connect") throw error;

@@ -27,7 +27,7 @@ export function never<T>(): Promise<T> {
 }
 
 /** Counts the steps that leave a mark outside the process, and stops the world before one. */
-export class Steps {
+class Steps {
   /** Names of the steps taken so far. */
   readonly taken: string[] = [];
   /** The step with this number never happens, nor does anything after it. */
@@ -44,7 +44,7 @@ export class Steps {
 }
 
 /** Every change is a step. */
-export class SteppedFs implements StateFs {
+class SteppedFs implements StateFs {
   readonly #steps: Steps;
 
   constructor(steps: Steps) {
