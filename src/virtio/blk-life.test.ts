@@ -71,6 +71,19 @@ for (const packed of [false, true]) {
       assert.equal(rig.meter.counters[COUNTER_NOTIFICATION_SUPPRESSED], 1);
     });
 
+    test("kicks are off while the loop polls and on when it sleeps", () => {
+      const rig = new BlkRig({ packed, without: [F_EVENT_IDX] });
+      const off = (): boolean =>
+        rig.driver instanceof SplitDriver
+          ? rig.driver.usedFlags === 1
+          : rig.driver.deviceEventWord >>> 16 === 1;
+      assert.equal(off(), false);
+      rig.queue.disarm();
+      assert.equal(off(), true);
+      assert.equal(rig.queue.arm(), false);
+      assert.equal(off(), false);
+    });
+
     test("row 37: one poll takes a bounded number", () => {
       const rig = new BlkRig({ packed, size: 512, slots: 256 });
       rig.device.held = true;
@@ -158,6 +171,17 @@ for (const packed of [false, true]) {
       rig.run();
       assert.equal(rig.driver.takeUsed().length, 2);
       rig.queue.close();
+    });
+
+    test("stop shows what was answered and not shown yet, and interrupts for it", () => {
+      const rig = new BlkRig({ packed });
+      offerReads(rig, 1);
+      rig.queue.poll();
+      rig.reactor.requests.drain(10);
+      const calls = rig.callCount;
+      rig.queue.stop();
+      assert.equal(rig.callCount, calls + 1);
+      assert.equal(rig.driver.takeUsed().length, 1);
     });
 
     test("resumeTaking goes on with what waited", () => {
@@ -373,7 +397,11 @@ describe("breaking", () => {
     rig.queue.stop();
     assert.equal(rig.start({ base: 1 }), 0);
     rig.brokenReasons.length = 0;
+    assert.equal(rig.queue.brokenReason, 0);
     rig.assertWorks();
+    rig.driver.add([rig.header(BLK_T_IN, 0)]);
+    rig.run();
+    assert.deepEqual(rig.brokenReasons, [BROKEN_NO_STATUS], "and heard of when it breaks again");
   });
 
   test("row 35: the ring's memory is gone while a request is at the device", () => {

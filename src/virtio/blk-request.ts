@@ -79,7 +79,7 @@ export function fillTransfer(
   config: BlkConfig,
   op: number,
 ): void {
-  requests.offsetBytes[slot] = offsetBytesAt(HEADER_SECTOR_WORD);
+  setOffset(requests, slot, HEADER_SECTOR_WORD);
   if (op === OP_WRITE && config.durableWrites) {
     requests.flags[slot] = (requests.flags[slot] as number) | FLAG_DURABLE;
   }
@@ -132,7 +132,7 @@ export function fillRange(
     if (config.durableWrites) flags |= FLAG_DURABLE;
   }
   requests.flags[slot] = flags;
-  requests.offsetBytes[slot] = offsetBytesAt(RANGE_SECTOR_WORD);
+  setOffset(requests, slot, RANGE_SECTOR_WORD);
   requests.lengthBytes[slot] = (COPY_WORDS[RANGE_COUNT_WORD] as number) * SECTOR_BYTES;
 }
 
@@ -145,8 +145,8 @@ function isOnDevice(config: BlkConfig, sectorWord: number, sectorCount: number):
   return high * TWO_32 + low + sectorCount <= config.capacitySectors;
 }
 
-function offsetBytesAt(sectorWord: number): number {
+function setOffset(requests: RequestTable, slot: number, sectorWord: number): void {
   const low = COPY_WORDS[sectorWord] as number;
   const high = COPY_WORDS[sectorWord + 1] as number;
-  return (high * TWO_32 + low) * SECTOR_BYTES;
+  requests.offsetBytes[slot] = (high * TWO_32 + low) * SECTOR_BYTES;
 }
