@@ -89,3 +89,17 @@ export function readIndirectTable(memory: GuestMemory, words: Uint32Array, at: n
   }
   return bytes >>> 4;
 }
+
+/** Copies a ring descriptor's words for the tracker, id and flags as they were read already. */
+export function keepRaw(ring: Uint32Array, at: number, to: number, tail: number): void {
+  RAW_DESCRIPTORS[to] = ring[at] as number;
+  RAW_DESCRIPTORS[to + 1] = ring[at + 1] as number;
+  RAW_DESCRIPTORS[to + 2] = ring[at + 2] as number;
+  RAW_DESCRIPTORS[to + 3] = tail;
+}
+
+/** The same words, signed: an atomic load of them is then always a small integer. */
+// @cold
+export function signedWords(words: Uint32Array): Int32Array {
+  return new Int32Array(words.buffer, words.byteOffset, words.length);
+}

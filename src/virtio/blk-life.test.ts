@@ -315,7 +315,7 @@ describe("taking up what an earlier process left", () => {
     }
   });
 
-  test("a chain that the guest spoiled meanwhile breaks the ring and leaves nothing in flight", () => {
+  test("a chain that the guest spoiled meanwhile breaks the ring, with nothing in flight", () => {
     const { rig, ids } = crashed();
     const [, second, third] = ids as [number, number, number];
     (rig.driver as SplitDriver).put(second, DATA, 512, 1, 99);
@@ -493,7 +493,7 @@ test("the notifier can be replaced while the ring runs", () => {
   assert.equal(rig.callCount, 1);
 });
 
-test("memory can be replaced while the ring runs: headers, data and tables come from the new", () => {
+test("memory can be replaced while the ring runs: headers, data, tables come from the new", () => {
   const rig = new BlkRig();
   const table = PLACES.tables;
   const status = rig.status();

@@ -180,7 +180,7 @@ export class BlkQueue implements RequestOwner, Poller {
       this.queue.stop();
       return reason;
     }
-    this.resubmit = options.resubmit === null ? NO_HEADS : options.resubmit;
+    this.resubmit = options.resubmit ?? NO_HEADS;
     this.resubmitNext = 0;
     for (let at = 0; at < this.resubmit.length; at++) {
       if (this.queue.markInflight(this.resubmit[at] as number)) continue;
@@ -200,9 +200,8 @@ export class BlkQueue implements RequestOwner, Poller {
   }
 
   /**
-   * Stops the ring. Normally drained before (stopTaking, then inflightCount 0); otherwise the
-   * requests still out are somebody else's to answer (a tracker's), and `deviceCount` tells when
-   * the device has let go of guest memory.
+   * Stops the ring. Normally drained before (stopTaking, then inflightCount 0); otherwise what is
+   * still out is a tracker's to answer, and the device lets go of guest memory at deviceCount 0.
    */
   // @cold
   stop(): void {

@@ -5,7 +5,7 @@ import { execFileSync } from "node:child_process";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 
-/** Code that is optimised late, and what the runtime keeps for itself; one byte per ten requests. */
+/** Code that is optimised late, and what the runtime keeps: one byte per ten requests. */
 const GROWTH_BYTES_MAX = 512 * 1024;
 
 test("five million requests allocate nothing that stays", () => {

@@ -21,16 +21,19 @@
 
 import { assert } from "../base/index.ts";
 import type { GuestMemory, RingArea } from "../ports/index.ts";
+import { takeBackUnseen } from "./_packed-recovery.ts";
 import {
   EMPTY_I32,
   EMPTY_U8,
   EMPTY_U16,
   EMPTY_U32,
   INDIRECT_TABLE,
+  keepRaw,
   NO_GUEST_MEMORY,
   NO_RING_AREA,
   RAW_DESCRIPTORS,
   readIndirectTable,
+  signedWords,
 } from "./_ring-memory.ts";
 import { CHAIN_DESCRIPTORS_MAX, type Chain } from "./chain.ts";
 import {
@@ -164,35 +167,9 @@ export class PackedQueue implements Virtqueue {
       return this.fail(BROKEN_RING_BASE);
     }
     this.signalledIndex = this.usedIndex;
-    if (!this.takeBackUnseen()) return this.fail(BROKEN_RING_MEMORY);
+    if (!takeBackUnseen(options)) return this.fail(BROKEN_RING_MEMORY);
     if (!this.storeDeviceEvent(PACKED_EVENT_ENABLE << 16)) return this.fail(BROKEN_RING_MEMORY);
     return 0;
-  }
-
-  /**
-   * An earlier process may have died between push() and publish(): behind the first descriptor of
-   * its batch, whose flags it still held back, lie used ones. Their requests are taken up again, so
-   * the driver must not find them when the flags of our first element let it go on.
-   */
-  // @cold
-  private takeBackUnseen(): boolean {
-    const { size, usedIndex, availIndex } = this;
-    const lap = this.availWrap === this.usedWrap ? 0 : size;
-    const count = availIndex - usedIndex + lap;
-    if (count <= 0 || count > size) return true;
-    if (this.descriptorArea.shadow && !this.descriptorArea.pull(0, size << 4)) return false;
-    for (let step = 0; step < count; step++) {
-      const isNextLap = usedIndex + step >= size;
-      const index = isNextLap ? usedIndex + step - size : usedIndex + step;
-      const wrap = isNextLap ? this.usedWrap ^ 1 : this.usedWrap;
-      const at = (index << 3) + 7;
-      const flags = this.descriptorHalves[at] as number;
-      if (((flags & PACKED_F_USED) !== 0 ? 1 : 0) !== wrap) continue;
-      const available = wrap === 1 ? PACKED_F_AVAIL : PACKED_F_USED;
-      this.descriptorHalves[at] = (flags & ~(PACKED_F_AVAIL | PACKED_F_USED)) | available;
-      if (this.descriptorArea.shadow || this.ringLog !== null) this.deliverDescriptor(at << 1, 2);
-    }
-    return this.broken === 0;
   }
 
   stop(): void {
@@ -511,17 +488,4 @@ export class PackedQueue implements Virtqueue {
     }
     if (this.ringLog !== null) this.ringLog.descriptorRingWritten(offsetBytes, bytes);
   }
-}
-
-// @cold
-function signedWords(words: Uint32Array): Int32Array {
-  return new Int32Array(words.buffer, words.byteOffset, words.length);
-}
-
-/** Copies a ring descriptor's words for the tracker, id and flags as they were read already. */
-function keepRaw(ring: Uint32Array, at: number, to: number, tail: number): void {
-  RAW_DESCRIPTORS[to] = ring[at] as number;
-  RAW_DESCRIPTORS[to + 1] = ring[at + 1] as number;
-  RAW_DESCRIPTORS[to + 2] = ring[at + 2] as number;
-  RAW_DESCRIPTORS[to + 3] = tail;
 }

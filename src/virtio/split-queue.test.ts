@@ -257,7 +257,7 @@ for (const shadow of [false, true]) {
       rig.assertBroken(BROKEN_INDIRECT_NESTED);
     });
 
-    test("row 9: INDIRECT with NEXT breaks a modern ring, and means nothing to a legacy one", () => {
+    test("row 9: INDIRECT with NEXT breaks a modern ring, means nothing to a legacy one", () => {
       const flags = DESCRIPTOR_F_INDIRECT | DESCRIPTOR_F_NEXT;
       const modern = new Rig({ shadow });
       const head = modern.driver.add([HEADER, STATUS], PLACES.tables);
