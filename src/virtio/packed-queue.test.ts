@@ -200,6 +200,17 @@ for (const shadow of [false, true]) {
       rig.assertBroken(BROKEN_TOO_MANY_IN_FLIGHT);
     });
 
+    test("row 6: what was pushed and not shown yet still takes its slots", () => {
+      const rig = new Rig({ shadow, size: 4 });
+      const ids = [0, 1, 2, 3].map(() => rig.driver.add([READ]));
+      for (const id of ids) assert.equal(rig.pop(), id);
+      for (const id of ids.slice(0, 2)) rig.queue.push(id, 1);
+      // Over a slot whose used descriptor the driver cannot have seen.
+      rig.driver.put(0, READ.gpa, 512, ids[0] as number, PACKED_F_USED | DESCRIPTOR_F_NEXT);
+      rig.driver.put(1, READ.gpa, 512, ids[0] as number, PACKED_F_USED | DESCRIPTOR_F_WRITE);
+      rig.assertBroken(BROKEN_TOO_MANY_IN_FLIGHT);
+    });
+
     test("row 36: a buffer id that the ring does not have", () => {
       for (const id of [8, 0xffff]) {
         const rig = new Rig({ shadow });
@@ -490,6 +501,7 @@ test("a successor takes up the chains that the tracker saved, although the ring 
   const options = { size: 8, ...rig.areas, memory, tracker, ringLog: null, ...features };
   assert.equal(queue.start({ ...options, base: rig.queue.base }), 0);
   for (const id of [kept, table]) assert.equal(queue.markInflight(id), true);
+  assert.equal(queue.inflightCount, 2);
   assert.equal(queue.resubmit(kept, chain), kept);
   assert.deepEqual(
     [chain.count, chain.addresses[0], chain.addresses[2]],
@@ -504,6 +516,7 @@ test("a successor takes up the chains that the tracker saved, although the ring 
     { id: table, bytes: 1 },
     { id: kept, bytes: 513 },
   ]);
+  assert.equal(queue.inflightCount, 0);
 });
 
 test("row 54: a saved chain that cannot be breaks the ring", () => {
