@@ -1,6 +1,6 @@
 // client/: the typed REST client. Runs in Node and in browsers.
 
-export { type CallOptions, RingstoreClient } from "./client.ts";
+export { RingstoreClient } from "./client.ts";
 export {
   ClientError,
   type ClientRequest,

@@ -6,7 +6,7 @@ import type { IoRate } from "../model/types.ts";
 import type { VolumeStats } from "../ports/data-plane.ts";
 import type { VolumeHost } from "./volume-host.ts";
 
-const TICK_MS = 5000;
+const TICK_MS = 15_000;
 /** A rate over less than this says more about batching than about load. */
 const WINDOW_MIN_MS = 500;
 
