@@ -2,13 +2,12 @@
 // reactors, and the defect that the first argument names. Also the entry of its reactor threads.
 
 import { writeSync } from "node:fs";
-import { isMainThread, workerData } from "node:worker_threads";
+import { isMainThread } from "node:worker_threads";
 import { assert } from "../base/index.ts";
 import { createDataPlane } from "./data-plane.ts";
 import { endByDefect } from "./reactor-fatal.ts";
 import type { ReactorLoop } from "./reactor-loop.ts";
-import type { ReactorStart } from "./reactor-protocol.ts";
-import { runReactor } from "./reactor-run.ts";
+import { runReactor, takeOrder } from "./reactor-run.ts";
 
 const MODE = "RINGSTORE_TEST_DEFECT";
 const DELAY_MS = 30;
@@ -81,12 +80,13 @@ async function main(mode: string): Promise<void> {
 if (isMainThread) {
   await main(process.argv[2] as string);
 } else {
-  const { start } = workerData as { start: ReactorStart };
-  const mode = start.index === 1 ? (process.env[MODE] as string) : "";
-  if (mode === "reactor-module") planted("while a reactor's modules load");
-  if (mode === "reactor-exit") {
-    announce();
-    process.exit(0);
-  }
-  runReactor((loop) => spoil(mode, loop));
+  if (process.env[MODE] === "reactor-module") planted("while a reactor's modules load");
+  takeOrder((order) => {
+    const mode = order.start.index === 1 ? (process.env[MODE] as string) : "";
+    if (mode === "reactor-exit") {
+      announce();
+      process.exit(0);
+    }
+    runReactor(order, (loop) => spoil(mode, loop));
+  });
 }

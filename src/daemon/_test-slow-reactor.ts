@@ -4,7 +4,7 @@
 import { existsSync } from "node:fs";
 import { isMainThread } from "node:worker_threads";
 import type { ReactorLoop } from "./reactor-loop.ts";
-import { runReactor } from "./reactor-run.ts";
+import { runReactor, takeOrder } from "./reactor-run.ts";
 
 const LOOK_MS = 5;
 
@@ -17,4 +17,4 @@ function listen(loop: ReactorLoop): void {
   timerFired();
 }
 
-if (!isMainThread) runReactor(listen);
+if (!isMainThread) takeOrder((order) => runReactor(order, listen));

@@ -97,7 +97,7 @@ export class ReactorDataPlane implements DataPlane {
   constructor(options: DataPlaneOptions, more: ReactorPlaneOptions) {
     this.options = options;
     this.limits = { ...PLANE_LIMITS, ...more.limits };
-    const entry = more.workerEntry ?? new URL("./reactor-worker.js", import.meta.url);
+    const entry = more.workerEntry;
     const logRings = Array.from({ length: options.reactorCount }, () => createLogRing());
     for (const shared of logRings) registerLogRing(shared);
     // With one CPU for us and the guest, time spent polling is taken from the guest's answer.

@@ -1,7 +1,12 @@
 // ringstored: the entry point. Everything it does is in process.ts and run.ts; here the control
-// plane meets the data plane.
+// plane meets the data plane, whose first thread is started before anything else is loaded.
 
-import { createDataPlane } from "./data-plane.ts";
-import { runDaemonProcess } from "./process.ts";
+import { startReactorEarly } from "./reactor-early.ts";
 
-await runDaemonProcess(process.argv.slice(2), createDataPlane);
+const argv = process.argv.slice(2);
+// Whoever only asks for words needs no thread.
+if (!argv.some((word) => ["-h", "--help", "--version"].includes(word))) startReactorEarly();
+
+const { createDataPlane } = await import("./data-plane.ts");
+const { runDaemonProcess } = await import("./process.ts");
+await runDaemonProcess(argv, createDataPlane);

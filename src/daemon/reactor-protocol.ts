@@ -4,6 +4,7 @@
 // Each command has one answer with its id. Commands are carried out in order; one that must wait
 // (detach, stop) does not hold up the next.
 
+import type { MessagePort } from "node:worker_threads";
 import type { AttachmentSpec, VolumeSpec } from "../ports/data-plane.ts";
 import type { ReactorOptions } from "../reactor/index.ts";
 import type { BackingShape } from "../uring/index.ts";
@@ -20,6 +21,12 @@ export interface ReactorStart {
   /** The log rings of all reactors, this one's at `index`. */
   readonly logRings: readonly SharedArrayBuffer[];
   readonly counters: SharedArrayBuffer;
+}
+
+/** The first and only message to a reactor's worker. */
+export interface ReactorOrder {
+  readonly start: ReactorStart;
+  readonly port: MessagePort;
 }
 
 /** What is opened for a volume: a descriptor that the main thread opened and locked, or nothing. */

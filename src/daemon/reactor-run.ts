@@ -1,20 +1,24 @@
 // A reactor thread from its first line to its last. Everything imported here is loaded while guests
 // of a restarted daemon wait: no control-plane library belongs here.
 
-import { type MessagePort, workerData } from "node:worker_threads";
-import { RingstoreError } from "../base/index.ts";
+import { parentPort } from "node:worker_threads";
+import { assert, RingstoreError } from "../base/index.ts";
 import { endByDefect, registerLogRing } from "./reactor-fatal.ts";
 import { ReactorLoop, toWire } from "./reactor-loop.ts";
-import type { ReactorMessage, ReactorStart } from "./reactor-protocol.ts";
+import type { ReactorMessage, ReactorOrder } from "./reactor-protocol.ts";
 
-interface WorkerData {
-  readonly start: ReactorStart;
-  readonly port: MessagePort;
+/** The order comes when the main thread knows its configuration; the modules are loaded by then. */
+export function takeOrder(then: (order: ReactorOrder) => void): void {
+  assert(parentPort !== null, "a reactor runs in a worker");
+  // Once: the port keeps the thread alive until it has its order, not after its end.
+  parentPort.once("message", then);
 }
 
 /** Runs the thread to its end. `prepare` is for tests: it sees the loop before it runs. */
-export function runReactor(prepare: (loop: ReactorLoop) => void = () => undefined): void {
-  const { start, port } = workerData as WorkerData;
+export function runReactor(
+  { start, port }: ReactorOrder,
+  prepare: (loop: ReactorLoop) => void = () => undefined,
+): void {
   try {
     for (const shared of start.logRings) registerLogRing(shared);
     let loop: ReactorLoop;

@@ -9,7 +9,7 @@ import {
   MessageChannel,
   type MessagePort,
   receiveMessageOnPort,
-  Worker,
+  type Worker,
 } from "node:worker_threads";
 import { RingstoreError } from "../base/index.ts";
 import type { ReactorStats } from "../ports/data-plane.ts";
@@ -20,9 +20,11 @@ import {
   type ReactorCounter,
   reactorCounters,
 } from "../telemetry/index.ts";
+import { takeReactorWorker } from "./reactor-early.ts";
 import type {
   ReactorCommand,
   ReactorMessage,
+  ReactorOrder,
   ReactorRequest,
   ReactorStart,
   WireError,
@@ -31,8 +33,8 @@ import type {
 export interface ReactorThreadModules {
   /** Called once when the thread dies of a defect. Does not return. */
   readonly fatal: (error: unknown) => void;
-  /** The worker's entry; tests put their own in its place. */
-  readonly entry: URL;
+  /** The worker's entry where it is not the ordinary one: tests have their own. */
+  readonly entry: URL | undefined;
 }
 
 interface Pending {
@@ -78,11 +80,9 @@ export class ReactorThread {
     this.port = port1;
     this.port.on("message", (message: ReactorMessage) => this.take(message));
     const full: ReactorStart = { ...start, wakeFd: this.wakeFd, counters: this.counters.shared };
-    this.worker = new Worker(modules.entry, {
-      workerData: { start: full, port: port2 },
-      transferList: [port2],
-      name: `reactor ${start.index}`,
-    });
+    this.worker = takeReactorWorker(modules.entry);
+    const order: ReactorOrder = { start: full, port: port2 };
+    this.worker.postMessage(order, [port2]);
     this.ready = new Promise((resolve, reject) => {
       this.becomeReady = resolve;
       this.refuse = reject;

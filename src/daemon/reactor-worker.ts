@@ -1,5 +1,5 @@
-// The entry point of a reactor thread; started by reactor-thread.ts.
+// The entry point of a reactor thread; started by reactor-early.ts.
 
-import { runReactor } from "./reactor-run.ts";
+import { runReactor, takeOrder } from "./reactor-run.ts";
 
-runReactor();
+takeOrder((order) => runReactor(order));
