@@ -13,4 +13,5 @@ export {
   windowOver,
 } from "./memory.ts";
 export * from "./process.ts";
+export { canSignalReceived, signalReceived } from "./signal-received.ts";
 export * from "./sockets.ts";

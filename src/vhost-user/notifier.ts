@@ -2,24 +2,24 @@
 // Tells the driver: the call and err descriptors of a ring. The front-end chose them, so nothing
 // here may block or trust them.
 //
-// A write to an eventfd can block when its count is full and the descriptor is blocking. The
-// front-end may have good reasons for a blocking descriptor (it reads it blocking), and flags
-// belong to the open file description, so they are not ours to change. Hence:
-//  - an anonymous inode (eventfd) with O_NONBLOCK: written directly, one system call;
-//  - another eventfd, a pipe or a socket: written by a kernel thread through the ring, at most one
-//    write at a time per notifier; a signal that comes meanwhile is sent when it ends;
+// A write to an eventfd can block when its count is full and the descriptor is blocking. Whether it
+// is blocking can change at any moment: flags belong to the open file description, which the
+// front-end shares. Hence:
+//  - an anonymous inode (eventfd): signalled by the kernel itself, which never blocks
+//    (signalReceived); where that is not to be had, written by a kernel thread as below;
+//  - a pipe or a socket: written by a kernel thread through the ring, at most one write at a time
+//    per notifier; a signal that comes meanwhile is sent when it ends;
 //  - anything else: accepted, never signalled.
 
 import type { ReactorPort } from "../ports/index.ts";
 import {
+  canSignalReceived,
   closeReceived,
-  eventSignal,
   fstatNoWait,
-  O_NONBLOCK,
   S_IFIFO,
   S_IFMT,
   S_IFSOCK,
-  statusFlags,
+  signalReceived,
 } from "../sys/index.ts";
 
 const MUTE = 0;
@@ -51,8 +51,7 @@ export class Notifier {
     const status = fstatNoWait(fd);
     if (typeof status === "number") return;
     const kind = status.mode & S_IFMT;
-    const nonblocking = (statusFlags(fd) & O_NONBLOCK) !== 0;
-    if (kind === 0 && nonblocking) this.mode = DIRECT;
+    if (kind === 0 && canSignalReceived()) this.mode = DIRECT;
     else if (kind === 0 || kind === S_IFIFO || kind === S_IFSOCK) this.mode = ASYNC;
   }
 
@@ -69,7 +68,7 @@ export class Notifier {
   signal(): void {
     if (this.mode === DIRECT) {
       // A full eventfd has woken its reader already, a closed one has none.
-      eventSignal(this.fd);
+      signalReceived(this.fd);
       this.sentCount += 1;
     } else if (this.mode === ASYNC) {
       this.reactor.signalAsync(this.fd);

@@ -12,7 +12,6 @@ import {
   PACKED_F_AVAIL,
   PACKED_F_USED,
 } from "../../virtio/index.ts";
-import { STATUS_UNTOUCHED } from "./victim.ts";
 
 const ENTRY = fileURLToPath(import.meta.url);
 const STOP = 0;
@@ -34,11 +33,15 @@ export interface Refill {
   readonly statusAddress: number;
   /** Of the avail ring (split), or of the descriptors, four of them (packed). */
   readonly ringAddress: number;
+  /** What a status byte holds until the device has written it. */
+  readonly untouched: number;
 }
 
 interface Work {
   readonly control: SharedArrayBuffer;
   readonly kickFd: number;
+  /** Rounds from one kick to the next. Default 64. */
+  readonly kickEvery?: number;
   readonly flips: readonly Flip[];
   readonly refill: Refill | null;
 }
@@ -84,24 +87,25 @@ function race(work: Work): void {
     values: Uint32Array.from(values),
   }));
   const refill = work.refill === null ? null : refiller(work.refill);
+  const kickEvery = work.kickEvery ?? KICK_EVERY;
   let round = 0;
   while (Atomics.load(control, STOP) === 0) {
     for (const { word, values } of flips) word[0] = values[round % values.length] as number;
     refill?.();
-    if (round % KICK_EVERY === 0) sys.eventSignal(work.kickFd);
+    if (round % kickEvery === 0) sys.eventSignal(work.kickFd);
     round += 1;
     Atomics.store(control, ROUNDS, round);
   }
 }
 
-function refiller({ packed, statusAddress, ringAddress }: Refill): () => void {
+function refiller({ packed, statusAddress, ringAddress, untouched }: Refill): () => void {
   const status = new Uint8Array(sys.windowOver(statusAddress, 2));
   const halves = new Uint16Array(sys.windowOver(ringAddress, packed ? 64 : 4));
   let wrap = 1;
   return () => {
-    if (Atomics.load(status, 0) === STATUS_UNTOUCHED) return;
-    if (Atomics.load(status, 1) === STATUS_UNTOUCHED) return;
-    status.fill(STATUS_UNTOUCHED);
+    if (Atomics.load(status, 0) === untouched) return;
+    if (Atomics.load(status, 1) === untouched) return;
+    status.fill(untouched);
     if (!packed) {
       Atomics.add(halves, 1, 2);
       return;

@@ -6,10 +6,9 @@ import { before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import * as v from "../../virtio/index.ts";
 import type { TargetCounts } from "../target.ts";
-import { Racer } from "./racer.ts";
 import { type Buf, type GuestAddress, putDescriptor, putTable } from "./rings.ts";
 import { Scene } from "./scene.ts";
-import { STATUS_UNTOUCHED, type Victim, type VictimOptions } from "./victim.ts";
+import type { Victim, VictimOptions } from "./victim.ts";
 
 let scene: Scene;
 before(async (t) => {
@@ -251,29 +250,7 @@ async function floodsWhileServed(packed: boolean): Promise<void> {
   for (const variant of VARIANTS) {
     await scene.attack(async () => {
       const victim = scene.victim({ ...variant, packed, ringSize: 4 });
-      const { memory, ring } = victim;
-      const header = victim.header(v.BLK_T_GET_ID, 0);
-      const status = memory.allocate(2, 2);
-      for (const at of [0, 1]) {
-        ring.offer([
-          { addr: header, len: 16 },
-          { addr: status + at, len: 1, write: true },
-        ]);
-        memory.write(status + at, Uint8Array.of(STATUS_UNTOUCHED));
-      }
-      if (!packed) {
-        // Whatever the index: one chain after the other.
-        for (let at = 0; at < 4; at++) victim.split.avail[2 + at] = (at * 2) % 4;
-      }
-      const racer = new Racer({
-        kickFd: victim.queue().kickFd,
-        flips: [],
-        refill: {
-          packed,
-          statusAddress: memory.hostAddress(status),
-          ringAddress: memory.hostAddress(packed ? ring.descriptorGpa : ring.availGpa),
-        },
-      });
+      const racer = victim.refillWithoutEnd();
       await racer.begun();
       victim.go();
       await sleep(FLOOD_MS);

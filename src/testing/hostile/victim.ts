@@ -14,6 +14,7 @@ import {
   type Range,
   type RegionSpec,
 } from "./guest.ts";
+import { Racer } from "./racer.ts";
 import { type Buf, HostilePacked, type HostileRing, HostileSplit, type Used } from "./rings.ts";
 
 export const GUEST_BASE = 0x1_0000_0000;
@@ -273,6 +274,35 @@ export class Victim {
     const answer = this.run(this.read(0, 4096), this.queue(1));
     assert.deepEqual(answer, { status: v.BLK_S_OK, len: 4097 });
     this.memory.reset(mark);
+  }
+
+  /**
+   * A thread that offers two chains again as soon as they are answered, without end, whether or not
+   * the completion was shown. Queue 0 has four descriptors; the caller kicks.
+   */
+  refillWithoutEnd(): Racer {
+    const { memory, ring } = this;
+    assert.equal(ring.size, 4);
+    const header = this.header(v.BLK_T_GET_ID, 0);
+    const status = memory.allocate(2, 2);
+    for (const at of [0, 1]) {
+      ring.offer([
+        { addr: header, len: 16 },
+        { addr: status + at, len: 1, write: true },
+      ]);
+      memory.write(status + at, Uint8Array.of(STATUS_UNTOUCHED));
+    }
+    if (ring instanceof HostileSplit) {
+      // Whatever the index: one chain after the other.
+      for (let at = 0; at < 4; at++) ring.avail[2 + at] = (at * 2) % 4;
+    }
+    const refill = {
+      packed: ring.packed,
+      statusAddress: memory.hostAddress(status),
+      ringAddress: memory.hostAddress(ring.packed ? ring.descriptorGpa : ring.availGpa),
+      untouched: STATUS_UNTOUCHED,
+    };
+    return new Racer({ kickFd: this.queue().kickFd, flips: [], refill });
   }
 
   // What the device did ---------------------------------------------------------------------------
