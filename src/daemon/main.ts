@@ -1,6 +1,7 @@
 // ringstored: the entry point. Everything it does is in process.ts and run.ts; here the control
 // plane meets the data plane, whose first thread is started before anything else is loaded.
 
+import "./engine-flags.ts";
 import { startReactorEarly } from "./reactor-early.ts";
 
 const argv = process.argv.slice(2);

@@ -142,7 +142,7 @@ export const ROOMS: readonly Room[] = [
     name: "api",
     contract: "REST routes from model/, authentication, server-sent events, OpenAPI",
     imports: ["base", "ports", "model", "meta", "telemetry"],
-    packages: ["fastify", "@fastify/swagger", "@fastify/type-provider-typebox", "typebox"],
+    packages: ["fastify", "@fastify/swagger", "typebox"],
     setting: "node",
   },
   {
