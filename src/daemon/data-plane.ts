@@ -35,7 +35,7 @@ import { drainLogRings, forgetLogRings, registerLogRing } from "./reactor-fatal.
 import { PLANE_LIMITS, type PlaneLimits } from "./reactor-limits.ts";
 import { prepareProcess } from "./reactor-process.ts";
 import type { OpenedForReactor } from "./reactor-protocol.ts";
-import { deviceHealth, statsOf } from "./reactor-stats.ts";
+import { deviceHealth, signatureOf, statsOf } from "./reactor-stats.ts";
 import { ReactorThread, type RequestOptions } from "./reactor-thread.ts";
 
 const REACTOR_OPTIONS = {
@@ -63,7 +63,7 @@ interface OpenVolume {
   sizeBytes: number;
   attached: boolean;
   /** What was last told through `changed`. */
-  seen: string;
+  seen: number;
 }
 
 /** Starts the threads; resolves when every one of them runs its loop. */
@@ -143,7 +143,7 @@ export class ReactorDataPlane implements DataPlane {
       const meter = new VolumeMeter();
       await this.openOnThread(thread, spec, opened, meter);
       const { sizeBytes } = spec;
-      const volume = { spec, thread, opened, meter, sizeBytes, attached: false, seen: "" };
+      const volume = { spec, thread, opened, meter, sizeBytes, attached: false, seen: 0 };
       this.volumes.set(spec.id, volume);
     } finally {
       this.opening.delete(spec.id);
@@ -324,9 +324,8 @@ export class ReactorDataPlane implements DataPlane {
     }
     let changed = false;
     for (const volume of this.volumes.values()) {
-      const { block } = volume.meter;
-      const codes = this.healthOf(volume).map((item) => item.code);
-      const seen = `${block.get("connected")} ${block.get("openSessionCount")} ${codes}`;
+      const isDeaf = this.unresponsiveSinceMs.has(volume.thread);
+      const seen = signatureOf(volume, this.limits.stuckMs) * 2 + (isDeaf ? 1 : 0);
       if (seen === volume.seen) continue;
       volume.seen = seen;
       changed = true;

@@ -28,7 +28,7 @@ export const PLANE_LIMITS: PlaneLimits = {
   detachMs: 10_000,
   stopMs: 5000,
   stopGraceMs: 1000,
-  lookMs: 100,
+  lookMs: 200,
   pingMs: 5000,
   stuckMs: 30_000,
 };

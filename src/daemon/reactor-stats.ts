@@ -2,7 +2,7 @@
 // read from shared memory, and what they say about its health.
 
 import type { HealthItem, VolumeSpec, VolumeStats } from "../ports/data-plane.ts";
-import { HistogramSnapshot, type VolumeMeter } from "../telemetry/index.ts";
+import { HistogramSnapshot, VOLUME_COUNTERS, type VolumeMeter } from "../telemetry/index.ts";
 
 export interface MeteredVolume {
   readonly spec: VolumeSpec;
@@ -29,6 +29,15 @@ export function statsOf(volume: MeteredVolume, health: readonly HealthItem[]): V
     ringErrorCount: block.get("ringErrorCount"),
     health,
   };
+}
+
+/** A number that changes when sessions or the device's health do. Cheap: looked at all the time. */
+export function signatureOf({ meter }: MeteredVolume, stuckMs: number): number {
+  const { counters } = meter;
+  const isStuck = (counters[VOLUME_COUNTERS.oldestInflightUs] as number) >= stuckMs * 1000;
+  const isConnected = counters[VOLUME_COUNTERS.connected] === 1;
+  const sessionCount = counters[VOLUME_COUNTERS.openSessionCount] as number;
+  return sessionCount * 4 + (isConnected ? 2 : 0) + (isStuck ? 1 : 0);
 }
 
 /** A local device cannot be hurried, only reported. */
