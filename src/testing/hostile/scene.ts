@@ -65,6 +65,10 @@ export class Scene {
     return this.victimOn(this.victimPath, options);
   }
 
+  closeVictims(): void {
+    for (const victim of this.victims.splice(0)) victim.close();
+  }
+
   /** The same on another socket. */
   victimOn(path: string, options: VictimOptions): Victim {
     const victim = new Victim(path, options);
@@ -104,7 +108,7 @@ export class Scene {
       await body();
       this.probeNeighbour();
     } finally {
-      for (const victim of this.victims.splice(0)) victim.close();
+      this.closeVictims();
     }
     await this.settle();
     this.probeNeighbour();
