@@ -174,11 +174,15 @@ function setBackendChannel(session: Session, message: Connection): Outcome {
 }
 
 function resetDevice(session: Session): Outcome {
+  return stopAllRings(session, false);
+}
+
+function stopAllRings(session: Session, keepBases: boolean): Outcome {
   session.drain(session.rings, () => {
     for (const ring of session.rings) {
       ring.forgetKick();
       ring.enabled = false;
-      ring.base = 0;
+      if (!keepBases) ring.base = 0;
     }
     session.config.reset();
     session.status = 0;
@@ -189,8 +193,10 @@ function resetDevice(session: Session): Outcome {
 
 function setStatus(session: Session, payload: DataView): Outcome {
   const status = payload.getUint32(0, true) & STATUS_MASK;
-  // Status 0 is the virtio reset. Front-ends send it after they stopped the rings as well.
-  if (status === 0 && session.ringsRunning) return resetDevice(session);
+  // Status 0 is the virtio reset. Some front-ends send it after they stopped the rings; QEMU before
+  // 8.0 sends it first, and then asks GET_VRING_BASE for what a migration's destination goes on
+  // with: the bases stay.
+  if (status === 0 && session.ringsRunning) return stopAllRings(session, true);
   session.status = status;
   return OK;
 }
