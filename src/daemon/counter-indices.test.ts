@@ -28,6 +28,9 @@ test("virtio's counter indices are telemetry's", () => {
     [virtio.COUNTER_SESSION, VOLUME_COUNTERS.sessionCount],
     [virtio.COUNTER_CONNECTED, VOLUME_COUNTERS.connected],
     [virtio.COUNTER_PAUSE, VOLUME_COUNTERS.pauseCount],
+    [virtio.COUNTER_OPEN_SESSIONS, VOLUME_COUNTERS.openSessionCount],
   ];
   for (const [ours, theirs] of pairs) assert.equal(ours, theirs);
+  const names = Object.keys(virtio).filter((name) => /^COUNTER_[A-Z_]+$/.test(name));
+  assert.equal(names.length, pairs.length, "a counter that is not compared here");
 });

@@ -36,6 +36,7 @@ import type { DeferredScheduler, DeferredSource } from "../uring/index.ts";
 import { Ring } from "../uring/index.ts";
 import { CQ_ENTRIES_MAX } from "../uring/layouts.ts";
 import { AsyncSignals } from "./async-signals.ts";
+import { type LoopClock, loopClockOf } from "./loop-clock.ts";
 import { TimerWheel } from "./timer-wheel.ts";
 import { Watches } from "./watches.ts";
 
@@ -145,7 +146,7 @@ export class Reactor implements ReactorPort, DeferredScheduler {
   constructor(options: ReactorOptions, modules: ReactorModules) {
     assert(options.pollMaxUs >= 0, "a negative polling window");
     this.clock = modules.clock;
-    this.loopClock = isLoopClock(modules.clock) ? modules.clock : new StoringClock(modules.clock);
+    this.loopClock = loopClockOf(modules.clock);
     this.memory = modules.memory;
     this.log = modules.log;
     this.observer = modules.observer ?? null;
@@ -481,27 +482,5 @@ export class Reactor implements ReactorPort, DeferredScheduler {
     this.ring.close();
     this.signals.free();
     this.memory.free(this.requestArena);
-  }
-}
-
-type LoopClock = Required<Clock>;
-
-function isLoopClock(clock: Clock): clock is LoopClock {
-  return clock.storeNowUs !== undefined;
-}
-
-class StoringClock implements LoopClock {
-  private readonly clock: Clock;
-
-  constructor(clock: Clock) {
-    this.clock = clock;
-  }
-
-  nowUs(): number {
-    return this.clock.nowUs();
-  }
-
-  storeNowUs(cell: Float64Array): void {
-    cell[0] = this.clock.nowUs();
   }
 }
