@@ -36,7 +36,7 @@ export interface CrashRigOptions {
 }
 
 /** All that survives the process. */
-export interface Moment {
+interface Moment {
   readonly region: Uint8Array;
   readonly ring: Uint8Array;
   /** What the driver had offered by then, and in which order. */

@@ -64,7 +64,7 @@ class RegionCopy {
   }
 }
 
-/** `bytes`: a copy of the queue's part of the region, version 1. A string: what is wrong with it. */
+/** `bytes`: a copy of the queue's part of the region, version 1. A string says what is wrong. */
 export function recoverPacked(
   bytes: Uint8Array,
   descriptors: RingArea,

@@ -160,7 +160,8 @@ export class InflightRegion {
     const { mmapBytes, mmapOffset, queueCount, queueSize } = geometry;
     const needed = queueCount * queueRegionBytes(packed, queueSize);
     if (mmapBytes < needed) {
-      return `an inflight region of ${mmapBytes} bytes; ${queueCount} queues of ${queueSize} need ${needed}`;
+      const queues = `${queueCount} queues of ${queueSize}`;
+      return `an inflight region of ${mmapBytes} bytes; ${queues} need ${needed}`;
     }
     if (mmapOffset % REGION_OFFSET_ALIGNMENT !== 0) {
       return `an inflight region at offset ${mmapOffset}, not page-aligned`;
@@ -197,7 +198,8 @@ export class InflightRegion {
         return `an inflight region of version ${version} (this is version ${INFLIGHT_VERSION})`;
       }
       if (version !== 0 && count !== this.geometry.queueSize) {
-        return `an inflight queue of ${count} descriptors in a region made for ${this.geometry.queueSize}`;
+        const { queueSize } = this.geometry;
+        return `an inflight queue of ${count} descriptors in a region for ${queueSize}`;
       }
     }
     return null;

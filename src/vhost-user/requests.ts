@@ -27,7 +27,7 @@ import {
 import type { Session } from "./session.ts";
 
 /** What we offer; see ARCHITECTURE.md for what we leave out and why. */
-export const PROTOCOL_FEATURES: number =
+const PROTOCOL_FEATURES: number =
   (1 << m.PROTOCOL_F_MQ) |
   (1 << m.PROTOCOL_F_LOG_SHMFD) |
   (1 << m.PROTOCOL_F_REPLY_ACK) |

@@ -110,11 +110,11 @@ function wantedAreas(addresses: RingAddresses, size: number, packed: boolean): W
       ];
 }
 
-// @cold
 /**
  * The areas of a ring of `size` entries; null when a part of them lies in no region, a string when
  * they cannot be used where they lie.
  */
+// @cold
 export function openRingAreas(
   table: MemoryTable,
   memory: Memory,

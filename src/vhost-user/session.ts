@@ -45,7 +45,7 @@ import { RING_DRAINING, RING_RUNNING, RING_STOPPED, type RingOwner, Vring } from
 const MESSAGES_PER_TURN = 64;
 const MESSAGES_US_PER_TURN = 1000;
 /** How long a second front-end may wait for the first to stop its rings, then it is cut off. */
-export const CLAIM_TIMEOUT_MS = 900;
+const CLAIM_TIMEOUT_MS = 900;
 
 const TIMER_PARTIAL = 1;
 const TIMER_CLAIM = 2;
