@@ -1,8 +1,8 @@
 // Signals an eventfd that somebody else chose, without ever blocking.
 //
 // write(2) blocks on a full eventfd unless O_NONBLOCK is set; but that flag belongs to the open
-// file description, which its owner shares with us and may change at any moment: looking first is no
-// help. The kernel's own signal never blocks, and asynchronous I/O (io_submit) asks for it: an
+// file description, which its owner shares with us and may change at any moment: looking first is
+// no help. The kernel's own signal never blocks, and asynchronous I/O (io_submit) asks for it: an
 // operation may name an eventfd (IOCB_FLAG_RESFD) that is told when it is done. The operation here
 // is a read of nothing from /dev/null, done before io_submit returns. About half a microsecond more
 // than a write.

@@ -35,16 +35,6 @@ export interface CrashRigOptions {
   readonly seed: number;
 }
 
-/** All that survives the process. */
-interface Moment {
-  readonly region: Uint8Array;
-  readonly ring: Uint8Array;
-  /** What the driver had offered by then, and in which order. */
-  readonly offered: readonly number[];
-  /** What the queue had taken by then; the last one perhaps only half. */
-  readonly takenCount: number;
-}
-
 const AREA_BYTES = 4096;
 
 class PlainArea implements RingArea {

@@ -103,7 +103,7 @@ export class MemoryRegion {
     this.views = new Array<DataView | null>(count).fill(null);
   }
 
-  /** Makes the window of `index`, some milliseconds of work: when it is first needed, not before. */
+  /** Makes the window of `index`, some milliseconds of work: when it is first needed. */
   openWindow(index: number): void {
     assert(this.windows[index] === null, "a window opened twice");
     const offset = index * GIB;
