@@ -147,8 +147,11 @@ class Interleaver {
     } else {
       this.give(1);
     }
-    while (real.load(this.baton, TURN) !== 0) real.wait(this.baton, TURN, real.load(this.baton, 0));
-    return true;
+    for (;;) {
+      const turn = real.load(this.baton, TURN);
+      if (turn === 0) return true;
+      real.wait(this.baton, TURN, turn);
+    }
   }
 
   /** Before each atomic operation of the consumer: producer steps while the schedule says so. */
