@@ -1,0 +1,116 @@
+// Volumes are plugged into a running guest and unplugged again, and so is memory while I/O runs
+// through it. Nothing of a plugged disk stays behind in the daemon.
+
+import assert from "node:assert/strict";
+import { setTimeout as sleep } from "node:timers/promises";
+import {
+  assertNoErrors,
+  blk,
+  type Holdings,
+  holdings,
+  limit,
+  rounds,
+  scenario,
+  until,
+  verifiedFio,
+} from "./guest-fixture.ts";
+
+/** The smallest that Linux puts in. */
+const MODULE_MIB = 128;
+const FILE_MIB = 128;
+/** The modules of one round; each is a region of its own in the daemon. */
+const MODULES: readonly string[] = ["dimm0", "dimm1"];
+
+scenario("a volume is plugged and unplugged, beside one in use", limit("PLUG"), async (host) => {
+  const daemon = await host.daemon();
+  const stays = await daemon.volume("stays", ["--size", "64M"]);
+  const comes = await daemon.volume("comes", ["--size", "32M", "--serial", "comes-and-goes"]);
+  const guest = await host.guest({ cpuCount: 2, disks: [blk(stays, { queueCount: 2 })] });
+  const load = guest.run(`while ${verifiedFio({ device: "/dev/vda" })}; do echo again; done`, {
+    timeoutMs: limit("PLUG").timeout,
+  });
+  await guest.must("dd if=/dev/urandom of=/tmp/data bs=64k count=16 2>/dev/null");
+  let before = holdings(daemon.pid);
+  for (let round = 1; round <= rounds("PLUG"); round++) {
+    // Every round another shape, so that the daemon cannot count on the last one's.
+    const queueCount = 1 + (round % 4);
+    const packed = round % 3 === 0;
+    const id = await guest.addDisk(
+      blk(comes, { queueCount, queueSize: 64 << (round % 4), packed }),
+    );
+    await guest.must("until [ -b /dev/vdb ]; do usleep 10000; done");
+    assert.equal((await guest.must("cat /sys/block/vdb/serial")).trim(), "comes-and-goes");
+    // What the last round wrote is there.
+    if (round > 1) await guest.must("dd if=/dev/vdb bs=64k count=16 2>/dev/null | cmp - /tmp/data");
+    await guest.must("dd if=/dev/urandom of=/tmp/data bs=64k count=16 2>/dev/null");
+    await guest.must("dd if=/tmp/data of=/dev/vdb bs=64k oflag=direct 2>/dev/null");
+    await guest.removeDisk(id);
+    await guest.must("until [ ! -e /dev/vdb ]; do usleep 10000; done");
+    if (round === 1) before = await settled(daemon.pid, null);
+  }
+  assert.deepEqual(await settled(daemon.pid, before), before, "nothing stays behind");
+  await guest.must("killall -INT fio");
+  const ended = await load;
+  assert.match(ended.stdout, /verified/, "fio ran beside it");
+  assert.doesNotMatch(ended.stdout + ended.stderr, /verify:|error=/);
+  await assertNoErrors(guest);
+});
+
+/** A session ends a moment after QEMU has closed its socket. */
+async function settled(pid: number, wanted: Holdings | null): Promise<Holdings> {
+  for (let attempt = 0; attempt < 100; attempt++) {
+    const now = holdings(pid);
+    if (wanted !== null && JSON.stringify(now) === JSON.stringify(wanted)) return now;
+    await sleep(wanted === null ? 5 : 20);
+  }
+  return holdings(pid);
+}
+
+scenario("memory comes and goes while I/O runs through it", limit("MEMORY"), async (host) => {
+  const daemon = await host.daemon();
+  const raw = await daemon.volume("raw", ["--size", "64M"]);
+  const files = await daemon.volume("files", ["--size", "256M"]);
+  const guest = await host.guest({
+    cpuCount: 2,
+    memoryMiB: 128,
+    memorySlots: { count: 4, maxMiB: 1024 },
+    disks: [blk(raw, { queueCount: 2 }), blk(files, { queueCount: 2 })],
+  });
+  await guest.must("mkfs.ext4 -q /dev/vdb && mount /dev/vdb /mnt");
+  await guest.must(`dd if=/dev/urandom of=/mnt/file bs=1M count=${FILE_MIB} conv=fsync`);
+  const sum = await guest.must("md5sum </mnt/file");
+  const memoryKib = async (lines: string): Promise<number> => {
+    return Number(await guest.must(`awk '/^(${lines}):/ {s += $2} END {print s}' /proc/meminfo`));
+  };
+  const smallKib = await memoryKib("MemTotal");
+  const before = holdings(daemon.pid);
+  const load = guest.run(
+    `while ${verifiedFio({ device: "/dev/vda", size: "64M", seconds: 10 })}; do :; done`,
+    { timeoutMs: limit("MEMORY").timeout },
+  );
+  for (let round = 1; round <= rounds("MEMORY"); round++) {
+    for (const id of MODULES) await guest.addMemory(id, MODULE_MIB);
+    const wantedKib = smallKib + MODULES.length * MODULE_MIB * 1024 - 4096;
+    await until(
+      () => memoryKib("MemTotal"),
+      (kib) => kib >= wantedKib,
+      `${wantedKib} KiB`,
+    );
+    assert.ok(holdings(daemon.pid).sharedMaps > before.sharedMaps, "the daemon mapped it");
+    // Read anew, more than the first memory holds: most of it lies in the new regions.
+    await guest.must("echo 3 >/proc/sys/vm/drop_caches");
+    assert.equal(await guest.must("md5sum </mnt/file"), sum);
+    const cachedKib = await memoryKib("Cached");
+    assert.ok(cachedKib > smallKib, `${cachedKib} KiB are in memory that had ${smallKib}`);
+    for (const id of MODULES) await guest.removeMemory(id, { timeoutMs: 60_000 });
+    assert.equal(await memoryKib("MemTotal"), smallKib);
+  }
+  assert.equal(await guest.must("md5sum </mnt/file"), sum);
+  assert.deepEqual(holdings(daemon.pid), before, "unplugged memory is unmapped");
+  await guest.must("killall -INT fio");
+  const ended = await load;
+  assert.match(ended.stdout, /verified/, "fio ran all the time");
+  assert.doesNotMatch(ended.stdout + ended.stderr, /verify:|error=/);
+  await guest.must("umount /mnt && e2fsck -fn /dev/vdb");
+  await assertNoErrors(guest);
+});
