@@ -11,6 +11,7 @@ import * as sys from "../../sys/index.ts";
 import * as m from "../../vhost-user/messages.ts";
 import * as v from "../../virtio/index.ts";
 import { GUARD_BYTES, type HostileRegion } from "./guest.ts";
+import { lingeringSocket } from "./lingering.ts";
 import { Scene } from "./scene.ts";
 import { GUEST_BASE, type Victim, type VictimOptions } from "./victim.ts";
 
@@ -207,6 +208,41 @@ test("row 45: descriptors that come in many small pieces do not pile up", async 
     assert.ok(victim.frontEnd.waitClosed(CLOSE_TIMEOUT_MS));
     assert.ok(seen <= 100, `${seen} descriptors were held for half a message`);
   });
+});
+
+test("row 45: a descriptor whose last close takes long holds up nobody", async () => {
+  const ways: readonly ((victim: Victim, fd: number) => void)[] = [
+    (victim, fd) => victim.frontEnd.setVringCall(0, fd),
+    (victim, fd) => victim.frontEnd.setVringKick(0, fd),
+    (victim, fd) => victim.frontEnd.setBackendReqFd(fd),
+    // Refused.
+    (victim, fd) => victim.frontEnd.sendMessage({ request: 99, flags: NEED_REPLY, fds: [fd] }),
+    // Never looked at: what comes before it ends the session.
+    (victim, fd) => {
+      victim.frontEnd.sendRaw(new Uint8Array(12).fill(0xff));
+      victim.frontEnd.sendRaw(Uint8Array.of(1), [fd]);
+    },
+  ];
+  for (const hand of ways) {
+    await scene.attack(() => {
+      const victim = scene.victim();
+      const { fd, listener } = lingeringSocket();
+      try {
+        hand(victim, fd);
+        // Ours before theirs: the target's is the last.
+        sys.close(fd);
+      } catch (error) {
+        // It was not taken: closed by us, at once.
+        assert.match(String(error), /closed the connection/);
+        sys.closeReceived(fd);
+      }
+      const startedMs = Date.now();
+      victim.frontEnd.close();
+      scene.probeNeighbour();
+      sys.close(listener);
+      assert.ok(Date.now() - startedMs < 8000, "the target waited for somebody's socket");
+    });
+  }
 });
 
 function first(victim: Victim): HostileRegion {
