@@ -182,6 +182,10 @@ export class VhostUserDevice implements SessionDevice {
 
   // SessionDevice ---------------------------------------------------------------------------------
 
+  get writeback(): boolean {
+    return this.owner === null ? true : this.owner.config.writeback;
+  }
+
   newMemoryTable(): MemoryTable {
     return new MemoryTable(this.reactor.memory, this.bounce);
   }
@@ -195,6 +199,8 @@ export class VhostUserDevice implements SessionDevice {
   release(session: Session): void {
     assert(this.owner === session, "rings released by a session that did not hold them");
     this.setOwner(null);
+    const { writeback } = session.config;
+    for (const other of this.sessions) if (other !== session) other.inheritWriteback(writeback);
     for (const other of this.sessions) {
       if (this.owner !== null) return;
       if (other !== session) other.claimFreed();

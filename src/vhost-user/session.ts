@@ -65,6 +65,8 @@ export interface SessionDevice {
   readonly descriptorBudget: DescriptorBudget;
   /** Limited per event: what it says, a front-end can cause. */
   readonly log: Log;
+  /** What the guest whose rings run has set; true where none runs. */
+  readonly writeback: boolean;
   newMemoryTable(): MemoryTable;
   /** True when `session` may run rings. False: session.claimFreed() is called when it is free. */
   claim(session: Session): boolean;
@@ -111,7 +113,7 @@ export class Session implements RingOwner {
       queueCount: device.queueCountMax,
       packedAllowed: device.packedAllowed,
       readOnly: device.readOnly,
-      writeback: true,
+      writeback: device.writeback,
     });
     this.socketWatch = this.reactor.watch(fd, POLLIN, this, 0);
   }
@@ -281,6 +283,16 @@ export class Session implements RingOwner {
     if (!this.claimed || this.ringsRunning) return;
     this.claimed = false;
     this.device.release(this);
+  }
+
+  /**
+   * Another session's rings have stopped, and this one may be where its guest goes on: it migrates.
+   * Front-ends do not tell the destination's back-end what the guest set.
+   */
+  inheritWriteback(writeback: boolean): void {
+    if (this.ringsRunning) return;
+    this.config.restoreWriteback(writeback);
+    this.inflight?.saveWriteback(writeback);
   }
 
   /** The device's rings are free: try again. */
