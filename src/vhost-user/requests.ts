@@ -41,7 +41,23 @@ const PROTOCOL_FEATURES: number =
 
 const STATUS_MASK = 0xff;
 
+/**
+ * A front-end that accepted PROTOCOL_FEATURES, never said which, and uses what one of them opens:
+ * it negotiated on an earlier connection and has not noticed that there is a new one. So does QEMU
+ * before 9.1 whose back-end restarts while its device has not started yet (a migration's
+ * destination). It waits for the replies that go with what it was offered, and would for ever.
+ */
+function resumeNegotiation(session: Session, request: number): void {
+  const gate = m.requestInfo(request)?.gate ?? m.GATE_NONE;
+  if (gate === m.GATE_NONE || session.protocolFeaturesSet) return;
+  if (((session.featuresLow >>> m.VHOST_USER_F_PROTOCOL_FEATURES) & 1) === 0) return;
+  session.protocolFeaturesSet = true;
+  session.protocolLow = PROTOCOL_FEATURES;
+  session.say("info", "vhost_user.resumed", { request: m.requestName(request) });
+}
+
 export function handleRequest(session: Session, request: number, message: Connection): Outcome {
+  resumeNegotiation(session, request);
   switch (request) {
     case m.GET_FEATURES:
       return getFeatures(session, message);
@@ -53,6 +69,7 @@ export function handleRequest(session: Session, request: number, message: Connec
     case m.GET_PROTOCOL_FEATURES:
       return reply(session, message.replyU64(request, PROTOCOL_FEATURES, 0));
     case m.SET_PROTOCOL_FEATURES:
+      session.protocolFeaturesSet = true;
       session.protocolLow = (message.payload.getUint32(0, true) & PROTOCOL_FEATURES) >>> 0;
       return OK;
     case m.GET_QUEUE_NUM:

@@ -84,6 +84,7 @@ export class Session implements RingOwner {
   featuresLow = 0;
   featuresHigh = 0;
   protocolLow = 0;
+  protocolFeaturesSet = false;
   status = 0;
   inflight: InflightRegion | null = null;
   log: DirtyLog | null = null;
