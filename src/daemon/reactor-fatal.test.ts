@@ -35,7 +35,8 @@ async function die(mode: string, stderrFd?: number): Promise<Death> {
   const [, signal] = (await once(child, "close")) as [number | null, NodeJS.Signals | null];
   clearTimeout(patience);
   assert.notEqual(announced, "", `the defect was never reached:\n${stderr}`);
-  return { signal, stderr, tookMs: endedMs - Number(announced) };
+  const [announcedMs] = announced.split("\n");
+  return { signal, stderr, tookMs: endedMs - Number(announcedMs) };
 }
 
 /** Dies as promised, within the promised time at least once. */
