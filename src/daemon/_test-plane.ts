@@ -40,7 +40,6 @@ export class TestPlane {
 
   /** Starts a plane that is stopped, and whose folder is removed, when the test ends. */
   static async start(t: TestContext, options: PlaneOptions = {}): Promise<TestPlane> {
-    const folder = mkdtempSync(join(tmpdir(), "rs-plane-"));
     const lines: TestPlane["lines"] = [];
     const defects: unknown[] = [];
     const changes = { count: 0 };
@@ -55,6 +54,7 @@ export class TestPlane {
       },
       options,
     );
+    const folder = mkdtempSync(join(tmpdir(), "rs-plane-"));
     t.after(async () => {
       await plane.stop();
       rmSync(folder, { recursive: true, force: true });

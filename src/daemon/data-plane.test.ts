@@ -5,6 +5,7 @@ import assert from "node:assert/strict";
 import {
   existsSync,
   mkdirSync,
+  readdirSync,
   readFileSync,
   rmSync,
   statSync,
@@ -18,7 +19,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { FrontEnd, runLoadInChild } from "../load/index.ts";
 import type { VolumeSpec } from "../ports/data-plane.ts";
 import * as sys from "../sys/index.ts";
+import { PlaneHost } from "./_test-host.ts";
 import { descriptorCount, MIB, TestPlane, threadCount, until, volume } from "./_test-plane.ts";
+import { pollWindowUs } from "./reactor-limits.ts";
 
 /** Matches a rejection by its code and what its message must name. */
 function withCode(code: string, message: RegExp): (error: unknown) => boolean {
@@ -303,4 +306,34 @@ test("a deaf reactor: reported, calls end in time, late answers are undone", asy
   assert.equal(await plane.plane.responds(5000), true);
   await plane.plane.openVolume(spec, { create: false });
   await plane.plane.openVolume(detached, { create: true });
+});
+
+test("a reactor runs on the CPUs it is given; those that are not there are refused", async (t) => {
+  const [cpu] = sys.affinity() as [number];
+  await TestPlane.start(t, { reactorCpus: [[cpu]] });
+  const allowed = readdirSync("/proc/self/task").map((id) => {
+    const status = readFileSync(`/proc/self/task/${id}/status`, "utf8");
+    return /Cpus_allowed_list:\s*(\S+)/.exec(status)?.[1];
+  });
+  if (sys.affinity().length > 1)
+    assert.equal(allowed.filter((list) => list === `${cpu}`).length, 1);
+  const absent = TestPlane.start(t, { reactorCpus: [[1023]] });
+  await assert.rejects(absent, withCode("INVALID_REQUEST", /reactor 0 cannot run on CPU 1023/));
+});
+
+test("polling needs a second CPU", () => {
+  assert.equal(pollWindowUs(50, 2), 50);
+  assert.equal(pollWindowUs(50, 1), 0);
+});
+
+test("the process writes no core dump, and guests would not be in one", async () => {
+  const host = new PlaneHost();
+  await host.start({});
+  const read = (name: string): string => readFileSync(`/proc/${host.child.pid}/${name}`, "utf8");
+  assert.match(read("limits"), /Max core file size\s+0\s+0/);
+  const [, soft, hard] = /Max open files\s+(\d+)\s+(\d+)/.exec(read("limits")) ?? [];
+  assert.equal(soft, hard);
+  assert.equal(Number.parseInt(read("coredump_filter"), 16), 0x11);
+  await host.call("stop");
+  await host.kill();
 });

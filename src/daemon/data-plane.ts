@@ -32,7 +32,7 @@ import {
   openFileBacking,
 } from "./reactor-backing.ts";
 import { drainLogRings, forgetLogRings, registerLogRing } from "./reactor-fatal.ts";
-import { PLANE_LIMITS, type PlaneLimits } from "./reactor-limits.ts";
+import { PLANE_LIMITS, type PlaneLimits, pollWindowUs } from "./reactor-limits.ts";
 import { prepareProcess } from "./reactor-process.ts";
 import type { OpenedForReactor } from "./reactor-protocol.ts";
 import { deviceHealth, signatureOf, statsOf } from "./reactor-stats.ts";
@@ -100,8 +100,7 @@ export class ReactorDataPlane implements DataPlane {
     const entry = more.workerEntry;
     const logRings = Array.from({ length: options.reactorCount }, () => createLogRing());
     for (const shared of logRings) registerLogRing(shared);
-    // With one CPU for us and the guest, time spent polling is taken from the guest's answer.
-    const pollMaxUs = affinity().length > 1 ? options.pollUs : 0;
+    const pollMaxUs = pollWindowUs(options.pollUs, affinity().length);
     const fatal = (error: unknown): void => {
       drainLogRings();
       options.fatal(error);
