@@ -17,6 +17,8 @@ export const FILE_LINES_MAX = 500;
 export const TEST_FILE_LINES_MAX = 800;
 export const FUNCTION_LINES_MAX = 70;
 export const COLUMNS_MAX = 100;
+/** A test's name says what it promises, in one string that the formatter does not break. */
+const TEST_COLUMNS_MAX = 120;
 
 export function checkSizes(project: Project): Finding[] {
   return [...project.sources, ...project.scripts].flatMap((file) => [
@@ -33,10 +35,12 @@ function checkFile(file: SourceFile): Finding[] {
     const message = `has ${lines.length} lines of at most ${limit}: split it where its nouns part`;
     findings.push({ path: file.path, line: 0, message });
   }
+  const testing = file.isTest || file.path.startsWith("src/testing/");
+  const columns = testing ? TEST_COLUMNS_MAX : COLUMNS_MAX;
   for (const [index, line] of lines.entries()) {
     // An address cannot be broken.
-    if (line.length <= COLUMNS_MAX || line.includes("://")) continue;
-    const message = `has ${line.length} columns of at most ${COLUMNS_MAX}: break the line`;
+    if (line.length <= columns || line.includes("://")) continue;
+    const message = `has ${line.length} columns of at most ${columns}: break the line`;
     findings.push({ path: file.path, line: index + 1, message });
   }
   return findings;

@@ -134,6 +134,7 @@ const CALLEES: readonly Callee[] = [
       const fd = victim.eventfd();
       return {
         fd,
+        // biome-ignore lint/suspicious/noThenProperty: what is done next; nobody awaits this.
         then: () => {
           // Not in the other order: the target has signalled it already, and we would block.
           sys.eventClear(fd);
