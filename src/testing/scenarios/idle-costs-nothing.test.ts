@@ -14,9 +14,9 @@ const VOLUME_COUNT = 100;
 const GUEST_COUNT = 20;
 const KINDS = ["file", "file", "memory", "null"] as const;
 /** What attaching and connecting left to do is done by then. */
-const SETTLE_MS = 2000;
-/** Longer than the daemon's slowest regular work. */
-const MEASURE_MS = 6000;
+const SETTLE_MS = 1500;
+/** Longer than the longest period of anything the daemon does by itself. */
+const MEASURE_MS = 15_500;
 const SHARE_MAX = 0.01;
 
 test("100 attached volumes without I/O: below 1 % of a core", async (t) => {
