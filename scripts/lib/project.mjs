@@ -2,7 +2,7 @@
 //
 // These scripts run before `npm ci`, so they import nothing but Node and each other.
 
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
 export const ROOT = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
@@ -10,8 +10,8 @@ export const DIST = join(ROOT, "dist");
 export const CACHE = join(ROOT, ".cache");
 /** Programs taken from Debian packages without installing those. */
 export const CACHE_BIN = join(CACHE, "bin");
-/** What `npm start` keeps; `run/` below it names the processes that it started. */
-export const STATE = join(ROOT, ".ringstore");
+/** What `npm start` keeps (RINGSTORE_STATE puts it elsewhere); `run/` below it names the processes that it started. */
+export const STATE = resolve(process.env.RINGSTORE_STATE || join(ROOT, ".ringstore"));
 export const RUN = join(STATE, "run");
 
 /** An error for a person: its message says what is wrong and what to do, and needs no stack. */

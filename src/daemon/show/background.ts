@@ -1,67 +1,142 @@
-// The daemon that `npm start` leaves running: started detached, recorded in .ringstore/run/ so that
-// `npm stop` ends it and nothing else (the record's format: scripts/lib/processes.mjs).
+// The daemon that `npm start` leaves running: started detached, recorded in the state folder's run/
+// so that `npm stop` ends it and nothing else (the record's format: scripts/lib/processes.mjs).
+//
+// A daemon of an older build is replaced: its guests see a pause, and what is shown is what is
+// there.
 
 import { spawn } from "node:child_process";
-import { mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
+import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { runTool } from "./tool.ts";
 
 export interface BackgroundOptions {
-  readonly root: string;
   readonly stateDirectory: string;
   readonly dataDirectory: string;
 }
 
 export interface BackgroundDaemon {
+  /** 0: not one that we started. */
   readonly pid: number;
-  /** False: it was running already. */
-  readonly started: boolean;
+  readonly how: "started" | "running already" | "restarted: it was an older build";
+}
+
+interface ProcessRecord {
+  readonly pid: number;
+  readonly startTicks: number;
+  readonly bootId: string;
+  readonly stopOrder: number;
+  readonly build: string;
 }
 
 const ENTRY: string = fileURLToPath(new URL("../main.js", import.meta.url));
-const START_TIMEOUT_MS = 20_000;
+/** Written by the build when it is complete: a hash of all sources. */
+const STAMP: string = fileURLToPath(new URL("../../.stamp", import.meta.url));
+const START_TIMEOUT_MS = 30_000;
+const STOP_TIMEOUT_MS = 20_000;
+const POLL_MS = 100;
 const START_TICKS_FIELD = 22;
+const LOG_LINES_SHOWN = 8;
 
-/** Field 22 of /proc/PID/stat: with the number it names one process for good. */
-function startTicks(pid: number): number {
-  const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-  const behindName = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-  return Number(behindName[START_TICKS_FIELD - 3]);
-}
-
-async function answers(dataDirectory: string): Promise<boolean> {
-  return (await runTool(dataDirectory, ["version"])).exitCode === 0;
-}
-
-/** Starts the daemon unless it answers already; returns when it does. */
+/** Starts the daemon unless it runs; returns when it answers. */
 export async function ensureDaemon(options: BackgroundOptions): Promise<BackgroundDaemon> {
-  const { dataDirectory } = options;
-  if (await answers(dataDirectory)) return { pid: 0, started: false };
   const runDirectory = join(options.stateDirectory, "run");
   mkdirSync(runDirectory, { recursive: true, mode: 0o700 });
-  const logPath = join(runDirectory, "ringstored.log");
-  const log = openSync(logPath, "a", 0o600);
-  const args = ["--enable-source-maps", ENTRY, "--data", dataDirectory];
-  const child = spawn(process.execPath, args, {
-    cwd: options.root,
-    detached: true,
-    stdio: ["ignore", log, log],
-  });
-  const pid = child.pid;
-  if (pid === undefined) throw new Error("ringstored could not be started");
-  const bootId = readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim();
-  const record = { pid, startTicks: startTicks(pid), bootId, stopOrder: 10 };
-  writeFileSync(join(runDirectory, "ringstored.pid"), `${JSON.stringify(record)}\n`);
-  const deadline = Date.now() + START_TIMEOUT_MS;
-  while (!(await answers(dataDirectory))) {
-    if (child.exitCode !== null || child.signalCode !== null || Date.now() > deadline) {
-      const text = readFileSync(logPath, "utf8").split("\n").slice(-6).join("\n");
-      throw new Error(`ringstored did not start:\n${text}`);
-    }
-    await sleep(100);
+  const recordPath = join(runDirectory, "ringstored.pid");
+  const build = readText(STAMP);
+  const record = readRecord(recordPath);
+  const runs = record !== null && startTicks(record.pid) === record.startTicks;
+  if (runs && record.build === build) {
+    await waitForAnswer(options, record.pid);
+    return { pid: record.pid, how: "running already" };
   }
+  if (runs) await end(record.pid);
+  // Somebody's own daemon on this data: ours could not start beside it.
+  else if (await answers(options)) return { pid: 0, how: "running already" };
+  const pid = await start(options, recordPath, build);
+  return { pid, how: runs ? "restarted: it was an older build" : "started" };
+}
+
+export function logPath(options: BackgroundOptions): string {
+  return join(options.stateDirectory, "run", "ringstored.log");
+}
+
+async function start(
+  options: BackgroundOptions,
+  recordPath: string,
+  build: string,
+): Promise<number> {
+  const log = openSync(logPath(options), "a", 0o600);
+  const child = spawn(
+    process.execPath,
+    ["--enable-source-maps", ENTRY, "--data", options.dataDirectory],
+    { detached: true, stdio: ["ignore", log, log] },
+  );
+  closeSync(log);
+  const { pid } = child;
+  if (pid === undefined) throw new Error("ringstored could not be started");
+  const bootId = readText("/proc/sys/kernel/random/boot_id").trim();
+  const record: ProcessRecord = {
+    pid,
+    startTicks: startTicks(pid),
+    bootId,
+    stopOrder: 10,
+    build,
+  };
+  writeFileSync(recordPath, `${JSON.stringify(record)}\n`);
   child.unref();
-  return { pid, started: true };
+  await waitForAnswer(options, pid);
+  return pid;
+}
+
+async function answers(options: BackgroundOptions): Promise<boolean> {
+  return (await runTool(options.dataDirectory, ["volume", "list"])).exitCode === 0;
+}
+
+async function waitForAnswer(options: BackgroundOptions, pid: number): Promise<void> {
+  const deadline = Date.now() + START_TIMEOUT_MS;
+  while (!(await answers(options))) {
+    const lives = startTicks(pid) > 0;
+    if (lives && Date.now() < deadline) {
+      await sleep(POLL_MS);
+      continue;
+    }
+    const log = readText(logPath(options)).trimEnd().split("\n").slice(-LOG_LINES_SHOWN);
+    const what = lives ? "does not answer" : "ended at its start";
+    throw new Error(`ringstored ${what}:\n  ${log.join("\n  ")}`);
+  }
+}
+
+async function end(pid: number): Promise<void> {
+  const deadline = Date.now() + STOP_TIMEOUT_MS;
+  process.kill(pid, "SIGTERM");
+  while (startTicks(pid) > 0) {
+    if (Date.now() > deadline) process.kill(pid, "SIGKILL");
+    await sleep(POLL_MS);
+  }
+}
+
+/** Field 22 of /proc/PID/stat: with the number it names one process for good. 0: it is gone. */
+function startTicks(pid: number): number {
+  const stat = readText(`/proc/${pid}/stat`);
+  const [state, ...fields] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  if (stat === "" || state === "Z" || state === "X") return 0;
+  return Number(fields[START_TICKS_FIELD - 4]);
+}
+
+function readRecord(path: string): ProcessRecord | null {
+  try {
+    return JSON.parse(readText(path)) as ProcessRecord;
+  } catch {
+    return null; // Nothing was started, or the record is damaged: npm stop says so.
+  }
+}
+
+function readText(path: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    return "";
+  }
 }

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { parseFio } from "./fio.ts";
+import { fioTable, parseFio } from "./fio.ts";
 
 /** Builds a terse line with the given group filled: field 0 KiB, 1 bandwidth, 2 IOPS. */
 function line(writes: boolean): string {
@@ -34,4 +34,12 @@ for (const writes of [false, true]) {
 
 test("text that is not fio's is quoted in the error", () => {
   assert.throws(() => parseFio("x", "fio: not found"), /fio: not found/);
+});
+
+test("the table: figures to the right, units for people", () => {
+  const result = { name: "x", iops: 512.4, bytesPerSecond: 2_100_000, meanUs: 77.5, p99Us: 1234 };
+  const [head, line] = fioTable([result]).split("\n");
+  assert.match(head ?? "", /^In the guest {2,}IOPS {2,}bandwidth {2,}mean {2,}p99$/);
+  assert.match(line ?? "", /^x {2,}512 {2,}2\.0 MiB\/s {2,}78 us {2,}1\.2 ms$/);
+  assert.equal(head?.length, line?.length);
 });

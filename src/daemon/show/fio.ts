@@ -1,4 +1,7 @@
-// The guest's short fio jobs and what is read from their terse output (fio(1), "Terse output").
+// The guest's short fio jobs, what is read from their terse output (fio(1), "Terse output"), and the
+// table of it.
+
+import { formatBytes, KIB } from "../../base/index.ts";
 
 export interface FioResult {
   readonly name: string;
@@ -8,19 +11,25 @@ export interface FioResult {
   readonly p99Us: number;
 }
 
-function job(options: string): string {
-  return (
-    "fio --name=j --filename=/dev/vda --direct=1 --ioengine=libaio --time_based --runtime=3 " +
-    `--size=256M --minimal --terse-version=3 --percentile_list=99 ${options}`
-  );
+export interface FioJob {
+  readonly name: string;
+  readonly command: string;
 }
 
-export const fioJob: Readonly<Record<string, string>> = {
-  "4 KiB random read, depth 32": job("--rw=randread --bs=4k --iodepth=32"),
-  "4 KiB random write, depth 32": job("--rw=randwrite --bs=4k --iodepth=32"),
-  "4 KiB random read, depth 1": job("--rw=randread --bs=4k --iodepth=1"),
-  "256 KiB sequential read, depth 8": job("--rw=read --bs=256k --iodepth=8"),
-};
+export function fioJobs(device: string): readonly FioJob[] {
+  const job = (name: string, options: string): FioJob => {
+    const command =
+      `fio --name=j --filename=${device} --direct=1 --ioengine=libaio --time_based --runtime=3 ` +
+      `--size=256M --minimal --terse-version=3 --percentile_list=99 ${options}`;
+    return { name, command };
+  };
+  return [
+    job("4 KiB random write, depth 32", "--rw=randwrite --bs=4k --iodepth=32"),
+    job("4 KiB random read, depth 32", "--rw=randread --bs=4k --iodepth=32"),
+    job("4 KiB random read, depth 1", "--rw=randread --bs=4k --iodepth=1"),
+    job("256 KiB sequential read, depth 8", "--rw=read --bs=256k --iodepth=8"),
+  ];
+}
 
 /** First field of the read and of the write group in terse version 3, counted from 0. */
 const READ_GROUP = 5;
@@ -41,8 +50,34 @@ export function parseFio(name: string, text: string): FioResult {
   return {
     name,
     iops: number(IOPS),
-    bytesPerSecond: number(BANDWIDTH_KIB) * 1024,
+    bytesPerSecond: number(BANDWIDTH_KIB) * KIB,
     meanUs: number(MEAN_US),
     p99Us: percentile === null ? Number.NaN : Number(percentile[1]),
   };
+}
+
+const COLUMN_WIDTHS: readonly number[] = [34, 10, 14, 12, 12];
+
+function row(cells: readonly string[]): string {
+  const [name = "", ...figures] = cells;
+  const padded = figures.map((cell, index) => cell.padStart(COLUMN_WIDTHS[index + 1] as number));
+  return name.padEnd(COLUMN_WIDTHS[0] as number) + padded.join("");
+}
+
+/** `1234` -> `"1.2 ms"`. */
+function formatUs(us: number): string {
+  return us < 1000 ? `${us.toFixed(0)} us` : `${(us / 1000).toFixed(1)} ms`;
+}
+
+export function fioTable(results: readonly FioResult[]): string {
+  const lines = results.map((result) =>
+    row([
+      result.name,
+      result.iops.toFixed(0),
+      `${formatBytes(Math.round(result.bytesPerSecond / KIB) * KIB)}/s`,
+      formatUs(result.meanUs),
+      formatUs(result.p99Us),
+    ]),
+  );
+  return [row(["In the guest", "IOPS", "bandwidth", "mean", "p99"]), ...lines].join("\n");
 }

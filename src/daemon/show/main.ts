@@ -6,26 +6,26 @@
 //   4. the same bytes read on the host, from the volume's file
 //   5. a table, and what to try next; the daemon stays up
 //
-// Can be run again at once. Keeps everything in .ringstore/ of the checkout.
+// Can be run again at once. Keeps everything in .ringstore/ of the checkout, or in the folder that
+// RINGSTORE_STATE names.
 
-import { createHash } from "node:crypto";
-import { closeSync, mkdirSync, openSync, readSync } from "node:fs";
-import { join } from "node:path";
-import { formatBytes, MIB } from "../../base/index.ts";
+import { mkdirSync } from "node:fs";
+import { dirname, join, relative, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
 import { bootGuest, type Guest } from "../../vm/index.ts";
-import { ensureDaemon } from "./background.ts";
-import { type FioResult, fioJob, parseFio } from "./fio.ts";
+import { ensureDaemon, logPath } from "./background.ts";
+import { type FioResult, fioJobs, fioTable, parseFio } from "./fio.ts";
+import { hashOnHost, PATTERN_MIB, writePattern } from "./pattern.ts";
 import { runTool } from "./tool.ts";
 
-const ROOT = process.cwd();
-const STATE = join(ROOT, ".ringstore");
-const DATA = join(STATE, "data");
+/** dist/daemon/show/ is three folders below the checkout. */
+const ROOT: string = resolve(dirname(fileURLToPath(import.meta.url)), "../../..");
+const STATE: string = resolve(process.env["RINGSTORE_STATE"] || join(ROOT, ".ringstore"));
+const DATA: string = join(STATE, "data");
 const VOLUME = "demo";
 const VOLUME_SIZE = "1G";
-/** The pattern lies behind what fio uses. */
-const PATTERN_OFFSET_MIB = 512;
-const PATTERN_MIB = 16;
-const GUEST_COMMAND_MS = 180_000;
+const QUEUE_COUNT = 2;
+const FIO_TIMEOUT_MS = 180_000;
 
 function say(text: string): void {
   process.stdout.write(`${text}\n`);
@@ -36,93 +36,54 @@ interface AttachReply {
 }
 
 interface VolumeReply {
-  readonly state: string;
   readonly backing: { readonly kind: string; readonly path?: string };
 }
 
+async function tool(args: readonly string[]): Promise<unknown> {
+  const { exitCode, stdout, stderr } = await runTool(DATA, [...args, "-o", "json"]);
+  if (exitCode !== 0) throw new Error(`ringstore ${args.join(" ")}: ${stderr.trim()}`);
+  return JSON.parse(stdout);
+}
+
 async function ensureVolume(): Promise<{ readonly socket: string; readonly path: string }> {
-  const shown = await runTool(DATA, ["volume", "show", VOLUME, "-o", "json"]);
-  if (shown.exitCode !== 0) {
-    const created = await runTool(DATA, ["volume", "create", VOLUME, "--size", VOLUME_SIZE]);
-    if (created.exitCode !== 0) throw new Error(`volume create: ${created.stderr}`);
+  const shown = await runTool(DATA, ["volume", "show", VOLUME]);
+  if (shown.exitCode !== 0) await tool(["volume", "create", VOLUME, "--size", VOLUME_SIZE]);
+  const { socket } = (await tool(["volume", "attach", VOLUME])) as AttachReply;
+  const { backing } = (await tool(["volume", "show", VOLUME])) as VolumeReply;
+  if (backing.path === undefined) {
+    const advice = `delete it and try again: ringstore volume delete ${VOLUME}`;
+    throw new Error(
+      `the volume ${VOLUME} has no file behind it, so the host cannot check it\n  ${advice}`,
+    );
   }
-  const attached = await runTool(DATA, ["volume", "attach", VOLUME, "-o", "json"]);
-  if (attached.exitCode !== 0) throw new Error(`volume attach: ${attached.stderr}`);
-  const { socket } = JSON.parse(attached.stdout) as AttachReply;
-  const volume = await runTool(DATA, ["volume", "show", VOLUME, "-o", "json"]);
-  const { backing } = JSON.parse(volume.stdout) as VolumeReply;
-  if (backing.path === undefined) throw new Error(`the volume ${VOLUME} has no file behind it`);
   return { socket, path: backing.path };
 }
 
-/** Writes random bytes in the guest, drops its caches, reads them back; returns their SHA-256. */
-async function writePattern(guest: Guest): Promise<string> {
-  const range = `bs=1M count=${PATTERN_MIB}`;
-  const at = PATTERN_OFFSET_MIB;
-  const commands = [
-    `dd if=/dev/urandom of=/tmp/pattern ${range} 2>/dev/null`,
-    `dd if=/tmp/pattern of=/dev/vda ${range} seek=${at} conv=fsync 2>/dev/null`,
-    "echo 3 > /proc/sys/vm/drop_caches",
-    `dd if=/dev/vda of=/tmp/back ${range} skip=${at} 2>/dev/null`,
-    "cmp /tmp/pattern /tmp/back && sha256sum /tmp/pattern",
-  ];
-  const text = await guest.must(commands.join(" && "), { timeoutMs: GUEST_COMMAND_MS });
-  return (text.trim().split(/\s+/)[0] as string).toLowerCase();
-}
-
-/** SHA-256 of the same bytes as the host sees them in the volume's file. */
-function hashOnHost(path: string): string {
-  const bytes = Buffer.alloc(PATTERN_MIB * MIB);
-  const fd = openSync(path, "r");
-  try {
-    let done = 0;
-    while (done < bytes.length) {
-      const at = PATTERN_OFFSET_MIB * MIB + done;
-      const count = readSync(fd, bytes, done, bytes.length - done, at);
-      if (count === 0) throw new Error(`${path} ends at ${at}`);
-      done += count;
-    }
-  } finally {
-    closeSync(fd);
-  }
-  return createHash("sha256").update(bytes).digest("hex");
-}
-
-function row(cells: readonly string[]): string {
-  const widths = [34, 12, 14, 14, 14];
-  return cells.map((cell, index) => cell.padEnd(widths[index] as number)).join("");
-}
-
-function table(results: readonly FioResult[]): string {
-  const lines = [row(["in the guest", "IOPS", "bandwidth", "mean", "p99"])];
-  for (const result of results) {
-    lines.push(
-      row([
-        result.name,
-        result.iops.toFixed(0),
-        `${formatBytes(Math.round(result.bytesPerSecond / 1024) * 1024)}/s`,
-        `${result.meanUs.toFixed(0)} us`,
-        `${result.p99Us.toFixed(0)} us`,
-      ]),
-    );
-  }
-  return lines.join("\n");
+function sayAccelerator(guest: Guest): void {
+  const { accelerator } = guest;
+  const meaning =
+    accelerator === "kvm"
+      ? "at the speed of this machine"
+      : "emulated: many times slower than with KVM, and so are its figures";
+  say(`It runs under ${accelerator.toUpperCase()}, ${meaning}.`);
 }
 
 async function runGuest(socket: string): Promise<{ results: FioResult[]; hash: string }> {
   const guest = await bootGuest({
-    cacheDirectory: join(ROOT, ".cache"),
     log: say,
-    cpuCount: 2,
-    disks: [{ kind: "vhost-user-blk", socket, queueCount: 2 }],
+    cpuCount: QUEUE_COUNT,
+    disks: [{ kind: "vhost-user-blk", socket, queueCount: QUEUE_COUNT }],
   });
   try {
-    say(`The guest is up after ${(guest.bootMs / 1000).toFixed(1)} s; its disk is the volume.`);
+    const kernel = (await guest.must("uname -r")).trim();
+    say(`Linux ${kernel} is up after ${(guest.bootMs / 1000).toFixed(1)} s.`);
+    sayAccelerator(guest);
     const results: FioResult[] = [];
-    for (const [name, job] of Object.entries(fioJob)) {
-      const text = await guest.must(job, { timeoutMs: GUEST_COMMAND_MS });
-      results.push(parseFio(name, text));
+    for (const { name, command } of fioJobs("/dev/vda")) {
+      say(`In the guest: fio, ${name}`);
+      results.push(parseFio(name, await guest.must(command, { timeoutMs: FIO_TIMEOUT_MS })));
     }
+    say("In the guest: writing random bytes, reading them back");
     const hash = await writePattern(guest);
     await guest.shutdown();
     return { results, hash };
@@ -131,45 +92,57 @@ async function runGuest(socket: string): Promise<{ results: FioResult[]; hash: s
   }
 }
 
+/** A path as short as it can be typed in the checkout. */
+function shown(path: string): string {
+  const inside = relative(ROOT, path);
+  return inside.startsWith("..") ? path : inside;
+}
+
 function nextSteps(socket: string): string {
-  const tool = `bin/ringstore --data ${DATA.slice(ROOT.length + 1)}`;
+  const command = `bin/ringstore --data ${shown(DATA)}`;
   return [
     "The daemon goes on running. Try next:",
-    `  ${tool} status`,
-    `  ${tool} volume list`,
-    `  ${tool} volume attach ${VOLUME}        the QEMU and libvirt lines for your own VM`,
-    `  ${tool} volume create db1 --size 20G`,
-    `  ${tool} volume top`,
-    `  ${tool} bench --socket ${socket.replace(`${ROOT}/`, "")} --depth 32`,
-    "  npm stop                              ends the daemon; volumes stay",
+    `  ${command} status`,
+    `  ${command} volume list`,
+    `  ${command} volume attach ${VOLUME}    # QEMU and libvirt lines for a VM of your own`,
+    `  ${command} volume create db1 --size 20G`,
+    `  ${command} volume top`,
+    `  bin/ringstore bench --socket ${shown(socket)} --depth 32`,
+    "  npm stop    # ends the daemon; volumes and their data stay",
   ].join("\n");
 }
 
 async function main(): Promise<void> {
   mkdirSync(DATA, { recursive: true, mode: 0o700 });
-  const daemon = await ensureDaemon({ root: ROOT, stateDirectory: STATE, dataDirectory: DATA });
-  say(daemon.started ? `Started ringstored (pid ${daemon.pid}).` : `ringstored runs already.`);
+  const daemon = await ensureDaemon({ stateDirectory: STATE, dataDirectory: DATA });
+  const pid = daemon.pid === 0 ? "" : ` (pid ${daemon.pid})`;
+  say(`ringstored${pid}: ${daemon.how}.`);
   const { socket, path } = await ensureVolume();
-  say(`Volume ${VOLUME}, ${VOLUME_SIZE}, served on ${socket.replace(`${ROOT}/`, "")}.`);
+  say(`Volume ${VOLUME}, ${VOLUME_SIZE}, is served on ${shown(socket)}.`);
   const { results, hash } = await runGuest(socket);
   const onHost = hashOnHost(path);
-  const same = onHost === hash;
   say("");
-  say(table(results));
+  say(fioTable(results));
   say("");
-  say(`Written and read back in the guest: ${PATTERN_MIB} MiB, sha256 ${hash.slice(0, 16)}…`);
-  say(`Read on the host from the volume:   ${PATTERN_MIB} MiB, sha256 ${onHost.slice(0, 16)}…`);
-  if (!same) throw new Error("the host reads other bytes than the guest wrote");
-  say("The same bytes. ✔");
+  say(`Written and read back in the guest   ${PATTERN_MIB} MiB   sha256 ${hash.slice(0, 16)}…`);
+  say(`Read on the host, in the volume      ${PATTERN_MIB} MiB   sha256 ${onHost.slice(0, 16)}…`);
+  if (onHost !== hash) throw new Error("the host reads other bytes than the guest wrote");
+  say("The same bytes.");
   say("");
   say(nextSteps(socket));
 }
 
+// The guest ends with us in any case; this also removes its folder.
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+  process.on(signal, () => process.exit(1));
+}
 try {
   await main();
 } catch (error) {
-  const text = error instanceof Error ? error.message : String(error);
-  process.stderr.write(`npm start: ${text}\n`);
-  process.stderr.write(`The daemon's log: ${join(STATE, "run", "ringstored.log")}\n`);
+  const { message, advice } = error as Error & { readonly advice?: string };
+  process.stderr.write(`\nnpm start: ${message}\n`);
+  if (advice !== undefined) process.stderr.write(`  ${advice}\n`);
+  const log = logPath({ stateDirectory: STATE, dataDirectory: DATA });
+  process.stderr.write(`The daemon's log is ${shown(log)}.\n`);
   process.exitCode = 1;
 }
