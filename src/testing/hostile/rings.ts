@@ -41,6 +41,8 @@ export interface HostileRing {
   offer(chain: readonly Buf[]): number;
   /** As offer(), through an indirect table; `entries` may lie about its length in bytes. */
   offerIndirect(chain: readonly Buf[], options?: { readonly bytes?: number }): number;
+  /** Offers one indirect descriptor. */
+  offerTable(table: GuestAddress, bytes: number, extraFlags?: number): number;
   /** Shows the device what was offered. */
   publish(): void;
   /** Takes what the device has used since the last call. */

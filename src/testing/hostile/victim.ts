@@ -137,13 +137,17 @@ export class Victim {
 
   start(): void {
     const { frontEnd, memory, options } = this;
-    if (options.inflight) {
-      const region = frontEnd.getInflightFd(this.queues.length, options.ringSize ?? 16);
-      this.own(region.fd);
-      frontEnd.setInflightFd(region);
-    }
+    if (options.inflight) this.renewInflight();
     for (const region of memory.regions) frontEnd.addMemRegion(region);
     for (const queue of this.queues) this.startQueue(queue);
+  }
+
+  /** A new inflight region; no ring may run. */
+  renewInflight(): void {
+    const { frontEnd, options } = this;
+    const region = frontEnd.getInflightFd(this.queues.length, options.ringSize ?? 16);
+    this.own(region.fd);
+    frontEnd.setInflightFd(region);
   }
 
   startQueue(queue: Queue, base: number = queue.ring.initialBase): void {

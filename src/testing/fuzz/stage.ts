@@ -1,0 +1,95 @@
+// Where fuzzing happens: a target with a device to attack and a neighbour, for many rounds. After
+// each round the target must live and the neighbour be served; now and then everything that could
+// leak is counted.
+
+import assert from "node:assert/strict";
+import type { Prng } from "../../base/index.ts";
+import { BLK_S_OK } from "../../virtio/index.ts";
+import { type Leaks, leaksOf } from "../hostile/scene.ts";
+import { Victim } from "../hostile/victim.ts";
+import { type PlantedBug, Target } from "../target.ts";
+import type { Coverage } from "./coverage.ts";
+
+export const ATTACKED = "attacked";
+export const ATTACKED_BYTES: number = 16 * 1024 * 1024;
+const ATTACKED_QUEUES = 4;
+/** Above what a session may take to end: half a message is waited for. */
+const SETTLE_TIMEOUT_MS = 8_000;
+
+export interface RoundContext {
+  readonly stage: Stage;
+  readonly prng: Prng;
+  readonly coverage: Coverage;
+  /** Which mutation this round emphasises. */
+  readonly profile: number;
+}
+
+export interface Fuzzer {
+  readonly name: string;
+  readonly profileCount: number;
+  /** Throws when something is wrong. */
+  round(context: RoundContext): Promise<void>;
+}
+
+export class Stage {
+  readonly target: Target;
+  readonly path: string;
+  private readonly neighbour: Victim;
+  private readonly empty: Leaks;
+
+  private constructor(target: Target, path: string, neighbour: Victim, empty: Leaks) {
+    this.target = target;
+    this.path = path;
+    this.neighbour = neighbour;
+    this.empty = empty;
+  }
+
+  static async open(plantedBug?: PlantedBug): Promise<Stage> {
+    const target = new Target();
+    try {
+      const neighbour = new Victim(await target.add({ name: "neighbour" }));
+      const path = await target.add({
+        name: ATTACKED,
+        sizeBytes: ATTACKED_BYTES,
+        queueCountMax: ATTACKED_QUEUES,
+        ...(plantedBug === undefined ? {} : { plantedBug }),
+      });
+      const idle = await target.until(({ timerCount }) => timerCount === 0, "idle");
+      return new Stage(target, path, neighbour, leaksOf(idle));
+    } catch (error) {
+      await target.stop();
+      throw error;
+    }
+  }
+
+  /** The neighbour's guest reads a block. */
+  probe(): void {
+    const { neighbour } = this;
+    const mark = neighbour.memory.mark();
+    const answer = neighbour.run(neighbour.read(8, 4096));
+    assert.deepEqual(answer, { status: BLK_S_OK, len: 4097 }, "the neighbour was not served");
+    neighbour.memory.reset(mark);
+  }
+
+  /** Nothing of ended sessions is left. */
+  async checkLeaks(): Promise<void> {
+    const { target, empty } = this;
+    const keys = Object.keys(empty) as (keyof Leaks)[];
+    try {
+      await target.until(
+        (counts) => keys.every((key) => leaksOf(counts)[key] === empty[key]),
+        "empty",
+        SETTLE_TIMEOUT_MS,
+      );
+    } catch {
+      assert.deepEqual(leaksOf(await target.counts()), empty, "something was left behind");
+    }
+    target.log.length = 0;
+  }
+
+  async close(): Promise<void> {
+    this.neighbour.frontEnd.close();
+    this.neighbour.memory.close();
+    await this.target.stop();
+  }
+}
