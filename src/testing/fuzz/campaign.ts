@@ -2,11 +2,10 @@
 // named FUZZER/PROFILE/SEED, and does the same again when it is named again.
 
 import { Prng } from "../../base/index.ts";
-import type { PlantedBug } from "../target.ts";
 import { CHAIN_FUZZER } from "./chains.ts";
 import { Coverage, ProfileChooser } from "./coverage.ts";
 import { MESSAGE_FUZZER } from "./messages.ts";
-import { type Fuzzer, Stage } from "./stage.ts";
+import { type Fuzzer, Stage, type StageOptions } from "./stage.ts";
 
 export const FUZZERS: readonly Fuzzer[] = [MESSAGE_FUZZER, CHAIN_FUZZER];
 
@@ -15,12 +14,11 @@ const LEAK_CHECK_EVERY = 8;
 /** Mixed into a campaign's seed, so that neighbouring ones share no round. */
 const SEED_STEP = 0x9e3779b9;
 
-export interface CampaignOptions {
+export interface CampaignOptions extends StageOptions {
   readonly fuzzer: Fuzzer;
   readonly seed: number;
   readonly limitMs: number;
   readonly roundsMax?: number;
-  readonly plantedBug?: PlantedBug;
   /** Called now and then with a line of progress. */
   readonly progress?: (line: string) => void;
 }
@@ -54,7 +52,7 @@ class Campaign {
   }
 
   private async openStage(): Promise<Stage> {
-    this.stage ??= await Stage.open(this.options.plantedBug);
+    this.stage ??= await Stage.open(this.options);
     return this.stage;
   }
 
@@ -151,14 +149,13 @@ export async function runCampaign(options: CampaignOptions): Promise<CampaignRes
 }
 
 /** Runs one round again, named as a failure names it. */
-export async function replay(name: string, plantedBug?: PlantedBug): Promise<Failure | null> {
+export async function replay(name: string, options: StageOptions = {}): Promise<Failure | null> {
   const [fuzzerName, profile, seed] = name.split("/");
   const fuzzer = FUZZERS.find((one) => one.name === fuzzerName);
   if (fuzzer === undefined || !/^\d+$/.test(profile ?? "") || !/^\d+$/.test(seed ?? "")) {
     throw new Error(`"${name}" names no round: FUZZER/PROFILE/SEED, with messages or chains`);
   }
-  const options = { fuzzer, seed: 0, limitMs: 0 };
-  const campaign = new Campaign(plantedBug === undefined ? options : { ...options, plantedBug });
+  const campaign = new Campaign({ ...options, fuzzer, seed: 0, limitMs: 0 });
   try {
     const reason = await campaign.round(Number(profile), Number(seed));
     if (reason !== null) return { round: name, reason };

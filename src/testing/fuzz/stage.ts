@@ -31,20 +31,35 @@ export interface Fuzzer {
   round(context: RoundContext): Promise<void>;
 }
 
+export interface StageOptions {
+  readonly plantedBug?: PlantedBug | undefined;
+  /** How long ended sessions may take to be gone. */
+  readonly settleTimeoutMs?: number | undefined;
+}
+
 export class Stage {
   readonly target: Target;
   readonly path: string;
   private readonly neighbour: Victim;
+  private readonly settleTimeoutMs: number;
   private readonly empty: Leaks;
 
-  private constructor(target: Target, path: string, neighbour: Victim, empty: Leaks) {
-    this.target = target;
-    this.path = path;
-    this.neighbour = neighbour;
+  private constructor(
+    parts: Pick<Stage, "target" | "path"> & {
+      readonly neighbour: Victim;
+      readonly settleTimeoutMs: number;
+    },
+    empty: Leaks,
+  ) {
+    this.target = parts.target;
+    this.path = parts.path;
+    this.neighbour = parts.neighbour;
+    this.settleTimeoutMs = parts.settleTimeoutMs;
     this.empty = empty;
   }
 
-  static async open(plantedBug?: PlantedBug): Promise<Stage> {
+  static async open(options: StageOptions = {}): Promise<Stage> {
+    const { plantedBug, settleTimeoutMs = SETTLE_TIMEOUT_MS } = options;
     const target = new Target();
     try {
       const neighbour = new Victim(await target.add({ name: "neighbour" }));
@@ -55,7 +70,7 @@ export class Stage {
         ...(plantedBug === undefined ? {} : { plantedBug }),
       });
       const idle = await target.until(({ timerCount }) => timerCount === 0, "idle");
-      return new Stage(target, path, neighbour, leaksOf(idle));
+      return new Stage({ target, path, neighbour, settleTimeoutMs }, leaksOf(idle));
     } catch (error) {
       await target.stop();
       throw error;
@@ -73,13 +88,13 @@ export class Stage {
 
   /** Nothing of ended sessions is left. */
   async checkLeaks(): Promise<void> {
-    const { target, empty } = this;
+    const { target, empty, settleTimeoutMs } = this;
     const keys = Object.keys(empty) as (keyof Leaks)[];
     try {
       await target.until(
         (counts) => keys.every((key) => leaksOf(counts)[key] === empty[key]),
         "empty",
-        SETTLE_TIMEOUT_MS,
+        settleTimeoutMs,
       );
     } catch {
       assert.deepEqual(leaksOf(await target.counts()), empty, "something was left behind");
