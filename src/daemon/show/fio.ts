@@ -1,4 +1,5 @@
-// The guest's short fio jobs, what is read from their terse output (fio(1), "Terse output"), and the
+// The guest's short fio jobs, what is read from their terse output (fio(1), "Terse output"),
+// and the
 // table of it.
 
 import { formatBytes, KIB } from "../../base/index.ts";
@@ -16,11 +17,11 @@ export interface FioJob {
   readonly command: string;
 }
 
-export function fioJobs(device: string): readonly FioJob[] {
+export function fioJobs(device: string, seconds: number): readonly FioJob[] {
   const job = (name: string, options: string): FioJob => {
     const command =
-      `fio --name=j --filename=${device} --direct=1 --ioengine=libaio --time_based --runtime=3 ` +
-      `--size=256M --minimal --terse-version=3 --percentile_list=99 ${options}`;
+      `fio --name=j --filename=${device} --direct=1 --ioengine=libaio --size=256M --time_based ` +
+      `--runtime=${seconds} --minimal --terse-version=3 --percentile_list=99 ${options}`;
     return { name, command };
   };
   return [
