@@ -6,12 +6,15 @@
 //   4. the same bytes read on the host, from the volume's file
 //   5. a table, and what to try next; the daemon stays up
 //
+// `--seconds N` is the length of each fio job (default 3).
+//
 // Can be run again at once. Keeps everything in .ringstore/ of the checkout, or in the folder that
 // RINGSTORE_STATE names.
 
 import { mkdirSync } from "node:fs";
 import { dirname, join, relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
 import { bootGuest, type Guest } from "../../vm/index.ts";
 import { ensureDaemon, logPath } from "./background.ts";
 import { type FioResult, fioJobs, fioTable, parseFio } from "./fio.ts";
@@ -25,7 +28,10 @@ const DATA: string = join(STATE, "data");
 const VOLUME = "demo";
 const VOLUME_SIZE = "1G";
 const QUEUE_COUNT = 2;
-const FIO_TIMEOUT_MS = 180_000;
+const SECONDS = 3;
+const SECONDS_MAX = 600;
+/** For what surrounds a job on a slow machine. */
+const FIO_SPARE_MS = 180_000;
 
 function say(text: string): void {
   process.stdout.write(`${text}\n`);
@@ -68,7 +74,18 @@ function sayAccelerator(guest: Guest): void {
   say(`It runs under ${accelerator.toUpperCase()}, ${meaning}.`);
 }
 
-async function runGuest(socket: string): Promise<{ results: FioResult[]; hash: string }> {
+function readSeconds(): number {
+  const { values } = parseArgs({ options: { seconds: { type: "string" } } });
+  if (values.seconds === undefined) return SECONDS;
+  const seconds = Number(values.seconds);
+  if (Number.isInteger(seconds) && seconds >= 1 && seconds <= SECONDS_MAX) return seconds;
+  throw new Error(`--seconds is a whole number from 1 to ${SECONDS_MAX}, not ${values.seconds}`);
+}
+
+async function runGuest(
+  socket: string,
+  seconds: number,
+): Promise<{ results: FioResult[]; hash: string }> {
   const guest = await bootGuest({
     log: say,
     cpuCount: QUEUE_COUNT,
@@ -79,9 +96,10 @@ async function runGuest(socket: string): Promise<{ results: FioResult[]; hash: s
     say(`Linux ${kernel} is up after ${(guest.bootMs / 1000).toFixed(1)} s.`);
     sayAccelerator(guest);
     const results: FioResult[] = [];
-    for (const { name, command } of fioJobs("/dev/vda")) {
+    const timeoutMs = seconds * 1000 + FIO_SPARE_MS;
+    for (const { name, command } of fioJobs("/dev/vda", seconds)) {
       say(`In the guest: fio, ${name}`);
-      results.push(parseFio(name, await guest.must(command, { timeoutMs: FIO_TIMEOUT_MS })));
+      results.push(parseFio(name, await guest.must(command, { timeoutMs })));
     }
     say("In the guest: writing random bytes, reading them back");
     const hash = await writePattern(guest);
@@ -113,13 +131,14 @@ function nextSteps(socket: string): string {
 }
 
 async function main(): Promise<void> {
+  const seconds = readSeconds();
   mkdirSync(DATA, { recursive: true, mode: 0o700 });
   const daemon = await ensureDaemon({ stateDirectory: STATE, dataDirectory: DATA });
   const pid = daemon.pid === 0 ? "" : ` (pid ${daemon.pid})`;
   say(`ringstored${pid}: ${daemon.how}.`);
   const { socket, path } = await ensureVolume();
   say(`Volume ${VOLUME}, ${VOLUME_SIZE}, is served on ${shown(socket)}.`);
-  const { results, hash } = await runGuest(socket);
+  const { results, hash } = await runGuest(socket, seconds);
   const onHost = hashOnHost(path);
   say("");
   say(fioTable(results));
