@@ -7,4 +7,5 @@ export * from "./error.ts";
 export * from "./layout.ts";
 export * from "./prng.ts";
 export * from "./request-table.ts";
+export * from "./segment-copier.ts";
 export * from "./units.ts";

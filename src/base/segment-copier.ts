@@ -8,8 +8,8 @@
 // Invariant: where the request is FLAG_FAULTABLE its memory is touched only by copyFaultable; a
 // plain load or store of a page that somebody truncated would end the process by SIGBUS.
 
-import { assert, FLAG_FAULTABLE, type RequestTable, SEGMENTS_MAX } from "../base/index.ts";
-import type { Address, Arena, Memory } from "../ports/index.ts";
+import { assert } from "./assert.ts";
+import { FLAG_FAULTABLE, type RequestTable, SEGMENTS_MAX } from "./request-table.ts";
 
 const IOVEC_WORDS = 4;
 const TWO_32 = 4294967296;
@@ -21,24 +21,32 @@ const ZERO_SEGMENTS = 2;
 /** Zeroes to copy from, and to write where a disk cannot zero. Never written: never resident. */
 export const ZERO_BYTES = 1048576;
 
-export class SegmentCopier {
-  readonly zeroes: Arena;
-  private readonly requests: RequestTable;
-  private readonly memory: Memory;
+/** What the copier needs of the Memory port; addresses are opaque numbers. */
+export interface CopyMemory {
+  allocate(bytes: number): { readonly address: number };
+  copy(to: number, from: number, bytes: number): void;
+  fill(to: number, byte: number, bytes: number): void;
+  copyFaultable(to: number, from: number, bytes: number): number;
+}
 
-  constructor(requests: RequestTable, memory: Memory) {
+export class SegmentCopier {
+  readonly zeroes: { readonly address: number };
+  private readonly requests: RequestTable;
+  private readonly memory: CopyMemory;
+
+  constructor(requests: RequestTable, memory: CopyMemory) {
     this.requests = requests;
     this.memory = memory;
     this.zeroes = memory.allocate(ZERO_BYTES);
   }
 
   /** Into the guest. 0, or -EFAULT after a part was copied. The same for the two below. */
-  scatter(slot: number, skipBytes: number, from: Address, bytes: number): number {
+  scatter(slot: number, skipBytes: number, from: number, bytes: number): number {
     return this.walk(TO_SEGMENTS, slot, skipBytes, from, bytes);
   }
 
   /** Out of the guest. */
-  gather(slot: number, skipBytes: number, to: Address, bytes: number): number {
+  gather(slot: number, skipBytes: number, to: number, bytes: number): number {
     return this.walk(FROM_SEGMENTS, slot, skipBytes, to, bytes);
   }
 
@@ -51,7 +59,7 @@ export class SegmentCopier {
     mode: number,
     slot: number,
     skipBytes: number,
-    address: Address,
+    address: number,
     bytes: number,
   ): number {
     const requests = this.requests;
@@ -83,14 +91,14 @@ export class SegmentCopier {
     return 0;
   }
 
-  private move(mode: number, guest: Address, own: Address, bytes: number): number {
+  private move(mode: number, guest: number, own: number, bytes: number): number {
     if (mode === TO_SEGMENTS) this.memory.copy(guest, own, bytes);
     else if (mode === FROM_SEGMENTS) this.memory.copy(own, guest, bytes);
     else this.memory.fill(guest, 0, bytes);
     return 0;
   }
 
-  private moveFaultable(mode: number, guest: Address, own: Address, bytes: number): number {
+  private moveFaultable(mode: number, guest: number, own: number, bytes: number): number {
     if (mode === TO_SEGMENTS) return this.memory.copyFaultable(guest, own, bytes);
     if (mode === FROM_SEGMENTS) return this.memory.copyFaultable(own, guest, bytes);
     let done = 0;

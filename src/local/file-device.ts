@@ -37,7 +37,9 @@ import {
   OP_WRITE_ZEROES,
   type RequestTable,
   SEGMENTS_MAX,
+  type SegmentCopier,
   unreachable,
+  ZERO_BYTES,
 } from "../base/index.ts";
 import {
   type BlockDevice,
@@ -50,7 +52,6 @@ import { COUNTERS_MAX, VOLUME_COUNTERS } from "../telemetry/index.ts";
 import type { BounceClient, BouncePool } from "./bounce-pool.ts";
 import { type LocalDeviceOptions, LocalInfo } from "./device-info.ts";
 import { LocalError } from "./errors.ts";
-import { type SegmentCopier, ZERO_BYTES } from "./segment-copier.ts";
 import type { Workspace } from "./workspace.ts";
 
 const PHASE_IDLE = 0;

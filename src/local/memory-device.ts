@@ -23,11 +23,11 @@ import {
   OP_WRITE,
   OP_WRITE_ZEROES,
   type RequestTable,
+  type SegmentCopier,
   unreachable,
 } from "../base/index.ts";
 import type { Address, Arena, BlockDevice, Memory } from "../ports/index.ts";
 import { type LocalDeviceOptions, LocalInfo } from "./device-info.ts";
-import type { SegmentCopier } from "./segment-copier.ts";
 import type { Workspace } from "./workspace.ts";
 
 export const PIECE_BYTES = 67108864;

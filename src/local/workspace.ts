@@ -2,10 +2,9 @@
 // progress of requests that take more than one operation. A slot of the request table belongs to
 // one device at a time, so one set of arrays serves them all and a further volume costs little.
 
-import type { RequestTable } from "../base/index.ts";
+import { type RequestTable, SegmentCopier } from "../base/index.ts";
 import type { Memory } from "../ports/index.ts";
 import { BouncePool } from "./bounce-pool.ts";
-import { SegmentCopier } from "./segment-copier.ts";
 
 /** 4 MiB in all, resident only once used. */
 const BOUNCE_BUFFER_COUNT_DEFAULT = 16;
