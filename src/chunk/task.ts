@@ -9,10 +9,10 @@ import { assert, EAGAIN, EINTR, EIO } from "../base/index.ts";
 import type { Address, Disk } from "../ports/index.ts";
 import { TAG_TASK } from "./parts.ts";
 
-export const IO_READ = 0;
-export const IO_WRITE = 1;
+const IO_READ = 0;
+const IO_WRITE = 1;
 export const IO_WRITEV = 2;
-export const IO_SYNC = 3;
+const IO_SYNC = 3;
 
 export interface IoRequest {
   readonly kind: number;
