@@ -1,5 +1,6 @@
 // chunk/: the store, a crash-proof, checksummed storage engine for one disk.
 
+export { type CheckFinding, type CheckReport, checkDisk } from "./check-disk.ts";
 export { StoreError, type StoreErrorCode } from "./errors.ts";
 export {
   type BlockIo,

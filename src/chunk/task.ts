@@ -10,9 +10,9 @@ import type { Address, Disk } from "../ports/index.ts";
 import { TAG_TASK } from "./parts.ts";
 
 const IO_READ = 0;
-const IO_WRITE = 1;
+export const IO_WRITE = 1;
 export const IO_WRITEV = 2;
-const IO_SYNC = 3;
+export const IO_SYNC = 3;
 
 export interface IoRequest {
   readonly kind: number;
