@@ -10,7 +10,7 @@ export const DIST = join(ROOT, "dist");
 export const CACHE = join(ROOT, ".cache");
 /** Programs taken from Debian packages without installing those. */
 export const CACHE_BIN = join(CACHE, "bin");
-/** What `npm start` keeps (RINGSTORE_STATE puts it elsewhere); `run/` below it names the processes that it started. */
+/** What `npm start` keeps, or where RINGSTORE_STATE puts it; `run/` in it names its processes. */
 export const STATE = resolve(process.env.RINGSTORE_STATE || join(ROOT, ".ringstore"));
 export const RUN = join(STATE, "run");
 
