@@ -148,6 +148,8 @@ export class Store implements DiskHandler, Poller, TimerHandler {
   private recoveryReport: RecoveryReport | null = null;
   private volumeSet: VolumeSet | null = null;
   private scrub: Scrub | null = null;
+  /** Recovery has read what it needs, and the superblock says that the disk is open. */
+  private isRecovered = false;
   private flushRequested = false;
   private markTimer = -1;
   private readonly badBlocks: Set<number> = new Set();
@@ -229,6 +231,7 @@ export class Store implements DiskHandler, Poller, TimerHandler {
           this.openFailed(new StoreError("DISK_FAILED", `superblock: ${result}`), done);
           return;
         }
+        this.isRecovered = true;
         // What was dropped must be gone for good before anything new is written.
         if (report.uncertain.length > 0) this.upkeep?.drain(false, () => this.ready(done));
         else this.ready(done);
@@ -362,7 +365,8 @@ export class Store implements DiskHandler, Poller, TimerHandler {
       assert(kind === TAG_TASK, "an answer to nobody");
       this.runner.completed(index, result);
     }
-    this.upkeep?.pump();
+    // Earlier, upkeep would write before the superblock, and load pages without their records.
+    if (this.isRecovered) this.upkeep?.pump();
   }
 
   groupDurable(_lsn: number, first: number): void {
