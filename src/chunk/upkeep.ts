@@ -131,12 +131,14 @@ export class Upkeep {
   }
 
   private wantsCheckpoint(): boolean {
-    const { cache, metadataLog, pending, ring } = this.parts;
+    const { cache, metadataLog, pending, ring, writeBack } = this.parts;
     if (cache.isStarved && cache.dirtyCount > 0) return true;
     if (cache.dirtyCount * 2 > cache.frameCount) return true;
     // What follows is about the log's tail, which stays while recovered records wait.
     if (pending.pageCount > 0 || this.loadingCount > 0) return false;
     if (this.drained !== null) {
+      // The log may be full before the ring is empty.
+      if (writeBack.hasWork && !writeBack.hasLogRoom) return metadataLog.usedBlocks > 0;
       return ring.groupCount === 0 && !this.writingBack && this.client.isQuiet;
     }
     return this.needsCheckpoint || metadataLog.usedBlocks * 2 > metadataLog.blockCount;
