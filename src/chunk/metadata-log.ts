@@ -77,6 +77,11 @@ export class MetadataLog {
     this.usedBlocks = usedBlocks;
   }
 
+  /** More at once might find no room even in an empty log. */
+  get batchBytesMax(): number {
+    return (Math.floor(this.blockCount / 2) - 2) * (LOG_RECORDS_BYTES - RECORD_BYTES_MAX);
+  }
+
   /** Is there room for the records of the groups up to `lsn`? A checkpoint makes some. */
   hasRoomUpTo(lsn: number): boolean {
     let bytes = 0;
