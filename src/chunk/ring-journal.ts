@@ -249,6 +249,12 @@ export class RingJournal {
     return this.openIsThere && this.openRecordCount > 0;
   }
 
+  /** No group but perhaps one that was opened for a record that never came. */
+  get isEmpty(): boolean {
+    if (this.groupCount > 1 || this.hasUnwritten) return false;
+    return this.groupCount === 0 || this.openIsThere;
+  }
+
   get isWriting(): boolean {
     return this.inflightCount > 0;
   }

@@ -139,7 +139,7 @@ export class Upkeep {
     if (this.drained !== null) {
       // The log may be full before the ring is empty.
       if (writeBack.hasWork && !writeBack.hasLogRoom) return metadataLog.usedBlocks > 0;
-      return ring.groupCount === 0 && !this.writingBack && this.client.isQuiet;
+      return ring.isEmpty && !this.writingBack && this.client.isQuiet;
     }
     return this.needsCheckpoint || metadataLog.usedBlocks * 2 > metadataLog.blockCount;
   }
@@ -147,7 +147,7 @@ export class Upkeep {
   private startCheckpoint(): void {
     const { pending, checkpoint, ring } = this.parts;
     const keepTail = pending.pageCount > 0;
-    const isLast = this.drained !== null && ring.groupCount === 0 && !keepTail;
+    const isLast = this.drained !== null && ring.isEmpty && !keepTail;
     this.checkpointing = true;
     this.needsCheckpoint = false;
     const task = checkpoint.run(isLast ? this.drainState : STATE_OPEN, keepTail);
