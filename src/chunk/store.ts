@@ -234,6 +234,7 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     if (kind === OP_KIND_READ) this.readEnded();
     // Writes give back buffers too.
     if (this.all.reads.hasWaiting) this.all.reads.resume();
+    if (this.all.volumeSet.hasWanted) this.all.volumeSet.resume();
     if (this.all.writes.hasWaiting) this.all.writes.resume();
     if (this.all.flow.hasParked) this.all.flow.resume();
   }
@@ -289,9 +290,10 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
   }
 
   roomMade(): void {
+    // First: requests that need an extent wait behind the records that wait for room.
+    this.all.volumeSet.resume();
     this.all.writes.resume();
     this.all.flow.resume();
-    this.all.volumeSet.resume();
   }
 
   groupOpened(): void {

@@ -223,6 +223,10 @@ export class VolumeSet {
     }
   }
 
+  get hasWanted(): boolean {
+    return this.wanted.length > 0;
+  }
+
   /** Room has been made, or the disk has failed. */
   resume(): void {
     if (this.client.writesFailed) {
