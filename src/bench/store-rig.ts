@@ -82,7 +82,7 @@ export class BenchRig {
 
   openDisk(path: string, sizeBytes: number): OwnedDisk {
     const fd = sys.check(sys.open(path, sys.O_RDWR), "open", path);
-    const options = { path, direct: "on", readOnly: false, sizeBytes, blockBytes: 4096 } as const;
+    const options = { path, direct: "auto", readOnly: false, sizeBytes, blockBytes: 4096 } as const;
     const shape = measureBacking(fd, options);
     const geometry = { ...shape, fd, capacityBytes: shape.sizeBytes };
     const { reactor } = this;

@@ -249,12 +249,6 @@ export class RingJournal {
     return this.openIsThere && this.openRecordCount > 0;
   }
 
-  /** No group but perhaps one that was opened for a record that never came. */
-  get isEmpty(): boolean {
-    if (this.groupCount > 1 || this.hasUnwritten) return false;
-    return this.groupCount === 0 || this.openIsThere;
-  }
-
   get isWriting(): boolean {
     return this.inflightCount > 0;
   }
@@ -264,6 +258,16 @@ export class RingJournal {
     if (!this.openIsThere || this.openRecordCount === 0) return;
     if (this.inflightCount >= GROUPS_INFLIGHT_MAX) return;
     this.close();
+  }
+
+  /** Takes back a group that was opened for a record that never came. */
+  dropEmpty(): void {
+    if (!this.openIsThere || this.openRecordCount > 0) return;
+    const at = this.nextLsn & this.mask;
+    this.openIsThere = false;
+    this.state[at] = GROUP_FREE;
+    this.groupCount -= 1;
+    this.usedBlocks -= (this.skipped[at] as number) + 1;
   }
 
   /** A group without records: what is in place by now need not be doubted after a crash. */

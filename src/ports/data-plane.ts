@@ -90,6 +90,8 @@ export interface DataPlane {
   detach(volumeId: string): Promise<void>;
   volumeStats(): readonly VolumeStats[];
   reactorStats(): readonly ReactorStats[];
+  /** True when every thread answered within `timeoutMs`. Rejects never. */
+  responds(timeoutMs: number): Promise<boolean>;
   /** Finishes what is in flight, closes everything, ends the threads. */
   stop(): Promise<void>;
 }

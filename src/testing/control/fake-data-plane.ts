@@ -158,6 +158,10 @@ export class FakeDataPlane implements DataPlane {
     ];
   }
 
+  async responds(): Promise<boolean> {
+    return !this.stopped;
+  }
+
   async stop(): Promise<void> {
     await this.#enter("stop", "");
     this.stopped = true;
