@@ -90,6 +90,9 @@ export class VolumeSet {
   private reclaimExtents: number[] = [];
   private reclaimSlab = 0;
   private reclaimInflight = 0;
+  private isExtentStuck = false;
+  /** Volumes of which a page could not be read: tried again after the next opening. */
+  private readonly unreclaimable: Set<number> = new Set();
   private stopping: (() => void) | null = null;
 
   constructor(parts: VolumeSetParts, flow: RequestFlow, client: VolumeSetClient) {
@@ -306,7 +309,7 @@ export class VolumeSet {
   reclaim(): void {
     if (this.reclaiming !== -1 || this.stopping !== null) return;
     const { volumes, extents } = this.parts;
-    const volume = volumes.firstDeleting();
+    const volume = volumes.firstDeleting(this.unreclaimable);
     if (volume === -1) return;
     this.reclaiming = volume;
     this.reclaimExtents = [];
@@ -327,7 +330,9 @@ export class VolumeSet {
       }
       if (this.reclaimSlab === EXTENT_SLABS) {
         if (this.reclaimInflight > 0) return;
+        const goesOn = this.isExtentStuck;
         this.forgetExtent(extent);
+        if (goesOn) continue;
         return;
       }
       if (this.reclaimSlab % PAGE_SLABS === 0 && this.isNothing(extent, this.reclaimSlab)) {
@@ -372,10 +377,21 @@ export class VolumeSet {
       if (this.reclaimInflight === 0) this.endStop();
       return;
     }
+    if (result !== 0) {
+      // What is not cleared would belong to the extent's next owner.
+      this.isExtentStuck = true;
+      this.unreclaimable.add(this.reclaiming);
+    }
     if (this.reclaimInflight < RECLAIM_MAX / 2) this.reclaimMore();
   }
 
   private forgetExtent(extent: number): void {
+    if (this.isExtentStuck) {
+      this.isExtentStuck = false;
+      this.reclaimExtents.shift();
+      this.reclaimSlab = 0;
+      return;
+    }
     this.reclaimInflight += 1;
     const done = (error: StoreError | null): void => {
       this.reclaimInflight -= 1;
@@ -389,6 +405,11 @@ export class VolumeSet {
 
   private forgetVolume(): void {
     const volume = this.reclaiming;
+    if (this.unreclaimable.has(volume)) {
+      this.reclaiming = -1;
+      this.reclaim();
+      return;
+    }
     const entry: VolumeEntry = { ...this.parts.volumes.entry(volume), state: VOLUME_NONE };
     this.reclaimInflight += 1;
     this.writeEntry(volume, entry, (error) => {
