@@ -234,7 +234,7 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     if (kind === OP_KIND_READ) this.readEnded();
     // Writes give back buffers too.
     if (this.all.reads.hasWaiting) this.all.reads.resume();
-    if (this.all.volumeSet.hasWanted) this.all.volumeSet.resume();
+    if (this.all.volumeSet.isWaiting) this.all.volumeSet.resume();
     if (this.all.writes.hasWaiting) this.all.writes.resume();
     if (this.all.flow.hasParked) this.all.flow.resume();
   }

@@ -90,6 +90,7 @@ export class VolumeSet {
   private reclaimExtents: number[] = [];
   private reclaimSlab = 0;
   private reclaimInflight = 0;
+  private isReclaimRunning = false;
   private isExtentStuck = false;
   /** Volumes of which a page could not be read: tried again after the next opening. */
   private readonly unreclaimable: Set<number> = new Set();
@@ -226,8 +227,9 @@ export class VolumeSet {
     }
   }
 
-  get hasWanted(): boolean {
-    return this.wanted.length > 0;
+  /** Records or reclaim wait for operations or room. */
+  get isWaiting(): boolean {
+    return this.wanted.length > 0 || this.isReclaimStalled;
   }
 
   /** Room has been made, or the disk has failed. */
@@ -240,6 +242,7 @@ export class VolumeSet {
     while (this.wanted.length > 0 && this.tryWrite(this.wanted[0] as WantedRecord)) {
       this.wanted.shift();
     }
+    if (this.isReclaimStalled) this.reclaimMore();
   }
 
   private tryWrite(record: WantedRecord): boolean {
@@ -320,7 +323,22 @@ export class VolumeSet {
     this.reclaimMore();
   }
 
+  /** Not from within itself: a slab that is clear already has ended before clearSlab() returns. */
   private reclaimMore(): void {
+    if (this.isReclaimRunning) return;
+    this.isReclaimRunning = true;
+    this.reclaimSome();
+    this.isReclaimRunning = false;
+    if (this.reclaiming === -1) this.reclaim();
+    if (this.stopping !== null && this.reclaimInflight === 0) this.endStop();
+  }
+
+  /** There is something to give back, and nothing on its way that would go on with it. */
+  get isReclaimStalled(): boolean {
+    return this.reclaiming !== -1 && this.reclaimInflight === 0;
+  }
+
+  private reclaimSome(): void {
     const { ops } = this.parts;
     while (this.stopping === null && this.reclaimInflight < RECLAIM_MAX) {
       const extent = this.reclaimExtents[0];
@@ -343,7 +361,6 @@ export class VolumeSet {
       if (ops.freeCount === 0) return;
       this.clearSlab(extent, this.reclaimSlab);
     }
-    if (this.stopping !== null && this.reclaimInflight === 0) this.endStop();
   }
 
   /** Was none of the slabs of this page ever written? */
@@ -407,7 +424,6 @@ export class VolumeSet {
     const volume = this.reclaiming;
     if (this.unreclaimable.has(volume)) {
       this.reclaiming = -1;
-      this.reclaim();
       return;
     }
     const entry: VolumeEntry = { ...this.parts.volumes.entry(volume), state: VOLUME_NONE };
