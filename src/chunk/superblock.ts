@@ -1,5 +1,6 @@
 // The superblock: what a disk is, where its areas are, and where its last checkpoint is. Four
-// copies, written two and two with the disk's cache flushed in between.
+// copies, written two and two, the second two when the first are durable; first those that are not
+// good, so that at any moment two good copies say the same.
 //
 //   choose   the highest sequence of which two copies are good and equal. One good copy of a higher
 //            sequence is a write that never finished: nothing was allowed to depend on it, so the
@@ -50,10 +51,12 @@ export interface Superblock extends Areas {
   scrubRounds: number;
   label: string;
   l2Pointers: Uint32Array;
+  /** Copies that were found to hold exactly this; all when it is missing. Only in memory. */
+  copiesFound?: readonly number[];
 }
 
 type Numeric = {
-  [K in keyof Superblock]: Superblock[K] extends number ? K : never;
+  [K in keyof Superblock]-?: Superblock[K] extends number ? K : never;
 }[keyof Superblock];
 
 /** Numeric fields as they lie: the layout says where and how wide. */
@@ -209,7 +212,7 @@ export function chooseSuperblock(found: readonly CopyFound[]): Superblock | null
     chosen !== undefined &&
     chosen.sequence !== other?.sequence &&
     versions.every(([one]) => (one as Superblock).sequence <= chosen.sequence + 1);
-  if (isSound) return chosen;
+  if (isSound) return { ...chosen, copiesFound: copiesOf(chosen, found) };
   const list = found.map((one, copy) => `copy ${copy}: ${describe(one)}`).join(", ");
   throw new StoreError("DISK_DAMAGED", `no two copies of the superblock agree (${list})`, {
     advice: "The disk itself lost or mixed up writes: restore its volumes from elsewhere.",
@@ -224,6 +227,22 @@ function isSame(a: Superblock, b: Superblock): boolean {
     a.l2Pointers.length === b.l2Pointers.length &&
     a.l2Pointers.every((pointer, index) => pointer === b.l2Pointers[index])
   );
+}
+
+function copiesOf(chosen: Superblock, found: readonly CopyFound[]): number[] {
+  return found.flatMap((one, copy) =>
+    one.kind === "good" && isSame(one.superblock, chosen) ? [copy] : [],
+  );
+}
+
+/**
+ * The copies in the order of writing, two and two: while the first two are on their way the other
+ * two are good.
+ */
+export function writeOrder(copiesFound: readonly number[] = [0, 1, 2, 3]): number[] {
+  const kept = copiesFound.slice(-2);
+  assert(kept.length === 2, "a superblock is written over without two good copies");
+  return [...[0, 1, 2, 3].filter((copy) => !kept.includes(copy)), ...kept];
 }
 
 function describe(one: CopyFound): string {
