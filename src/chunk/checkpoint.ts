@@ -29,7 +29,7 @@ import { nextPointer, POINTER_NONE, pageOffset, sealPage } from "./page-tree.ts"
 import type { StoreParts } from "./parts.ts";
 import type { RingJournal } from "./ring-journal.ts";
 import type { SlabMap } from "./slab-map.ts";
-import { encodeSuperblock, type Superblock } from "./superblock.ts";
+import { encodeSuperblock, type Superblock, writeOrder } from "./superblock.ts";
 import type { ExtentTable, VolumeTable } from "./tables.ts";
 import { type IoRequest, type IoTask, ioSync, ioWrite } from "./task.ts";
 
@@ -123,15 +123,17 @@ export class Checkpoint {
   /** All four copies, with the next sequence; two and two. */
   *writeSuperblock(wanted: Superblock): IoTask<number> {
     const { memory, geometry, flushNeeded } = this.parts;
-    const superblock = {
+    const superblock: Superblock = {
       ...wanted,
       sequence: this.superblock.sequence + 1,
       scrubPage: this.scrubPage,
       scrubRounds: this.scrubRounds,
     };
-    for (const first of [0, 2]) {
+    const order = writeOrder(wanted.copiesFound);
+    delete superblock.copiesFound;
+    for (const from of [0, 2]) {
       const writes: IoRequest[] = [];
-      for (const copy of [first, first + 1]) {
+      for (const copy of order.slice(from, from + 2)) {
         encodeSuperblock(superblock, copy, subArena(this.superblockBuffer, copy), memory);
         const address = this.superblockBuffer.address + copy * BLOCK_BYTES;
         const offset = superblockOffset(geometry.diskBytes, copy);

@@ -46,6 +46,8 @@ export class MetadataLog {
   private block = 0;
   private sequence = 1;
   private previousCrc = 0;
+  /** CRC of the last block that is gathered, which may not be written yet. */
+  private gatheredCrc = 0;
   private durableSequence = 0;
   private readonly parts: StoreParts;
   private readonly ring: RingJournal;
@@ -69,9 +71,15 @@ export class MetadataLog {
     this.block = position.block;
     this.sequence = position.sequence;
     this.previousCrc = position.previousCrc;
+    this.gatheredCrc = position.previousCrc;
     this.durableSequence = position.sequence - 1;
     this.settledLsn = settledLsn;
     this.usedBlocks = usedBlocks;
+  }
+
+  /** More at once might find no room even in an empty log. */
+  get batchBytesMax(): number {
+    return (Math.floor(this.blockCount / 2) - 2) * (LOG_RECORDS_BYTES - RECORD_BYTES_MAX);
   }
 
   /** Is there room for the records of the groups up to `lsn`? A checkpoint makes some. */
@@ -152,14 +160,14 @@ export class MetadataLog {
     put64(LOG_BLOCK.sequence, this.sequence + this.buffered);
     put64(LOG_BLOCK.durableSequence, this.durableSequence);
     put64(LOG_BLOCK.settledLsn, settledLsn);
-    words[at + (LOG_BLOCK.previousCrc >>> 2)] = this.previousCrc;
+    words[at + (LOG_BLOCK.previousCrc >>> 2)] = this.gatheredCrc;
     words[at + (LOG_BLOCK.ringBlock >>> 2)] = this.ring.tailStart(settledLsn);
     words[at + (LOG_BLOCK.ringPreviousCrc >>> 2)] = this.ring.crcOf(settledLsn);
     words[at + (LOG_BLOCK.recordCount >>> 2)] = this.recordCount;
     words[at + (LOG_BLOCK.recordBytes >>> 2)] = this.recordBytes;
     const { memory } = this.parts;
-    this.previousCrc = structureCrc(memory, words, this.buffer.address, at, LOG_BLOCK.crc);
-    words[at + (LOG_BLOCK.crc >>> 2)] = this.previousCrc;
+    this.gatheredCrc = structureCrc(memory, words, this.buffer.address, at, LOG_BLOCK.crc);
+    words[at + (LOG_BLOCK.crc >>> 2)] = this.gatheredCrc;
     this.buffered += 1;
   }
 
@@ -183,6 +191,7 @@ export class MetadataLog {
   private written(): void {
     this.block = (this.block + this.buffered) % this.blockCount;
     this.sequence += this.buffered;
+    this.previousCrc = this.gatheredCrc;
     this.durableSequence = this.sequence - 1;
     this.usedBlocks += this.buffered;
     this.blocksWritten += this.buffered;

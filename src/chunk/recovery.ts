@@ -57,7 +57,7 @@ import {
   type Superblock,
 } from "./superblock.ts";
 import type { ExtentTable, VolumeTable } from "./tables.ts";
-import { type IoTask, ioRead } from "./task.ts";
+import { type IoTask, ioRead, ioSync } from "./task.ts";
 
 /** What a recovery found, for status and events. */
 export interface RecoveryReport {
@@ -125,6 +125,11 @@ export class Recovery {
   }
 
   *run(): IoTask<RecoveryReport | StoreError> {
+    if (this.parts.flushNeeded) {
+      // What a killed predecessor wrote may be in the disk's cache only: what is read is built upon.
+      const synced = yield [ioSync()];
+      if (synced !== 0) return new StoreError("DISK_FAILED", `flush: ${synced}`);
+    }
     const error = yield* this.readPages();
     if (error !== null) return error;
     if (this.superblock.state === STATE_CLEAN) return this.resumeClean();

@@ -112,7 +112,7 @@ export class SlabMap {
     while (this.quarantineHead !== this.quarantineTail) {
       const at = this.quarantineHead & mask;
       if ((this.quarantineLsns[at] as number) > settledLsn) break;
-      if ((this.quarantineReads[at] as number) >= oldestRead) break;
+      if ((this.quarantineReads[at] as number) > oldestRead) break;
       this.quarantineHead += 1;
       count += 1;
       this.release(this.quarantineSlabs[at] as number);

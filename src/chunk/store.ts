@@ -232,6 +232,9 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     else if (kind === OP_KIND_READ) this.all.scrub.slabDone(result);
     else if (kind === OP_KIND_CLEAR) this.all.volumeSet.slabCleared(result);
     if (kind === OP_KIND_READ) this.readEnded();
+    // Writes give back buffers too.
+    if (this.all.reads.hasWaiting) this.all.reads.resume();
+    if (this.all.volumeSet.isWaiting) this.all.volumeSet.resume();
     if (this.all.writes.hasWaiting) this.all.writes.resume();
     if (this.all.flow.hasParked) this.all.flow.resume();
   }
@@ -239,7 +242,6 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
   private readEnded(): void {
     const { slabs } = this.all.parts;
     if (slabs.quarantineCount > 0) this.all.upkeep.releaseSlabs();
-    if (this.all.reads.hasWaiting) this.all.reads.resume();
   }
 
   // --- what the modules ask ---------------------------------------------------------------------
@@ -289,9 +291,10 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
   }
 
   roomMade(): void {
+    // First: requests that need an extent wait behind the records that wait for room.
+    this.all.volumeSet.resume();
     this.all.writes.resume();
     this.all.flow.resume();
-    this.all.volumeSet.resume();
   }
 
   groupOpened(): void {

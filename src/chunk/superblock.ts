@@ -1,9 +1,11 @@
 // The superblock: what a disk is, where its areas are, and where its last checkpoint is. Four
-// copies, written two and two with the disk's cache flushed in between.
+// copies, written two and two, the second two when the first are durable; first those that are not
+// good, so that at any moment two good copies say the same.
 //
 //   choose   the highest sequence of which two copies are good and equal. One good copy of a higher
 //            sequence is a write that never finished: nothing was allowed to depend on it, so the
-//            sequence before it counts, if that has two copies. Anything else is damage.
+//            sequence before it counts, if that has two copies; two such writes, of which the
+//            later one used the sequence again, may have left a copy each. Anything else is damage.
 //
 // Invariant: whoever opens a disk for writing writes the superblock anew, all four copies, before
 // anything else; so a sequence with a single good copy is never older than the last opening.
@@ -49,10 +51,12 @@ export interface Superblock extends Areas {
   scrubRounds: number;
   label: string;
   l2Pointers: Uint32Array;
+  /** Copies that were found to hold exactly this; all when it is missing. Only in memory. */
+  copiesFound?: readonly number[];
 }
 
 type Numeric = {
-  [K in keyof Superblock]: Superblock[K] extends number ? K : never;
+  [K in keyof Superblock]-?: Superblock[K] extends number ? K : never;
 }[keyof Superblock];
 
 /** Numeric fields as they lie: the layout says where and how wide. */
@@ -194,39 +198,51 @@ export function checkVersion(superblock: Superblock): void {
 export function chooseSuperblock(found: readonly CopyFound[]): Superblock | null {
   assert(found.length === SUPERBLOCK_COPIES, "a superblock has four copies");
   if (found.every((one) => one.kind === "other")) return null;
-  const good = found.filter((one) => one.kind === "good");
-  const bySequence = new Map<number, Superblock[]>();
-  for (const { superblock } of good) {
-    const same = bySequence.get(superblock.sequence) ?? [];
-    same.push(superblock);
-    bySequence.set(superblock.sequence, same);
+  const versions: Superblock[][] = [];
+  for (const one of found) {
+    if (one.kind !== "good") continue;
+    const same = versions.find(([first]) => isSame(first as Superblock, one.superblock));
+    if (same === undefined) versions.push([one.superblock]);
+    else same.push(one.superblock);
   }
-  const sequences = [...bySequence.keys()].sort((a, b) => b - a);
-  const [newest, before] = sequences;
-  if (newest !== undefined) {
-    const copies = bySequence.get(newest) as Superblock[];
-    if (copies.length >= 2) return agreed(copies);
-    const older = before === newest - 1 ? (bySequence.get(before) as Superblock[]) : [];
-    if (older.length >= 2) return agreed(older);
-  }
+  const agreed = versions.filter((copies) => copies.length >= 2).map(([first]) => first);
+  agreed.sort((a, b) => (b as Superblock).sequence - (a as Superblock).sequence);
+  const [chosen, other] = agreed;
+  const isSound =
+    chosen !== undefined &&
+    chosen.sequence !== other?.sequence &&
+    versions.every(([one]) => (one as Superblock).sequence <= chosen.sequence + 1);
+  if (isSound) return { ...chosen, copiesFound: copiesOf(chosen, found) };
   const list = found.map((one, copy) => `copy ${copy}: ${describe(one)}`).join(", ");
   throw new StoreError("DISK_DAMAGED", `no two copies of the superblock agree (${list})`, {
     advice: "The disk itself lost or mixed up writes: restore its volumes from elsewhere.",
   });
 }
 
-function agreed(copies: readonly Superblock[]): Superblock {
-  const [first] = copies as [Superblock];
-  for (const other of copies) {
-    const same =
-      other.journalId === first.journalId &&
-      other.incarnation === first.incarnation &&
-      other.uuid.every((byte, index) => byte === first.uuid[index]);
-    if (!same) {
-      throw new StoreError("DISK_DAMAGED", "two copies of the superblock name different disks");
-    }
-  }
-  return first;
+/** Do two copies say the same of everything? */
+function isSame(a: Superblock, b: Superblock): boolean {
+  return (
+    NUMERIC.every((name) => a[name] === b[name]) &&
+    a.uuid.every((byte, index) => byte === b.uuid[index]) &&
+    a.l2Pointers.length === b.l2Pointers.length &&
+    a.l2Pointers.every((pointer, index) => pointer === b.l2Pointers[index])
+  );
+}
+
+function copiesOf(chosen: Superblock, found: readonly CopyFound[]): number[] {
+  return found.flatMap((one, copy) =>
+    one.kind === "good" && isSame(one.superblock, chosen) ? [copy] : [],
+  );
+}
+
+/**
+ * The copies in the order of writing, two and two: while the first two are on their way the other
+ * two are good.
+ */
+export function writeOrder(copiesFound: readonly number[] = [0, 1, 2, 3]): number[] {
+  const kept = copiesFound.slice(-2);
+  assert(kept.length === 2, "a superblock is written over without two good copies");
+  return [...[0, 1, 2, 3].filter((copy) => !kept.includes(copy)), ...kept];
 }
 
 function describe(one: CopyFound): string {

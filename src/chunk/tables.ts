@@ -80,10 +80,10 @@ export class VolumeTable {
     }
   }
 
-  /** The first volume whose space is still to be given back, or -1. */
-  firstDeleting(): number {
+  /** The first volume not in `except` whose space is still to be given back, or -1. */
+  firstDeleting(except: ReadonlySet<number>): number {
     for (let volume = 0; volume < this.capacity; volume++) {
-      if (this.stateOf(volume) === VOLUME_DELETING) return volume;
+      if (this.stateOf(volume) === VOLUME_DELETING && !except.has(volume)) return volume;
     }
     return -1;
   }

@@ -163,9 +163,14 @@ export class Upkeep {
 
   /** Loads pages that recovered records wait for: loading applies them. */
   private loadPending(): void {
+    // Pages that were never written are there at once, and nothing would ask again.
+    while (this.loadingCount === 0 && this.loadSome());
+  }
+
+  /** False when there is nothing to load, or no room for it. */
+  private loadSome(): boolean {
     const { pending, ops, cache, geometry } = this.parts;
-    if (pending.pageCount === 0 || this.loadingCount > 0) return;
-    if (cache.dirtyCount * 2 > cache.frameCount) return;
+    if (pending.pageCount === 0 || cache.dirtyCount * 2 > cache.frameCount) return false;
     const pages: number[] = [];
     for (const page of pending.pages()) {
       if (pages.length === LOADING_MAX || ops.freeCount - pages.length <= OPS_RESERVED) break;
@@ -178,6 +183,7 @@ export class Upkeep {
       assert(page >= geometry.slabPageStart, "records wait for a page that is always there");
       if (cache.acquire(op, page) === PAGE_READY) this.pageReady(op, 0);
     }
+    return pages.length > 0;
   }
 
   /** A page that upkeep asked for is there, and up to date; or it is damaged, and told of. */

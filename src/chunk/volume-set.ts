@@ -90,6 +90,10 @@ export class VolumeSet {
   private reclaimExtents: number[] = [];
   private reclaimSlab = 0;
   private reclaimInflight = 0;
+  private isReclaimRunning = false;
+  private isExtentStuck = false;
+  /** Volumes of which a page could not be read: tried again after the next opening. */
+  private readonly unreclaimable: Set<number> = new Set();
   private stopping: (() => void) | null = null;
 
   constructor(parts: VolumeSetParts, flow: RequestFlow, client: VolumeSetClient) {
@@ -223,6 +227,11 @@ export class VolumeSet {
     }
   }
 
+  /** Records or reclaim wait for operations or room. */
+  get isWaiting(): boolean {
+    return this.wanted.length > 0 || this.isReclaimStalled;
+  }
+
   /** Room has been made, or the disk has failed. */
   resume(): void {
     if (this.client.writesFailed) {
@@ -233,6 +242,7 @@ export class VolumeSet {
     while (this.wanted.length > 0 && this.tryWrite(this.wanted[0] as WantedRecord)) {
       this.wanted.shift();
     }
+    if (this.isReclaimStalled) this.reclaimMore();
   }
 
   private tryWrite(record: WantedRecord): boolean {
@@ -302,7 +312,7 @@ export class VolumeSet {
   reclaim(): void {
     if (this.reclaiming !== -1 || this.stopping !== null) return;
     const { volumes, extents } = this.parts;
-    const volume = volumes.firstDeleting();
+    const volume = volumes.firstDeleting(this.unreclaimable);
     if (volume === -1) return;
     this.reclaiming = volume;
     this.reclaimExtents = [];
@@ -313,7 +323,22 @@ export class VolumeSet {
     this.reclaimMore();
   }
 
+  /** Not from within itself: a slab that is clear already has ended before clearSlab() returns. */
   private reclaimMore(): void {
+    if (this.isReclaimRunning) return;
+    this.isReclaimRunning = true;
+    this.reclaimSome();
+    this.isReclaimRunning = false;
+    if (this.reclaiming === -1) this.reclaim();
+    if (this.stopping !== null && this.reclaimInflight === 0) this.endStop();
+  }
+
+  /** There is something to give back, and nothing on its way that would go on with it. */
+  get isReclaimStalled(): boolean {
+    return this.reclaiming !== -1 && this.reclaimInflight === 0;
+  }
+
+  private reclaimSome(): void {
     const { ops } = this.parts;
     while (this.stopping === null && this.reclaimInflight < RECLAIM_MAX) {
       const extent = this.reclaimExtents[0];
@@ -323,7 +348,9 @@ export class VolumeSet {
       }
       if (this.reclaimSlab === EXTENT_SLABS) {
         if (this.reclaimInflight > 0) return;
+        const goesOn = this.isExtentStuck;
         this.forgetExtent(extent);
+        if (goesOn) continue;
         return;
       }
       if (this.reclaimSlab % PAGE_SLABS === 0 && this.isNothing(extent, this.reclaimSlab)) {
@@ -334,7 +361,6 @@ export class VolumeSet {
       if (ops.freeCount === 0) return;
       this.clearSlab(extent, this.reclaimSlab);
     }
-    if (this.stopping !== null && this.reclaimInflight === 0) this.endStop();
   }
 
   /** Was none of the slabs of this page ever written? */
@@ -368,10 +394,21 @@ export class VolumeSet {
       if (this.reclaimInflight === 0) this.endStop();
       return;
     }
+    if (result !== 0) {
+      // What is not cleared would belong to the extent's next owner.
+      this.isExtentStuck = true;
+      this.unreclaimable.add(this.reclaiming);
+    }
     if (this.reclaimInflight < RECLAIM_MAX / 2) this.reclaimMore();
   }
 
   private forgetExtent(extent: number): void {
+    if (this.isExtentStuck) {
+      this.isExtentStuck = false;
+      this.reclaimExtents.shift();
+      this.reclaimSlab = 0;
+      return;
+    }
     this.reclaimInflight += 1;
     const done = (error: StoreError | null): void => {
       this.reclaimInflight -= 1;
@@ -385,6 +422,10 @@ export class VolumeSet {
 
   private forgetVolume(): void {
     const volume = this.reclaiming;
+    if (this.unreclaimable.has(volume)) {
+      this.reclaiming = -1;
+      return;
+    }
     const entry: VolumeEntry = { ...this.parts.volumes.entry(volume), state: VOLUME_NONE };
     this.reclaimInflight += 1;
     this.writeEntry(volume, entry, (error) => {

@@ -74,13 +74,18 @@ export class WriteBack {
   private lastOfBatch(): number {
     const { ring, planted } = this.parts;
     const oldestRead = planted.writeBackEarly ? Number.MAX_SAFE_INTEGER : this.oldestRead();
+    const { metadataLog } = this.parts;
     let blocks = 0;
+    let recordBytes = 0;
     let lsn = ring.settledLsn;
     while (lsn < ring.completeLsn && lsn - ring.settledLsn < BATCH_GROUPS) {
       const at = (lsn + 1) & ring.mask;
       if ((ring.readSequence[at] as number) > oldestRead) break;
       const groupBlocks = (ring.blocks[at] as number) - 1;
       if (blocks > 0 && blocks + groupBlocks > BATCH_BLOCKS) break;
+      const start = ring.start[at] as number;
+      recordBytes += ring.words[start * BLOCK_WORDS + (GROUP.recordBytes >>> 2)] as number;
+      if (lsn > ring.settledLsn && recordBytes > metadataLog.batchBytesMax) break;
       blocks += groupBlocks;
       lsn += 1;
     }

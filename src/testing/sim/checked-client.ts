@@ -33,6 +33,12 @@ export class CheckedClient {
     this.client.write(offsetBytes, data, this.endOfWrite(id), isDurable);
   }
 
+  /** A write whose data is zeroes. */
+  writeZeroData(offsetBytes: number, bytes: number): void {
+    const id = this.model.startWriteZeroes(offsetBytes, bytes);
+    this.client.write(offsetBytes, new Uint8Array(bytes), this.endOfWrite(id));
+  }
+
   discard(offsetBytes: number, bytes: number): void {
     const id = this.model.startDiscard(offsetBytes, bytes);
     this.client.discard(offsetBytes, bytes, this.endOfWrite(id));

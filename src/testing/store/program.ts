@@ -6,12 +6,7 @@ import type { Prng } from "../../base/index.ts";
 import type { CheckedClient } from "../sim/index.ts";
 
 const BLOCK = 4096;
-
-export interface ProgramOptions {
-  readonly sizeBytes: number;
-  readonly requestCount: number;
-  readonly inflightMax: number;
-}
+const SLAB = 65536;
 
 /** Starts one random request. */
 export function step(client: CheckedClient, prng: Prng, sizeBytes: number): void {
@@ -20,7 +15,8 @@ export function step(client: CheckedClient, prng: Prng, sizeBytes: number): void
   if (kind < 55) client.write(offsetBytes, bytes, prng.chance(0.5));
   else if (kind < 80) client.read(offsetBytes, bytes);
   else if (kind < 88) client.discard(offsetBytes, bytes);
-  else if (kind < 96) client.writeZeroes(offsetBytes, bytes, prng.chance(0.5));
+  else if (kind < 94) client.writeZeroes(offsetBytes, bytes, prng.chance(0.5));
+  else if (kind < 97) client.writeZeroData(offsetBytes - (offsetBytes % SLAB), SLAB);
   else client.flush();
 }
 

@@ -129,12 +129,13 @@ export class SimStore {
     return this.await((done) => this.store.deleteVolume(uuid, done), "the volume's end");
   }
 
-  client(model: ModelVolume, cut = false): CheckedClient {
+  /** `done` hears of every completion after the model. */
+  client(model: ModelVolume, cut = false, done?: () => void): CheckedClient {
     const device = this.volume ?? this.openVolume();
     const { reactor, memory } = this;
     const cutter = cut ? this.scheduler.fork() : undefined;
     const client = new SimClient({ reactor, memory, device, ...(cutter ? { cutter } : {}) });
-    return new CheckedClient({ client, model });
+    return new CheckedClient({ client, model, ...(done ? { done } : {}) });
   }
 
   /** A clean stop. */
