@@ -1,0 +1,113 @@
+// @hot
+// What a durable record does to the leaf page of its slab. Runs when a group is durable, and again
+// when a recovery replays it.
+
+import {
+  BLOCK_DATA,
+  BLOCK_WORDS,
+  PAGE_PAYLOAD_OFFSET,
+  RECORD_CLEAR,
+  SLAB_ENTRY,
+} from "./layouts.ts";
+import { RECORD_HEAD_WORDS } from "./records.ts";
+
+export const ENTRY_WORDS: number = SLAB_ENTRY.BYTES / 4;
+const LOCATION: number = SLAB_ENTRY.location / 4;
+const STATES: number = SLAB_ENTRY.states / 4;
+const STAMP_LOW: number = SLAB_ENTRY.stampLow / 4;
+const STAMP_HIGH: number = SLAB_ENTRY.stampHigh / 4;
+export const CRCS: number = SLAB_ENTRY.crcs / 4;
+const PAYLOAD: number = PAGE_PAYLOAD_OFFSET / 4;
+
+/** Word of a slab's entry in the page at word `page`. */
+export function entryAt(page: number, slab: number): number {
+  return page + PAYLOAD + (slab & 31) * ENTRY_WORDS;
+}
+
+/** Slab + 1, 0 = none. */
+export function entryLocation(words: Uint32Array, entry: number): number {
+  return words[entry + LOCATION] as number;
+}
+
+export function entryState(words: Uint32Array, entry: number, block: number): number {
+  return ((words[entry + STATES] as number) >>> (block * 2)) & 3;
+}
+
+export function entryCrc(words: Uint32Array, entry: number, block: number): number {
+  return words[entry + CRCS + block] as number;
+}
+
+/** Two bits for each block of the mask: all set. */
+export function statesMask(firstBlock: number, blockCount: number): number {
+  const bits = blockCount === 16 ? -1 : (1 << (blockCount * 2)) - 1;
+  return (bits << (firstBlock * 2)) >>> 0;
+}
+
+/** Is a block of the slab, outside the given run, in state data? */
+export function hasOtherData(
+  words: Uint32Array,
+  entry: number,
+  firstBlock: number,
+  blockCount: number,
+): boolean {
+  const data = (words[entry + STATES] as number) & 0x55555555;
+  return (data & ~statesMask(firstBlock, blockCount)) !== 0;
+}
+
+/** Nothing was ever written to the slab, or everything about it is forgotten. */
+export function isEmptyEntry(words: Uint32Array, entry: number): boolean {
+  return (
+    words[entry + LOCATION] === 0 &&
+    words[entry + STATES] === 0 &&
+    words[entry + STAMP_LOW] === 0 &&
+    words[entry + STAMP_HIGH] === 0
+  );
+}
+
+export function hasDataIn(
+  words: Uint32Array,
+  entry: number,
+  firstBlock: number,
+  blockCount: number,
+): boolean {
+  const data = (words[entry + STATES] as number) & 0x55555555;
+  return (data & statesMask(firstBlock, blockCount)) !== 0;
+}
+
+/** Applies the block record at word `at` of `record` to the page at word `page` of `words`. */
+export function applyToPage(
+  record: Uint32Array,
+  at: number,
+  words: Uint32Array,
+  page: number,
+): void {
+  const head = record[at] as number;
+  const type = head & 0xff;
+  const firstBlock = (head >>> 16) & 0xff;
+  const blockCount = head >>> 24;
+  const entry = entryAt(page, (record[at + 2] as number) & 0xffff);
+  const mask = statesMask(firstBlock, blockCount);
+  const state = type === RECORD_CLEAR ? (head >>> 8) & 3 : BLOCK_DATA;
+  const pattern = (state * 0x55555555) >>> 0;
+  const states = words[entry + STATES] as number;
+  words[entry + STATES] = ((states & ~mask) | (pattern & mask)) >>> 0;
+  words[entry + LOCATION] = record[at + 3] as number;
+  words[entry + STAMP_LOW] = record[at + 5] as number;
+  words[entry + STAMP_HIGH] = record[at + 6] as number;
+  const crcs = entry + CRCS + firstBlock;
+  if (type === RECORD_CLEAR) {
+    for (let block = 0; block < blockCount; block++) words[crcs + block] = 0;
+    return;
+  }
+  for (let block = 0; block < blockCount; block++) {
+    words[crcs + block] = record[at + RECORD_HEAD_WORDS + block] as number;
+  }
+}
+
+/** Nothing in the page at word `page`: it need not be written at all. */
+export function isEmptyPage(words: Uint32Array, page: number): boolean {
+  for (let word = page + PAYLOAD; word < page + BLOCK_WORDS; word++) {
+    if (words[word] !== 0) return false;
+  }
+  return true;
+}

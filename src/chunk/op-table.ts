@@ -1,0 +1,182 @@
+// @hot
+// Operations: the part of a request that lies in one slab. An operation is an index into these
+// arrays; it belongs to one slot of the request table, and one module at a time has it.
+//
+// Invariants: a free operation's kind is OP_KIND_FREE; an operation is in at most one list, linked
+// by `next`; none left is a state: the request waits and is resumed.
+
+import { assert } from "../base/index.ts";
+import { SLAB_BLOCKS } from "./layouts.ts";
+
+export const OP_KIND_FREE = 0;
+export const OP_KIND_READ = 1;
+export const OP_KIND_WRITE = 2;
+/** Discard and write zeroes: the blocks take the state in `clearState`. */
+export const OP_KIND_CLEAR = 3;
+
+/** A record of a volume or an extent, on its way to be durable. */
+export const OP_KIND_TABLE = 4;
+/** A page is wanted in memory, for recovery, scrub or reclaim. */
+export const OP_KIND_PAGE = 5;
+
+export class OpTable {
+  readonly capacity: number;
+  freeCount: number;
+  readonly kind: Uint8Array;
+  readonly slot: Int32Array;
+  /** Where in the request's memory the operation's first byte is. */
+  readonly skipBytes: Float64Array;
+  readonly extent: Int32Array;
+  /** Slab within the extent. */
+  readonly slab: Int32Array;
+  readonly firstBlock: Uint8Array;
+  readonly blockCount: Uint8Array;
+  readonly clearState: Uint8Array;
+  readonly next: Int32Array;
+
+  /** Frame of the page cache, pinned; -1 = none. */
+  readonly frame: Int32Array;
+  /** Entry of the block locks; -1 = none. */
+  readonly lock: Int32Array;
+  readonly lockMask: Uint16Array;
+
+  // Writing.
+  readonly recordType: Uint8Array;
+  readonly location: Uint32Array;
+  readonly freed: Uint32Array;
+  /** A slab was taken for this write: given back if it fails. */
+  readonly tookSlab: Uint8Array;
+  readonly recordAt: Int32Array;
+  /** First block of its data in the ring, or -1. */
+  readonly ringBlock: Int32Array;
+  readonly groupDurable: Uint8Array;
+  readonly dataDone: Uint8Array;
+  readonly lsn: Float64Array;
+  readonly stampLow: Uint32Array;
+  readonly stampHigh: Uint32Array;
+
+  // Reading.
+  /** Next block to be looked at; blocks of the run that is being read. */
+  readonly cursor: Uint8Array;
+  readonly runCount: Uint8Array;
+  readonly attempt: Uint8Array;
+  readonly readSequence: Float64Array;
+  /** A buffer of the pool, or -1. */
+  readonly buffer: Int32Array;
+  readonly crcs: Uint32Array;
+
+  private readonly freeStack: Int32Array;
+
+  constructor(capacity: number) {
+    const i32 = (): Int32Array => new Int32Array(capacity).fill(-1);
+    this.capacity = capacity;
+    this.freeCount = capacity;
+    this.kind = new Uint8Array(capacity);
+    this.slot = i32();
+    this.skipBytes = new Float64Array(capacity);
+    this.extent = i32();
+    this.slab = i32();
+    this.firstBlock = new Uint8Array(capacity);
+    this.blockCount = new Uint8Array(capacity);
+    this.clearState = new Uint8Array(capacity);
+    this.next = i32();
+    this.frame = i32();
+    this.lock = i32();
+    this.lockMask = new Uint16Array(capacity);
+    this.recordType = new Uint8Array(capacity);
+    this.location = new Uint32Array(capacity);
+    this.freed = new Uint32Array(capacity);
+    this.tookSlab = new Uint8Array(capacity);
+    this.recordAt = i32();
+    this.ringBlock = i32();
+    this.groupDurable = new Uint8Array(capacity);
+    this.dataDone = new Uint8Array(capacity);
+    this.lsn = new Float64Array(capacity);
+    this.stampLow = new Uint32Array(capacity);
+    this.stampHigh = new Uint32Array(capacity);
+    this.cursor = new Uint8Array(capacity);
+    this.runCount = new Uint8Array(capacity);
+    this.attempt = new Uint8Array(capacity);
+    this.readSequence = new Float64Array(capacity);
+    this.buffer = i32();
+    this.crcs = new Uint32Array(capacity * SLAB_BLOCKS);
+    this.freeStack = new Int32Array(capacity);
+    for (let index = 0; index < capacity; index++) this.freeStack[index] = capacity - 1 - index;
+  }
+
+  /** An operation, its lists and holdings empty; -1 when there is none left. */
+  acquire(kind: number, slot: number): number {
+    if (this.freeCount === 0) return -1;
+    this.freeCount -= 1;
+    const op = this.freeStack[this.freeCount] as number;
+    assert(this.kind[op] === OP_KIND_FREE, "a free operation is in use");
+    this.kind[op] = kind;
+    this.slot[op] = slot;
+    this.next[op] = -1;
+    this.frame[op] = -1;
+    this.lock[op] = -1;
+    this.buffer[op] = -1;
+    this.location[op] = 0;
+    this.freed[op] = 0;
+    this.tookSlab[op] = 0;
+    this.ringBlock[op] = -1;
+    this.recordAt[op] = -1;
+    this.groupDurable[op] = 0;
+    this.dataDone[op] = 0;
+    this.cursor[op] = 0;
+    this.attempt[op] = 0;
+    return op;
+  }
+
+  release(op: number): void {
+    assert(this.kind[op] !== OP_KIND_FREE, "an operation is released twice");
+    assert(this.frame[op] === -1, "an operation is released with a page");
+    assert(this.lock[op] === -1, "an operation is released with a lock");
+    assert(this.buffer[op] === -1, "an operation is released with a buffer");
+    this.kind[op] = OP_KIND_FREE;
+    this.slot[op] = -1;
+    this.freeStack[this.freeCount] = op;
+    this.freeCount += 1;
+  }
+
+  /** Bit per block of the operation within its slab. */
+  blockMask(op: number): number {
+    return ((1 << (this.blockCount[op] as number)) - 1) << (this.firstBlock[op] as number);
+  }
+}
+
+/** A first-in-first-out list of operations, linked by OpTable.next. */
+export class OpList {
+  private head = -1;
+  private tail = -1;
+  private readonly next: Int32Array;
+
+  constructor(ops: OpTable) {
+    this.next = ops.next;
+  }
+
+  get isEmpty(): boolean {
+    return this.head === -1;
+  }
+
+  get first(): number {
+    return this.head;
+  }
+
+  push(op: number): void {
+    this.next[op] = -1;
+    if (this.tail === -1) this.head = op;
+    else this.next[this.tail] = op;
+    this.tail = op;
+  }
+
+  /** -1 when empty. */
+  shift(): number {
+    const op = this.head;
+    if (op === -1) return -1;
+    this.head = this.next[op] as number;
+    if (this.head === -1) this.tail = -1;
+    this.next[op] = -1;
+    return op;
+  }
+}

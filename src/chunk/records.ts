@@ -1,0 +1,131 @@
+// @hot
+// Records: what changes in the store's metadata, as they lie in ring groups and in the metadata
+// log. See RECORD in layouts.ts. All functions work on a window of u32 words and the index of the
+// record's first word.
+//
+//   word 0   type | flags << 8 | first block << 16 | block count << 24
+//        1   extent           2   slab | record bytes << 16
+//        3   location + 1     4   freed + 1
+//        5,6 stamp            7   layer
+//        8.. CRCs, or a volume entry
+//
+// Invariant: applying the records of any prefix of the history twice, or once more from an earlier
+// point, gives the same pages: each sets what it says and depends on nothing.
+
+import { assert } from "../base/index.ts";
+import {
+  RECORD_BYTES_MAX,
+  RECORD_CLEAR,
+  RECORD_EXTENT,
+  RECORD_FRESH,
+  RECORD_HEAD_BYTES,
+  RECORD_JOURNAL,
+  RECORD_REDIRECT,
+  RECORD_VOLUME,
+  SLAB_BLOCKS,
+  VOLUME_ENTRY,
+} from "./layouts.ts";
+
+export const RECORD_HEAD_WORDS: number = RECORD_HEAD_BYTES / 4;
+/** In place of a type: the record counts for nothing. Only in memory, after a recovery. */
+export const RECORD_VOID = 0;
+
+/** Bytes of a record with `payloadWords` words behind its head; a multiple of 8. */
+export function recordBytes(payloadWords: number): number {
+  return RECORD_HEAD_BYTES + ((payloadWords + 1) & ~1) * 4;
+}
+
+/** Words that follow the head of a block record of this type and count. */
+export function blockRecordBytes(type: number, blockCount: number): number {
+  return type === RECORD_CLEAR ? RECORD_HEAD_BYTES : recordBytes(blockCount);
+}
+
+export function typeOf(words: Uint32Array, at: number): number {
+  return (words[at] as number) & 0xff;
+}
+
+export function flagsOf(words: Uint32Array, at: number): number {
+  return ((words[at] as number) >>> 8) & 0xff;
+}
+
+export function firstBlockOf(words: Uint32Array, at: number): number {
+  return ((words[at] as number) >>> 16) & 0xff;
+}
+
+export function blockCountOf(words: Uint32Array, at: number): number {
+  return (words[at] as number) >>> 24;
+}
+
+export function extentOf(words: Uint32Array, at: number): number {
+  return words[at + 1] as number;
+}
+
+export function slabOf(words: Uint32Array, at: number): number {
+  return (words[at + 2] as number) & 0xffff;
+}
+
+export function recordBytesOf(words: Uint32Array, at: number): number {
+  return (words[at + 2] as number) >>> 16;
+}
+
+/** Slab + 1. */
+export function locationOf(words: Uint32Array, at: number): number {
+  return words[at + 3] as number;
+}
+
+/** Slab + 1. */
+export function freedOf(words: Uint32Array, at: number): number {
+  return words[at + 4] as number;
+}
+
+/** Blocks of data that a record brings along in its ring group. */
+export function dataBlocksOf(words: Uint32Array, at: number): number {
+  return typeOf(words, at) === RECORD_JOURNAL ? blockCountOf(words, at) : 0;
+}
+
+export function putHead(
+  words: Uint32Array,
+  at: number,
+  type: number,
+  flags: number,
+  firstBlock: number,
+  blockCount: number,
+  extent: number,
+  slab: number,
+  bytes: number,
+): void {
+  assert(bytes >= RECORD_HEAD_BYTES && bytes <= RECORD_BYTES_MAX, "a record of a wrong size");
+  words[at] = (type | (flags << 8) | (firstBlock << 16) | (blockCount << 24)) >>> 0;
+  words[at + 1] = extent;
+  words[at + 2] = (slab | (bytes << 16)) >>> 0;
+  words[at + 3] = 0;
+  words[at + 4] = 0;
+  words[at + 5] = 0;
+  words[at + 6] = 0;
+  words[at + 7] = 0;
+}
+
+/**
+ * Is what lies at `at` a record within `bytesLeft`? The block around it had a good checksum, so a
+ * false answer means a program that writes otherwise, not a damaged disk.
+ */
+export function isRecord(words: Uint32Array, at: number, bytesLeft: number): boolean {
+  if (bytesLeft < RECORD_HEAD_BYTES) return false;
+  const bytes = recordBytesOf(words, at);
+  if (bytes < RECORD_HEAD_BYTES || bytes > bytesLeft || (bytes & 7) !== 0) return false;
+  const type = typeOf(words, at);
+  const count = blockCountOf(words, at);
+  if (type === RECORD_FRESH || type === RECORD_REDIRECT || type === RECORD_JOURNAL) {
+    if (locationOf(words, at) === 0) return false;
+    return isRun(words, at) && bytes === recordBytes(count);
+  }
+  if (type === RECORD_CLEAR) return isRun(words, at) && bytes === RECORD_HEAD_BYTES;
+  if (type === RECORD_VOLUME) return bytes === recordBytes(VOLUME_ENTRY.BYTES / 4);
+  if (type === RECORD_EXTENT) return bytes === RECORD_HEAD_BYTES;
+  return false;
+}
+
+function isRun(words: Uint32Array, at: number): boolean {
+  const count = blockCountOf(words, at);
+  return count > 0 && firstBlockOf(words, at) + count <= SLAB_BLOCKS;
+}

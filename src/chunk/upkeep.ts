@@ -1,0 +1,192 @@
+// Upkeep: decides when to write back, when to write a checkpoint, and brings pages up to date after
+// a recovery. Asked after everything that could change the answer; does nothing when all is well,
+// so an idle store costs nothing.
+//
+//   ring >= 1/4 full, or somebody waits for room    -> write-back, batch after batch
+//   log >= 1/2 full, or >= 1/2 of the pages dirty   -> checkpoint
+//   draining (stop, or a recovery that dropped writes) -> both, until nothing is left
+//
+// Invariant: at most one batch and one checkpoint at a time; while recovered records wait for
+// their pages a checkpoint keeps the log's tail.
+
+import { assert } from "../base/index.ts";
+import type { Checkpoint } from "./checkpoint.ts";
+import { STATE_CLEAN, STATE_OPEN } from "./layouts.ts";
+import { OP_KIND_PAGE } from "./op-table.ts";
+import { PAGE_READY } from "./page-cache.ts";
+import type { PendingByPage } from "./pending-records.ts";
+import type { TaskRunner } from "./task.ts";
+import type { WriteBack, WriteBackParts } from "./write-back.ts";
+
+/** Pages brought up to date at a time; requests keep the rest of the operations. */
+const LOADING_MAX = 16;
+/** Operations that upkeep leaves to requests. */
+const OPS_RESERVED = 8;
+
+export interface UpkeepParts extends WriteBackParts {
+  readonly runner: TaskRunner;
+  readonly writeBack: WriteBack;
+  readonly checkpoint: Checkpoint;
+  readonly pending: PendingByPage;
+  /** Share of the ring at which write-back begins. */
+  readonly writeBackAt: number;
+}
+
+export interface UpkeepClient {
+  /** Ring space, slabs or frames have become free. */
+  roomMade(): void;
+  readonly hasWaiting: boolean;
+  readonly writesFailed: boolean;
+  readonly oldestRead: number;
+  /** Nothing of requests is on its way. */
+  readonly isQuiet: boolean;
+}
+
+export class Upkeep {
+  private readonly parts: UpkeepParts;
+  private readonly client: UpkeepClient;
+  private writingBack = false;
+  private checkpointing = false;
+  private needsCheckpoint = false;
+  private loadingCount = 0;
+  private drained: (() => void) | null = null;
+  private drainState = STATE_OPEN;
+  private pumping = false;
+
+  constructor(parts: UpkeepParts, client: UpkeepClient) {
+    this.parts = parts;
+    this.client = client;
+  }
+
+  /** Empties ring and log into slabs and pages; requests must not come meanwhile. */
+  drain(isFinal: boolean, done: () => void): void {
+    assert(this.drained === null, "drained twice at once");
+    this.drained = done;
+    this.drainState = isFinal ? STATE_CLEAN : STATE_OPEN;
+    this.needsCheckpoint = true;
+    this.pump();
+  }
+
+  get isBusy(): boolean {
+    return this.writingBack || this.checkpointing || this.loadingCount > 0;
+  }
+
+  pump(): void {
+    if (this.pumping) return;
+    this.pumping = true;
+    if (this.client.writesFailed) this.giveUp();
+    else {
+      if (!this.writingBack && this.wantsWriteBack()) this.startWriteBack();
+      this.loadPending();
+      if (!this.checkpointing && this.wantsCheckpoint()) this.startCheckpoint();
+    }
+    this.pumping = false;
+  }
+
+  /** A failed disk is drained as far as it will ever be once its last I/O has come back. */
+  private giveUp(): void {
+    if (this.drained === null || this.isBusy || !this.client.isQuiet) return;
+    this.endDrain();
+  }
+
+  private endDrain(): void {
+    const done = this.drained as () => void;
+    this.drained = null;
+    done();
+  }
+
+  private wantsWriteBack(): boolean {
+    const { ring, slabs, writeBackAt, writeBack } = this.parts;
+    const isPressed =
+      this.drained !== null ||
+      ring.usedBlocks >= ring.blockCount * writeBackAt ||
+      ring.groupCount >= ring.mask * 0.75 ||
+      this.client.hasWaiting ||
+      (slabs.freeCount < slabs.quarantineCount && slabs.quarantineCount > 0);
+    if (!isPressed || ring.completeLsn === ring.settledLsn) return false;
+    if (!writeBack.hasWork) return false;
+    if (writeBack.hasLogRoom) return true;
+    this.needsCheckpoint = true;
+    return false;
+  }
+
+  private startWriteBack(): void {
+    this.writingBack = true;
+    this.parts.runner.start(this.parts.writeBack.batch(), (result) => {
+      this.writingBack = false;
+      if (result !== 0) {
+        this.parts.diskFailed("write-back", result);
+        return;
+      }
+      this.releaseSlabs();
+      this.client.roomMade();
+      this.pump();
+    });
+  }
+
+  /** Frees slabs in quarantine whose time has come. */
+  releaseSlabs(): void {
+    const { slabs, metadataLog } = this.parts;
+    slabs.releaseQuarantine(metadataLog.settledLsn, this.client.oldestRead);
+  }
+
+  private wantsCheckpoint(): boolean {
+    const { cache, metadataLog, pending, ring } = this.parts;
+    if (cache.isStarved && cache.dirtyCount > 0) return true;
+    if (cache.dirtyCount * 2 > cache.frameCount) return true;
+    // What follows is about the log's tail, which stays while recovered records wait.
+    if (pending.pageCount > 0 || this.loadingCount > 0) return false;
+    if (this.drained !== null) {
+      return ring.groupCount === 0 && !this.writingBack && this.client.isQuiet;
+    }
+    return this.needsCheckpoint || metadataLog.usedBlocks * 2 > metadataLog.blockCount;
+  }
+
+  private startCheckpoint(): void {
+    const { pending, checkpoint, ring } = this.parts;
+    const keepTail = pending.pageCount > 0;
+    const isLast = this.drained !== null && ring.groupCount === 0 && !keepTail;
+    this.checkpointing = true;
+    this.needsCheckpoint = false;
+    const task = checkpoint.run(isLast ? this.drainState : STATE_OPEN, keepTail);
+    this.parts.runner.start(task, (result) => {
+      this.checkpointing = false;
+      if (result !== 0) {
+        this.parts.diskFailed("checkpoint", result);
+        return;
+      }
+      this.client.roomMade();
+      if (isLast) this.endDrain();
+      this.pump();
+    });
+  }
+
+  /** Loads pages that recovered records wait for: loading applies them. */
+  private loadPending(): void {
+    const { pending, ops, cache, geometry } = this.parts;
+    if (pending.pageCount === 0 || this.loadingCount > 0) return;
+    if (cache.dirtyCount * 2 > cache.frameCount) return;
+    const pages: number[] = [];
+    for (const page of pending.pages()) {
+      if (pages.length === LOADING_MAX || ops.freeCount - pages.length <= OPS_RESERVED) break;
+      pages.push(page);
+    }
+    this.loadingCount += pages.length;
+    for (const page of pages) {
+      const op = ops.acquire(OP_KIND_PAGE, -1);
+      ops.extent[op] = page;
+      assert(page >= geometry.slabPageStart, "records wait for a page that is always there");
+      if (cache.acquire(op, page) === PAGE_READY) this.pageReady(op, 0);
+    }
+  }
+
+  /** A page that upkeep asked for is there, and up to date; or it is damaged, and told of. */
+  pageReady(op: number, result: number): void {
+    const { ops, cache, pending } = this.parts;
+    if (result === 0) cache.unpin(op);
+    else pending.forget(ops.extent[op] as number);
+    ops.release(op);
+    this.loadingCount -= 1;
+    if (this.loadingCount === 0) this.pump();
+  }
+}

@@ -1,0 +1,473 @@
+// @hot
+// Writes, discards and zeroings of one slab each, from the caller's memory to the acknowledgement.
+//
+//   lock blocks -> page -> plan -> [wait for room] -> copy + CRC -> record in the open group
+//                                                        |             '-> group durable in order --.
+//                                                        '-> fresh, redirected: data to its slab --+-> finish
+//
+// What is written before the acknowledgement depends on the class:
+//   FRESH     blocks that hold nothing: data into its slab, the record beside it
+//   REDIRECT  all 16 blocks: data into a new slab, the record beside it; the old slab is freed
+//   JOURNAL   anything else: data inside the group; written back to its slab later
+//   CLEAR     discard, zeroes, and a whole slab of zeroes: the record alone
+//
+// Invariants: data is copied once out of the caller's memory, and checksum and disk see that copy;
+// a record is applied to its page only when its group is durable in order and its own data is in
+// place; until then reads see what was there before; a failed disk acknowledges nothing.
+
+import { assert, EIO, ENOSPC } from "../base/index.ts";
+import {
+  applyToPage,
+  entryAt,
+  entryLocation,
+  hasDataIn,
+  hasOtherData,
+  isEmptyEntry,
+} from "./apply.ts";
+import type { BlockLocks, LockClient } from "./block-locks.ts";
+import type { BufferPool } from "./buffer-pool.ts";
+import { blockCrc } from "./checksum.ts";
+import {
+  BLOCK_ABSENT,
+  BLOCK_BYTES,
+  BLOCK_SHIFT,
+  BLOCK_WORDS,
+  BLOCK_ZERO,
+  EXTENT_PAGES,
+  RECORD_CLEAR,
+  RECORD_FRESH,
+  RECORD_JOURNAL,
+  RECORD_REDIRECT,
+  SLAB_BLOCKS,
+  SLAB_BYTES,
+  SLAB_MASK_FULL,
+} from "./layouts.ts";
+import { OP_KIND_CLEAR, OP_KIND_WRITE, OpList, type OpTable } from "./op-table.ts";
+import { PAGE_READY, type PageCache } from "./page-cache.ts";
+import type { StoreParts } from "./parts.ts";
+import { blockRecordBytes, putHead, RECORD_HEAD_WORDS } from "./records.ts";
+import type { RingIndex } from "./ring-index.ts";
+import type { RingJournal } from "./ring-journal.ts";
+import type { SegmentView } from "./segments.ts";
+import type { SlabMap } from "./slab-map.ts";
+
+/** Smaller runs of fresh blocks are journaled: one write for many beats one write each. */
+const FRESH_BLOCKS_MIN_DEFAULT = 4;
+
+export interface WriteParts extends StoreParts {
+  readonly locks: BlockLocks;
+  readonly cache: PageCache;
+  readonly ring: RingJournal;
+  readonly index: RingIndex;
+  readonly slabs: SlabMap;
+  readonly buffers: BufferPool;
+  readonly segments: SegmentView;
+}
+
+export interface WriteClient {
+  /** The operation has ended and is released by the client. */
+  opDone(op: number, result: number): void;
+  /** Operations wait for ring space, a buffer or a slab: see to it. */
+  roomWanted(): void;
+  /** The open group has something to be flushed. */
+  groupOpened(): void;
+  readonly nextReadSequence: number;
+  /** Part of a slab at this location is being written back right now. */
+  isWritingBack(location: number): boolean;
+  readonly writesFailed: boolean;
+}
+
+export class WritePath implements LockClient {
+  /** Writes by class, for counters: indexed by record type. */
+  readonly classCounts: Float64Array = new Float64Array(8);
+  noSpaceCount = 0;
+  private readonly parts: WriteParts;
+  private readonly ops: OpTable;
+  private readonly client: WriteClient;
+  private readonly waiting: OpList;
+  private readonly freshBlocksMin: number;
+  private readonly zeroes: number;
+  private resuming = false;
+
+  constructor(parts: WriteParts, client: WriteClient, freshBlocksMin: number | undefined) {
+    this.parts = parts;
+    this.ops = parts.ops;
+    this.client = client;
+    this.waiting = new OpList(parts.ops);
+    this.freshBlocksMin = freshBlocksMin ?? FRESH_BLOCKS_MIN_DEFAULT;
+    this.zeroes = parts.copier.zeroes.address;
+  }
+
+  get hasWaiting(): boolean {
+    return !this.waiting.isEmpty;
+  }
+
+  begin(op: number): void {
+    const { locks, planted } = this.parts;
+    locks.enter(op);
+    if (planted.noBlockOrder) this.locked(op);
+    else if (locks.lock(op, this.ops.blockMask(op))) this.locked(op);
+  }
+
+  lockGranted(op: number): void {
+    this.locked(op);
+  }
+
+  private locked(op: number): void {
+    if (this.ops.frame[op] !== -1) {
+      this.plan(op);
+      return;
+    }
+    const page = this.pageOf(op);
+    if (this.parts.cache.acquire(op, page) === PAGE_READY) this.plan(op);
+  }
+
+  private pageOf(op: number): number {
+    const extent = this.ops.extent[op] as number;
+    const slab = this.ops.slab[op] as number;
+    return this.parts.geometry.slabPageStart + extent * EXTENT_PAGES + (slab >>> 5);
+  }
+
+  pageReady(op: number, result: number): void {
+    if (result === 0) this.plan(op);
+    else this.fail(op, result);
+  }
+
+  /** Lets operations that wait for room try again, in order. */
+  resume(): void {
+    if (this.resuming) return;
+    this.resuming = true;
+    while (!this.waiting.isEmpty) {
+      const op = this.waiting.first;
+      if (!this.hasRoomFor(op)) break;
+      this.waiting.shift();
+      this.plan(op);
+      // Did it go to the end of the wait again? Then there is none for it.
+      if (this.waiting.first === op) break;
+    }
+    this.resuming = false;
+  }
+
+  /** A guess that spares planning: the largest record, and data if it is a write. */
+  private hasRoomFor(op: number): boolean {
+    if (this.client.writesFailed) return true;
+    const dataBlocks =
+      this.ops.kind[op] === OP_KIND_WRITE ? (this.ops.blockCount[op] as number) : 0;
+    return this.parts.ring.makeRoom(blockRecordBytes(RECORD_JOURNAL, SLAB_BLOCKS), dataBlocks);
+  }
+
+  private wait(op: number): void {
+    this.waiting.push(op);
+    this.client.roomWanted();
+  }
+
+  private plan(op: number): void {
+    if (this.client.writesFailed) {
+      this.fail(op, -EIO);
+      return;
+    }
+    if (!this.resuming && !this.waiting.isEmpty) {
+      this.wait(op);
+      return;
+    }
+    if (this.ops.kind[op] === OP_KIND_CLEAR) this.planClear(op);
+    else this.planWrite(op);
+  }
+
+  /** The slab's location as writes under way have settled it; 0 = none. */
+  private locationOf(op: number): number {
+    const { cache, locks } = this.parts;
+    const page = (this.ops.frame[op] as number) * BLOCK_WORDS;
+    const location = entryLocation(cache.words, entryAt(page, this.ops.slab[op] as number));
+    return location !== 0 ? location : locks.plannedLocation(op);
+  }
+
+  private planClear(op: number): void {
+    const ops = this.ops;
+    const { cache, locks, planted } = this.parts;
+    const entry = entryAt((ops.frame[op] as number) * BLOCK_WORDS, ops.slab[op] as number);
+    const location = this.locationOf(op);
+    const first = ops.firstBlock[op] as number;
+    const count = ops.blockCount[op] as number;
+    const leavesData = location !== 0 && hasOtherData(cache.words, entry, first, count);
+    if (this.isClear(op, entry, location, leavesData)) {
+      this.end(op, 0);
+      return;
+    }
+    if (!leavesData && ops.lockMask[op] !== SLAB_MASK_FULL && !planted.noBlockOrder) {
+      // Nothing would be left: the slab can go, if nobody else writes to it meanwhile.
+      if (!locks.tryWiden(op)) {
+        locks.unlock(op);
+        const granted = locks.lock(op, SLAB_MASK_FULL);
+        locks.wakeOthers(op, this);
+        if (granted) this.planClear(op);
+        return;
+      }
+    }
+    if (!this.parts.ring.makeRoom(blockRecordBytes(RECORD_CLEAR, 0), 0)) {
+      this.wait(op);
+      return;
+    }
+    const state = ops.clearState[op] as number;
+    ops.location[op] = leavesData ? location : 0;
+    ops.freed[op] = leavesData ? 0 : location;
+    if (planted.discardKeepsData) {
+      ops.location[op] = location;
+      ops.freed[op] = 0;
+    }
+    this.addRecord(op, RECORD_CLEAR, state, 0);
+    ops.dataDone[op] = 1;
+  }
+
+  /** Is there nothing to do? What is discarded has often been discarded before. */
+  private isClear(op: number, entry: number, location: number, leavesData: boolean): boolean {
+    const { words } = this.parts.cache;
+    if (this.ops.clearState[op] === BLOCK_ABSENT) return isEmptyEntry(words, entry);
+    if (location !== 0 && !leavesData) return false;
+    const first = this.ops.firstBlock[op] as number;
+    return !hasDataIn(words, entry, first, this.ops.blockCount[op] as number);
+  }
+
+  private planWrite(op: number): void {
+    const ops = this.ops;
+    const { cache, ring } = this.parts;
+    const entry = entryAt((ops.frame[op] as number) * BLOCK_WORDS, ops.slab[op] as number);
+    const location = this.locationOf(op);
+    const first = ops.firstBlock[op] as number;
+    const count = ops.blockCount[op] as number;
+    let type = RECORD_JOURNAL;
+    if (count === SLAB_BLOCKS) {
+      type = location === 0 ? RECORD_FRESH : RECORD_REDIRECT;
+    } else if (count >= this.freshBlocksMin && !hasDataIn(cache.words, entry, first, count)) {
+      // In place, where nothing is: but not under a write-back that lost its block meanwhile.
+      if (location === 0 || !this.client.isWritingBack(location)) type = RECORD_FRESH;
+    }
+    let target = location;
+    if (location === 0 || type === RECORD_REDIRECT) {
+      target = this.parts.slabs.take() + 1;
+      if (target === 0) {
+        // An overwrite needs no new slab: it is journaled.
+        if (location === 0) {
+          this.outOfSlabs(op);
+          return;
+        }
+        type = RECORD_JOURNAL;
+        target = location;
+      }
+    }
+    const tookSlab = target !== location;
+    const dataBlocks = type === RECORD_JOURNAL ? count : 0;
+    const hasRoom = ring.makeRoom(blockRecordBytes(RECORD_JOURNAL, count), dataBlocks);
+    const buffer = hasRoom && type !== RECORD_JOURNAL ? this.parts.buffers.take() : -1;
+    if (!hasRoom || (type !== RECORD_JOURNAL && buffer === -1)) {
+      if (tookSlab) this.parts.slabs.giveBack(target - 1);
+      this.wait(op);
+      return;
+    }
+    ops.location[op] = target;
+    ops.tookSlab[op] = tookSlab ? 1 : 0;
+    ops.buffer[op] = buffer;
+    ops.freed[op] = type === RECORD_REDIRECT ? location : 0;
+    this.copyIn(op, type, location);
+  }
+
+  /** No slab is free. While freed ones wait in quarantine that may change, otherwise the disk is full. */
+  private outOfSlabs(op: number): void {
+    if (this.parts.slabs.quarantineCount > 0) {
+      this.wait(op);
+      return;
+    }
+    this.noSpaceCount += 1;
+    this.fail(op, -ENOSPC);
+  }
+
+  private copyIn(op: number, type: number, oldLocation: number): void {
+    const ops = this.ops;
+    const { ring, buffers, copier, memory, planted } = this.parts;
+    const count = ops.blockCount[op] as number;
+    const bytes = count * BLOCK_BYTES;
+    const ringBlock = ring.nextDataBlock;
+    const address =
+      type === RECORD_JOURNAL
+        ? ring.addressOf(ringBlock)
+        : buffers.addressOf(ops.buffer[op] as number);
+    const slot = ops.slot[op] as number;
+    const copied = copier.gather(slot, ops.skipBytes[op] as number, address, bytes);
+    if (copied !== 0) {
+      this.dropPlan(op);
+      this.fail(op, copied);
+      return;
+    }
+    if (count === SLAB_BLOCKS && memory.compare(address, this.zeroes, SLAB_BYTES) === 0) {
+      // A whole slab of zeroes is a state, not data.
+      this.dropPlan(op);
+      ops.location[op] = 0;
+      ops.freed[op] = oldLocation;
+      this.addRecord(op, RECORD_CLEAR, BLOCK_ZERO, 0);
+      ops.dataDone[op] = 1;
+      return;
+    }
+    if (ops.tookSlab[op] === 1 && type !== RECORD_REDIRECT) {
+      this.parts.locks.planLocation(op, ops.location[op] as number);
+    }
+    this.addRecord(op, type, 0, address);
+    if (type === RECORD_JOURNAL) {
+      ops.ringBlock[op] = ringBlock;
+      ring.addData(count);
+      ops.dataDone[op] = 1;
+      return;
+    }
+    const source = planted.noPrivateCopy ? this.callersMemory(op, bytes, address) : address;
+    const offset = this.parts.geometry.slabOffsetBytes + this.slabOffset(op);
+    this.parts.disk.write(op, offset, source, bytes, this.parts.flushNeeded);
+  }
+
+  private callersMemory(op: number, bytes: number, otherwise: number): number {
+    const { segments } = this.parts;
+    const slot = this.ops.slot[op] as number;
+    const skip = this.ops.skipBytes[op] as number;
+    if (!segments.prepare(op, slot, skip, bytes, 511, 511)) return otherwise;
+    return segments.iovecCount === 1 ? segments.address : otherwise;
+  }
+
+  private slabOffset(op: number): number {
+    const slab = (this.ops.location[op] as number) - 1;
+    return slab * SLAB_BYTES + ((this.ops.firstBlock[op] as number) << BLOCK_SHIFT);
+  }
+
+  /** Gives up what planWrite() took. */
+  private dropPlan(op: number): void {
+    const ops = this.ops;
+    if (ops.tookSlab[op] === 1) this.parts.slabs.giveBack((ops.location[op] as number) - 1);
+    ops.tookSlab[op] = 0;
+    this.dropBuffer(op);
+  }
+
+  private dropBuffer(op: number): void {
+    const buffer = this.ops.buffer[op] as number;
+    if (buffer === -1) return;
+    this.ops.buffer[op] = -1;
+    this.parts.buffers.giveBack(buffer);
+  }
+
+  /** Puts the operation's record into the open group; `address` is where its data lies, or 0. */
+  private addRecord(op: number, type: number, flags: number, address: number): void {
+    const ops = this.ops;
+    const { ring, memory } = this.parts;
+    const first = ops.firstBlock[op] as number;
+    const count = ops.blockCount[op] as number;
+    const slab = ops.slab[op] as number;
+    const bytes = blockRecordBytes(type, count);
+    const at = ring.addRecord(bytes);
+    const words = ring.words;
+    putHead(words, at, type, flags, first, count, ops.extent[op] as number, slab, bytes);
+    words[at + 3] = ops.location[op] as number;
+    words[at + 4] = ops.freed[op] as number;
+    words[at + 5] = ops.stampLow[op] as number;
+    words[at + 6] = ops.stampHigh[op] as number;
+    if (address !== 0) {
+      const firstOfExtent = slab * SLAB_BLOCKS + first;
+      for (let block = 0; block < count; block++) {
+        const crc = blockCrc(memory, address + block * BLOCK_BYTES, firstOfExtent + block);
+        words[at + RECORD_HEAD_WORDS + block] = crc;
+      }
+      if ((count & 1) !== 0) words[at + RECORD_HEAD_WORDS + count] = 0;
+    }
+    ops.recordType[op] = type;
+    ops.recordAt[op] = at;
+    ops.lsn[op] = ring.nextLsn;
+    this.classCounts[type] = (this.classCounts[type] as number) + 1;
+    ring.addOp(op);
+    if (this.parts.planted.applyEarly) this.applyPage(op);
+    this.client.groupOpened();
+  }
+
+  /** The disk's answer to a write of fresh or redirected data. */
+  dataWritten(op: number, result: number): void {
+    const bytes = (this.ops.blockCount[op] as number) * BLOCK_BYTES;
+    if (result !== bytes) this.parts.diskFailed("write of data", result);
+    if (this.client.writesFailed) {
+      // Its group, if it was durable, is in no list any more.
+      if (this.ops.groupDurable[op] === 1) this.fail(op, -EIO);
+      else this.ops.dataDone[op] = 1;
+      return;
+    }
+    this.ops.dataDone[op] = 1;
+    if (this.ops.groupDurable[op] === 1) this.finish(op);
+  }
+
+  /** The operation's group is durable, and all before it. */
+  opDurable(op: number): void {
+    this.ops.groupDurable[op] = 1;
+    if (this.ops.dataDone[op] === 1) this.finish(op);
+  }
+
+  /** The disk has failed, and the operation's group will never be durable. */
+  opFailed(op: number): void {
+    // Data on its way has to come back first.
+    if (this.ops.dataDone[op] === 1) this.fail(op, -EIO);
+    else this.ops.groupDurable[op] = 1;
+  }
+
+  private applyPage(op: number): void {
+    const { ring, cache } = this.parts;
+    const frame = this.ops.frame[op] as number;
+    applyToPage(ring.words, this.ops.recordAt[op] as number, cache.words, frame * BLOCK_WORDS);
+    cache.markDirty(frame);
+  }
+
+  private finish(op: number): void {
+    const ops = this.ops;
+    const lsn = ops.lsn[op] as number;
+    assert(ops.recordAt[op] !== -1, "an operation without a record finishes");
+    this.applyPage(op);
+    this.applyIndex(op);
+    this.applySlabs(op, lsn);
+    this.dropBuffer(op);
+    this.parts.ring.opFinished(lsn);
+    this.end(op, 0);
+  }
+
+  /** The newest copy of journaled blocks is in the ring, of all others it is not any more. */
+  private applyIndex(op: number): void {
+    const ops = this.ops;
+    const { index } = this.parts;
+    const extent = ops.extent[op] as number;
+    const firstOfExtent = (ops.slab[op] as number) * SLAB_BLOCKS + (ops.firstBlock[op] as number);
+    const count = ops.blockCount[op] as number;
+    const ringBlock = ops.ringBlock[op] as number;
+    if (ringBlock !== -1) {
+      for (let block = 0; block < count; block++) {
+        index.set(extent, firstOfExtent + block, ringBlock + block);
+      }
+    } else if (index.count > 0) {
+      for (let block = 0; block < count; block++) index.remove(extent, firstOfExtent + block);
+    }
+  }
+
+  private applySlabs(op: number, lsn: number): void {
+    const { slabs, planted } = this.parts;
+    const location = this.ops.location[op] as number;
+    const freed = this.ops.freed[op] as number;
+    if (location !== 0) slabs.markUsed(location - 1);
+    // The slab has no place any more: a later write must not go where this one found it.
+    else this.parts.locks.planLocation(op, 0);
+    if (freed === 0) return;
+    slabs.markFreed(freed - 1, lsn, this.client.nextReadSequence);
+    if (planted.noQuarantine)
+      slabs.releaseQuarantine(Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER);
+  }
+
+  private fail(op: number, result: number): void {
+    assert(result < 0, "a failure without an error");
+    this.dropBuffer(op);
+    this.end(op, result);
+  }
+
+  private end(op: number, result: number): void {
+    this.ops.tookSlab[op] = 0;
+    if (this.ops.frame[op] !== -1) this.parts.cache.unpin(op);
+    this.parts.locks.leave(op, this);
+    this.client.opDone(op, result);
+  }
+}
