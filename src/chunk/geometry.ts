@@ -5,7 +5,7 @@
 // group fits twice into the ring; each extent has its own leaf pages, so that the page of a block
 // is found by arithmetic.
 
-import { alignDown, alignUp, assert, formatBytes, GIB, KIB, MIB } from "../base/index.ts";
+import { alignDown, alignUp, assert, formatBytes, GIB, MIB } from "../base/index.ts";
 import { StoreError } from "./errors.ts";
 import {
   BLOCK_BYTES,
@@ -140,7 +140,7 @@ export function geometryOf(areas: Areas): Geometry {
   const usableSlabs = Math.ceil(areas.diskBytes / SLAB_BYTES);
   const counts = countPages(areas.extentCount, areas.volumePageCount, usableSlabs);
   return {
-    ...areas,
+    ...(Object.fromEntries(AREA_NAMES.map((name) => [name, areas[name]])) as unknown as Areas),
     ...counts,
     ringBlocks: areas.ringBytes / BLOCK_BYTES,
     logBlocks: areas.logBytes / BLOCK_BYTES,
@@ -148,8 +148,23 @@ export function geometryOf(areas: Areas): Geometry {
   };
 }
 
+const AREA_NAMES = [
+  "diskBytes",
+  "ringOffsetBytes",
+  "ringBytes",
+  "logOffsetBytes",
+  "logBytes",
+  "pageOffsetBytes",
+  "slabOffsetBytes",
+  "slabCount",
+  "extentCount",
+  "volumePageCount",
+  "groupBytesMax",
+] as const;
+
 function contradiction(areas: Areas): string | null {
-  for (const [name, value] of Object.entries(areas) as [string, number][]) {
+  for (const name of AREA_NAMES) {
+    const value = areas[name];
     if (!Number.isSafeInteger(value) || value <= 0) return `${name} is ${value}`;
     if (name.endsWith("Bytes") && value % BLOCK_BYTES !== 0) return `${name} is ${value}`;
   }
@@ -178,4 +193,3 @@ export function superblockOffset(diskBytes: number, copy: number): number {
   return alignDown(diskBytes, SLAB_BYTES) - (4 - copy) * SLAB_BYTES;
 }
 
-export const DISK_BYTES_MIN_HINT: number = 16 * MIB + 64 * KIB;

@@ -99,6 +99,23 @@ describe("RegisterHistory", () => {
     assert.ok(counts.accepted > 2000 && counts.refused > 2000, JSON.stringify(counts));
   });
 
+  it("knows what a late read of an old version says about a third", () => {
+    const step = (isWrite: boolean, value: number, start: number, end: number): Step => {
+      return { isWrite, value, start, end };
+    };
+    // 2 ended before 1 was read, so it came before 1, and 1 before 3: it cannot be back.
+    const steps = [
+      step(true, 1, 1, 3),
+      step(true, 2, 2, 5),
+      step(true, 3, 4, 8),
+      step(false, 1, 6, 7),
+      step(false, 2, 9, 10),
+    ];
+    assert.equal(hasOrder(steps), false);
+    assert.equal(accepts(steps), false);
+    assert.equal(accepts(steps.toSpliced(4, 1, step(false, 3, 9, 10))), true);
+  });
+
   it("forgets what nobody may read any more", () => {
     const register = new RegisterHistory();
     for (let id = 1; id <= 1000; id++) {

@@ -103,6 +103,7 @@ export class RegisterHistory {
     return first !== undefined && second !== undefined && first.firstEnd < second.lastStart;
   }
 
+  /** What `old` still says of a third, earlier one needs no keeping: that one goes with it. */
   private prune(oldestRead: number): void {
     if (this.versions.length < 2) return;
     this.versions = this.versions.filter(
@@ -112,7 +113,6 @@ export class RegisterHistory {
             one !== old &&
             !(one.isOptional && !one.isRead) &&
             old.firstEnd < one.lastStart &&
-            old.lastStart < one.lastStart &&
             one.firstEnd < oldestRead,
         ),
     );

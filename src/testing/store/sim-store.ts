@@ -1,0 +1,152 @@
+// A store in the simulator: formatting a simulated medium, opening the engine on it, volumes with a
+// checked client, and the ends a store can come to: a clean stop, a crash of the process, a power cut.
+
+import { Prng } from "../../base/index.ts";
+import {
+  type BlockIo,
+  type FormatOptions,
+  formatDisk,
+  Store,
+  type StoreError,
+  type StoreOptions,
+  type StoreVolume,
+} from "../../chunk/index.ts";
+import {
+  CheckedClient,
+  type ModelVolume,
+  SimClient,
+  SimDisk,
+  type SimDiskOptions,
+  type SimMedia,
+  SimMemory,
+  SimReactor,
+  SimScheduler,
+} from "../sim/index.ts";
+
+export const VOLUME_UUID = "11111111-2222-3333-4444-555555555555";
+/** Small, so that a few dozen writes go round the ring and the log. */
+export const SMALL_FORMAT: FormatOptions = {
+  uuid: Uint8Array.from({ length: 16 }, (_, index) => index + 1),
+  label: "simulated",
+  durability: "volatile",
+  journalId: 0x5eed,
+  createdAtMs: 1_700_000_000_000,
+  ringBytes: 196608 * 2,
+  logBytes: 65536,
+  groupBytesMax: 69632,
+  extentCount: 4,
+  volumePageCount: 1,
+};
+export const SMALL_OPTIONS: StoreOptions = {
+  pageCacheCount: 16,
+  operationCount: 64,
+  bufferCount: 8,
+  freshBlocksMin: 1,
+};
+const MEMORY_BYTES = 24 * 1048576;
+
+/** Blocking calls on a simulated medium, as a formatting tool would make them. */
+export function mediaIo(media: SimMedia, memory: SimMemory): BlockIo {
+  return {
+    capacityBytes: media.capacityBytes,
+    read(offsetBytes, address, bytes) {
+      memory.store(address, bytes, media.read(offsetBytes, bytes), 0);
+      return bytes;
+    },
+    write(offsetBytes, address, bytes) {
+      media.write(offsetBytes, memory.window(address, bytes));
+      return bytes;
+    },
+    sync: () => 0,
+  };
+}
+
+export function formatMedia(media: SimMedia, options: Partial<FormatOptions> = {}): void {
+  const memory = new SimMemory(4 * 1048576);
+  const format = { ...SMALL_FORMAT, ...options };
+  formatDisk(mediaIo(media, memory), memory, format, () => undefined, false);
+}
+
+export interface SimStoreOptions {
+  readonly media: SimMedia;
+  readonly seed: number;
+  readonly store?: StoreOptions;
+  readonly disk?: Partial<SimDiskOptions>;
+  readonly memory?: SimMemory;
+}
+
+export class SimStore {
+  readonly scheduler: SimScheduler;
+  readonly memory: SimMemory;
+  readonly media: SimMedia;
+  readonly disk: SimDisk;
+  readonly reactor: SimReactor;
+  readonly store: Store;
+  readonly prng: Prng;
+  volume: StoreVolume | null = null;
+
+  constructor(options: SimStoreOptions) {
+    this.media = options.media;
+    this.scheduler = new SimScheduler(options.seed);
+    this.prng = new Prng(options.seed ^ 0x5bd1e995);
+    this.memory = options.memory ?? new SimMemory(MEMORY_BYTES);
+    const { scheduler, memory, media } = this;
+    this.disk = new SimDisk({ ...options.disk, media, memory, scheduler });
+    this.reactor = new SimReactor({ scheduler, memory });
+    const store = { ...SMALL_OPTIONS, ...options.store };
+    this.store = new Store(store, { disk: this.disk, reactor: this.reactor });
+    this.disk.setHandler(this.store);
+  }
+
+  /** Runs what has a `done` until it is done. */
+  private await<T>(start: (done: (value: T) => void) => void, what: string): T {
+    let answer: { readonly value: T } | null = null;
+    start((value) => {
+      answer = { value };
+    });
+    this.scheduler.runUntil(() => answer !== null, what);
+    return (answer as unknown as { readonly value: T }).value;
+  }
+
+  open(): StoreError | null {
+    return this.await<StoreError | null>((done) => this.store.open(done), "the store to open");
+  }
+
+  createVolume(sizeBytes: number, uuid: string = VOLUME_UUID): void {
+    const error = this.await<StoreError | null>(
+      (done) => this.store.createVolume({ uuid, sizeBytes }, done),
+      "a volume",
+    );
+    if (error !== null) throw error;
+  }
+
+  openVolume(uuid: string = VOLUME_UUID): StoreVolume {
+    this.volume = this.store.openVolume(uuid, { readOnly: false, serial: "sim" });
+    return this.volume;
+  }
+
+  deleteVolume(uuid: string = VOLUME_UUID): StoreError | null {
+    return this.await((done) => this.store.deleteVolume(uuid, done), "the volume's end");
+  }
+
+  client(model: ModelVolume, cut = false): CheckedClient {
+    const device = this.volume ?? this.openVolume();
+    const { reactor, memory } = this;
+    const cutter = cut ? this.scheduler.fork() : undefined;
+    const client = new SimClient({ reactor, memory, device, ...(cutter ? { cutter } : {}) });
+    return new CheckedClient({ client, model });
+  }
+
+  /** A clean stop. */
+  close(): void {
+    if (this.volume?.isOpen === true) this.volume.close();
+    this.await<null>((done) => this.store.close(() => done(null)), "the store to close");
+    this.reactor.stop();
+    this.disk.close();
+  }
+
+  /** Lets pass what is on its way; timers of the reactor do not count. */
+  settle(): void {
+    this.scheduler.runUntilQuiet();
+  }
+}
