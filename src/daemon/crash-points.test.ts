@@ -196,14 +196,6 @@ const SCENARIOS: readonly Scenario[] = [
     attached: STAYS_ATTACHED,
   },
   {
-    name: "shrink detached in the store",
-    prepare: [initDisk, createStored, resizeTo(4 * MIB)],
-    operation: resizeTo(MIB),
-    sizes: [MIB, 4 * MIB],
-    answered: MIB,
-    attached: NOT_ATTACHED,
-  },
-  {
     name: "delete in the store",
     prepare: [initDisk, createStored],
     operation: remove,

@@ -28,6 +28,7 @@ const ALIASES: ReadonlyMap<string, ApiErrorCode> = new Map([
   ["BACKING_EXISTS", "backing_in_use"],
   ["VOLUME_UNKNOWN", "volume_not_found"],
   ["VOLUME_LIMIT", "limit_reached"],
+  ["VOLUME_SIZE", "invalid_request"],
   ["DISK_TOO_LARGE", "unsupported"],
   ["STORE_CLOSED", "disk_unavailable"],
 ]);

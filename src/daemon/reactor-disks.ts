@@ -180,6 +180,12 @@ export class ReactorDisks {
 
   resizeVolume(diskId: string, volumeId: string, sizeBytes: number, done: Done): void {
     const one = this.find(diskId);
+    const present = one.store.listVolumes().find(({ uuid }) => uuid === volumeId);
+    // Grown before, by a resize of which the declaration failed: the store only grows.
+    if (present !== undefined && present.sizeBytes >= sizeBytes) {
+      done(null);
+      return;
+    }
     one.store.resizeVolume(volumeId, sizeBytes, (error) => {
       done(error === null ? null : named(error, one.spec));
     });

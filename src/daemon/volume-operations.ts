@@ -202,6 +202,12 @@ export async function resizeVolume(
     const { sizeBytes: presentBytes, blockBytes, attachment } = entry.declared;
     const isStore = entry.declared.backing.kind === "store";
     checkVolumeSize(wantedBytes, isStore ? STORE_BLOCK_BYTES : blockBytes);
+    if (isStore && wantedBytes < presentBytes) {
+      const message = `volume ${name} has ${presentBytes} bytes, more than ${wantedBytes}`;
+      throw new ApiError("unsupported", message, {
+        advice: "volumes in the store only grow; make a smaller one and copy what is needed",
+      });
+    }
     if (wantedBytes < presentBytes && request.allowDataLoss !== true) {
       const message = `volume ${name} has ${presentBytes} bytes; ${wantedBytes} would cut data off`;
       const advice = "to lose everything beyond the new size, allow data loss (--allow-data-loss)";

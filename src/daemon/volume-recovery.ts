@@ -91,15 +91,18 @@ function isToBeServed(entry: VolumeEntry | null): entry is VolumeEntry {
 /** Never rejects. */
 async function tryToServe(host: VolumeHost, entry: VolumeEntry): Promise<void> {
   const { name, backing, generation } = entry.declared;
+  let wasServed = true;
   try {
     await entry.exclusively(async () => {
+      // Whoever came first has told about it.
+      wasServed = entry.serving;
       if (isToBeServed(entry)) await host.serve(entry);
     });
   } catch (error) {
     noteFailure(host, entry, error);
     return;
   }
-  if (!entry.serving) return;
+  if (!entry.serving || wasServed) return;
   host.modules.events.add("volume.restored", name, "its socket is served again");
   const fields = { volume: name, generation };
   if (backing.kind === "memory") host.modules.log.log("warn", "volume.memory-is-empty", fields);
