@@ -192,4 +192,3 @@ export function superblockOffset(diskBytes: number, copy: number): number {
   if (copy < 2) return copy * SLAB_BYTES;
   return alignDown(diskBytes, SLAB_BYTES) - (4 - copy) * SLAB_BYTES;
 }
-

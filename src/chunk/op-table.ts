@@ -170,6 +170,13 @@ export class OpList {
     this.tail = op;
   }
 
+  /** Back to where it came from. */
+  unshift(op: number): void {
+    this.next[op] = this.head;
+    if (this.head === -1) this.tail = op;
+    this.head = op;
+  }
+
   /** -1 when empty. */
   shift(): number {
     const op = this.head;

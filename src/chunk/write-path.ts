@@ -88,6 +88,7 @@ export class WritePath implements LockClient {
   private readonly freshBlocksMin: number;
   private readonly zeroes: number;
   private resuming = false;
+  private isBlocked = false;
 
   constructor(parts: WriteParts, client: WriteClient, freshBlocksMin: number | undefined) {
     this.parts = parts;
@@ -137,13 +138,10 @@ export class WritePath implements LockClient {
   resume(): void {
     if (this.resuming) return;
     this.resuming = true;
-    while (!this.waiting.isEmpty) {
-      const op = this.waiting.first;
-      if (!this.hasRoomFor(op)) break;
-      this.waiting.shift();
-      this.plan(op);
-      // Did it go to the end of the wait again? Then there is none for it.
-      if (this.waiting.first === op) break;
+    this.isBlocked = false;
+    while (!this.waiting.isEmpty && !this.isBlocked) {
+      if (!this.hasRoomFor(this.waiting.first)) break;
+      this.plan(this.waiting.shift());
     }
     this.resuming = false;
   }
@@ -157,7 +155,13 @@ export class WritePath implements LockClient {
   }
 
   private wait(op: number): void {
-    this.waiting.push(op);
+    if (this.resuming) {
+      // Still first, and nobody behind it overtakes.
+      this.waiting.unshift(op);
+      this.isBlocked = true;
+    } else {
+      this.waiting.push(op);
+    }
     this.client.roomWanted();
   }
 
