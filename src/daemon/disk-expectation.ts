@@ -2,19 +2,17 @@
 // anything of it is opened for writing, so that an old copy of a disk stays what it is.
 
 import { RingstoreError } from "../base/index.ts";
-import { type DiskContent, inspectDisk } from "../chunk/index.ts";
+import type { DiskContent } from "../chunk/index.ts";
 import type { StoreDiskSpec } from "../ports/store-disk.ts";
-import { SystemMemory } from "../sys/index.ts";
 import type { OpenedBacking } from "../uring/index.ts";
-import { blockIo } from "./disk-io.ts";
+import { contentOf } from "./disk-io.ts";
 
 /**
  * Reads a few blocks, on the caller's thread: the disk has just been opened and measured there.
  * Throws DISK_STALE, or what is wrong with the store on it.
  */
 export function expectDisk(spec: StoreDiskSpec, opened: OpenedBacking): void {
-  const content = inspectDisk(blockIo(opened.fd, opened.sizeBytes), new SystemMemory());
-  const problem = contradiction(spec, content);
+  const problem = contradiction(spec, contentOf(opened.fd, opened.sizeBytes));
   if (problem === null) return;
   throw new RingstoreError("DISK_STALE", `${spec.path} ${problem}`, {
     advice:

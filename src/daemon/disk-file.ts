@@ -6,12 +6,12 @@
 
 import { existsSync, linkSync, unlinkSync } from "node:fs";
 import { dirname } from "node:path";
-import { alignDown, PAGE_BYTES, RingstoreError } from "../base/index.ts";
-import { type DiskFacts, formatDisk, inspectDisk, StoreError } from "../chunk/index.ts";
+import { RingstoreError } from "../base/index.ts";
+import { type DiskFacts, formatDisk, StoreError } from "../chunk/index.ts";
 import type { FormatJob } from "../ports/store-disk.ts";
 import { close, fallocate, fsync, ftruncate, O_RDONLY, open, SystemMemory } from "../sys/index.ts";
 import { failure } from "../uring/index.ts";
-import { blockIo, type LockedDisk, lockDisk } from "./disk-io.ts";
+import { blockIo, contentOf, type LockedDisk, lockDisk } from "./disk-io.ts";
 
 export function temporaryPathOf(job: { readonly id: string; readonly path: string }): string {
   return `${job.path}.${job.id}.new`;
@@ -52,8 +52,7 @@ export function makeDisk(
 /** Throws DISK_FOREIGN, or what is wrong with the store that is there. */
 function requireBlank(disk: LockedDisk): void {
   const { path, fd, sizeBytes } = disk;
-  if (alignDown(sizeBytes, PAGE_BYTES) === 0) return;
-  const content = inspectDisk(blockIo(fd, sizeBytes), new SystemMemory());
+  const content = contentOf(fd, sizeBytes);
   if (content.kind === "blank") return;
   const what =
     content.kind === "foreign"

@@ -1,8 +1,8 @@
 // A disk driven with blocking calls: for tools in processes of their own, and for the few blocks
 // that are read of a disk before it is opened. Holds the lock that every user of a disk takes.
 
-import { alignDown, EINVAL, PAGE_BYTES } from "../base/index.ts";
-import type { BlockIo } from "../chunk/index.ts";
+import { alignDown, EINVAL, MIB, PAGE_BYTES } from "../base/index.ts";
+import { type BlockIo, type DiskContent, inspectDisk } from "../chunk/index.ts";
 import {
   addStatusFlags,
   blockDeviceSize,
@@ -56,6 +56,21 @@ export function blockIo(fd: number, capacityBytes: number): BlockIo {
     write: (offsetBytes, address, bytes) => whole(pwrite, offsetBytes, address, bytes),
     sync: () => fdatasync(fd),
   };
+}
+
+/** No store is smaller; what is, is not asked for superblocks that would lie beyond its end. */
+const STORE_BYTES_MIN = MIB;
+
+/** What is on it? Throws StoreError for a store that is damaged or too new. */
+export function contentOf(fd: number, sizeBytes: number): DiskContent {
+  const memory = new SystemMemory();
+  const io = blockIo(fd, sizeBytes);
+  if (sizeBytes >= STORE_BYTES_MIN) return inspectDisk(io, memory);
+  const arena = memory.allocate(STORE_BYTES_MIN);
+  const bytes = io.read(0, arena.address, io.capacityBytes);
+  const isBlank = bytes === io.capacityBytes && memory.isZero(arena.address, Math.max(bytes, 1));
+  memory.free(arena);
+  return isBlank ? { kind: "blank" } : { kind: "foreign", what: "data of an unknown kind" };
 }
 
 export interface LockedDisk {
