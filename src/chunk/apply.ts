@@ -11,7 +11,7 @@ import {
 } from "./layouts.ts";
 import { RECORD_HEAD_WORDS } from "./records.ts";
 
-export const ENTRY_WORDS: number = SLAB_ENTRY.BYTES / 4;
+const ENTRY_WORDS: number = SLAB_ENTRY.BYTES / 4;
 const LOCATION: number = SLAB_ENTRY.location / 4;
 const STATES: number = SLAB_ENTRY.states / 4;
 const STAMP_LOW: number = SLAB_ENTRY.stampLow / 4;
@@ -38,7 +38,7 @@ export function entryCrc(words: Uint32Array, entry: number, block: number): numb
 }
 
 /** Two bits for each block of the mask: all set. */
-export function statesMask(firstBlock: number, blockCount: number): number {
+function statesMask(firstBlock: number, blockCount: number): number {
   const bits = blockCount === 16 ? -1 : (1 << (blockCount * 2)) - 1;
   return (bits << (firstBlock * 2)) >>> 0;
 }

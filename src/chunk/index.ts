@@ -1,5 +1,6 @@
 // chunk/: the store, a crash-proof, checksummed storage engine for one disk.
 
+export { type CheckFinding, type CheckReport, checkDisk } from "./check-disk.ts";
 export { StoreError, type StoreErrorCode } from "./errors.ts";
 export {
   type BlockIo,
@@ -8,6 +9,8 @@ export {
   formatDisk,
   inspectDisk,
 } from "./format-disk.ts";
-export { Store, type StoreOptions, type StorePhase, type StoreUsage } from "./store.ts";
+export { Store, type StorePhase } from "./store.ts";
+export type { StoreOptions } from "./store-assembly.ts";
+export type { StoreUsage } from "./store-usage.ts";
 export { StoreVolume } from "./store-volume.ts";
 export type { DiskFacts, Durability } from "./superblock-facts.ts";

@@ -23,7 +23,6 @@ import { type Layout, layout } from "../base/index.ts";
 
 export const FORMAT_VERSION = 1;
 export const FEATURES_INCOMPATIBLE = 0;
-export const FEATURES_READ_ONLY_COMPATIBLE = 0;
 
 export const BLOCK_BYTES = 4096;
 export const BLOCK_SHIFT = 12;
@@ -166,7 +165,7 @@ export const PAGE_KIND_L1 = 2;
 export const PAGE_KIND_L2 = 3;
 
 export const PAGE_PAYLOAD_OFFSET = 64;
-export const PAGE_PAYLOAD_BYTES: number = BLOCK_BYTES - PAGE_PAYLOAD_OFFSET;
+const PAGE_PAYLOAD_BYTES: number = BLOCK_BYTES - PAGE_PAYLOAD_OFFSET;
 export const PAGE_PAYLOAD_WORDS: number = PAGE_PAYLOAD_BYTES / 4;
 
 const PAGE_FIELDS = {

@@ -8,7 +8,7 @@
 import { assert } from "../base/index.ts";
 import { SLAB_BLOCKS } from "./layouts.ts";
 
-export const OP_KIND_FREE = 0;
+const OP_KIND_FREE = 0;
 export const OP_KIND_READ = 1;
 export const OP_KIND_WRITE = 2;
 /** Discard and write zeroes: the blocks take the state in `clearState`. */

@@ -29,7 +29,7 @@ const READY = 3;
 
 /** PAGE_READY: the page is pinned in ops.frame. PAGE_WAIT: pageReady() will be called. */
 export const PAGE_READY = 0;
-export const PAGE_WAIT = 1;
+const PAGE_WAIT = 1;
 
 export interface PageClient {
   /** `result` 0: the page is pinned in ops.frame[op]; otherwise a negated errno. */

@@ -26,15 +26,15 @@ import {
 
 export const POINTER_NONE = 0;
 
-export function pointerOf(generation: number, slot: number): number {
+function pointerOf(generation: number, slot: number): number {
   return ((generation << 1) | slot) >>> 0;
 }
 
-export function slotOfPointer(pointer: number): number {
+function slotOfPointer(pointer: number): number {
   return pointer & 1;
 }
 
-export function generationOf(pointer: number): number {
+function generationOf(pointer: number): number {
   return pointer >>> 1;
 }
 

@@ -14,6 +14,7 @@
 
 import { assert } from "../base/index.ts";
 import {
+  RECORD,
   RECORD_BYTES_MAX,
   RECORD_CLEAR,
   RECORD_EXTENT,
@@ -27,6 +28,10 @@ import {
 } from "./layouts.ts";
 
 export const RECORD_HEAD_WORDS: number = RECORD_HEAD_BYTES / 4;
+const EXTENT: number = RECORD.extent / 4;
+const SLAB: number = RECORD.slab / 4;
+const LOCATION: number = RECORD.location / 4;
+const FREED: number = RECORD.freed / 4;
 /** In place of a type: the record counts for nothing. Only in memory, after a recovery. */
 export const RECORD_VOID = 0;
 
@@ -44,10 +49,6 @@ export function typeOf(words: Uint32Array, at: number): number {
   return (words[at] as number) & 0xff;
 }
 
-export function flagsOf(words: Uint32Array, at: number): number {
-  return ((words[at] as number) >>> 8) & 0xff;
-}
-
 export function firstBlockOf(words: Uint32Array, at: number): number {
   return ((words[at] as number) >>> 16) & 0xff;
 }
@@ -57,25 +58,25 @@ export function blockCountOf(words: Uint32Array, at: number): number {
 }
 
 export function extentOf(words: Uint32Array, at: number): number {
-  return words[at + 1] as number;
+  return words[at + EXTENT] as number;
 }
 
 export function slabOf(words: Uint32Array, at: number): number {
-  return (words[at + 2] as number) & 0xffff;
+  return (words[at + SLAB] as number) & 0xffff;
 }
 
 export function recordBytesOf(words: Uint32Array, at: number): number {
-  return (words[at + 2] as number) >>> 16;
+  return (words[at + SLAB] as number) >>> 16;
 }
 
 /** Slab + 1. */
 export function locationOf(words: Uint32Array, at: number): number {
-  return words[at + 3] as number;
+  return words[at + LOCATION] as number;
 }
 
 /** Slab + 1. */
 export function freedOf(words: Uint32Array, at: number): number {
-  return words[at + 4] as number;
+  return words[at + FREED] as number;
 }
 
 /** Blocks of data that a record brings along in its ring group. */

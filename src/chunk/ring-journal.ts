@@ -35,10 +35,10 @@ const GROUPS_INFLIGHT_MAX = 4;
 const TWO_32 = 4294967296;
 const NO_GROUP = -1;
 
-export const GROUP_FREE = 0;
+const GROUP_FREE = 0;
 const GROUP_OPEN = 1;
 const GROUP_WRITING = 2;
-export const GROUP_DURABLE = 3;
+const GROUP_DURABLE = 3;
 
 export interface RingClient {
   /** The group and all before it are durable: its operations, linked from `firstOp`. */

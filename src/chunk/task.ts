@@ -9,7 +9,7 @@ import { assert, EAGAIN, EINTR, EIO } from "../base/index.ts";
 import type { Address, Disk } from "../ports/index.ts";
 import { TAG_TASK } from "./parts.ts";
 
-export const IO_READ = 0;
+const IO_READ = 0;
 export const IO_WRITE = 1;
 export const IO_WRITEV = 2;
 export const IO_SYNC = 3;

@@ -7,7 +7,7 @@
 //
 // What is written before the acknowledgement depends on the class:
 //   FRESH     blocks that hold nothing: data into its slab, the record beside it
-//   REDIRECT  all 16 blocks: data into a new slab, the record beside it; the old slab is freed
+//   REDIRECT  all 16 blocks: data into a new slab, the record beside it; the old slab goes
 //   JOURNAL   anything else: data inside the group; written back to its slab later
 //   CLEAR     discard, zeroes, and a whole slab of zeroes: the record alone
 //
