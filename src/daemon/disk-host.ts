@@ -170,7 +170,7 @@ export class DiskHost {
   }
 }
 
-export function unavailable(entry: DiskEntry): ApiError {
+function unavailable(entry: DiskEntry): ApiError {
   const { name } = entry.declared;
   const reason = entry.problem === null ? "" : `: ${entry.problem.message}`;
   return new ApiError("disk_unavailable", `disk ${name} is ${entry.state}${reason}`, {

@@ -11,9 +11,9 @@ import { randomBytes } from "node:crypto";
 import { writeSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { formatBytes, RingstoreError } from "../base/index.ts";
-import type { DiskFinding, FormatJob } from "../ports/store-disk.ts";
+import { checkDisk } from "../chunk/index.ts";
+import type { FormatJob } from "../ports/store-disk.ts";
 import { close, SystemMemory } from "../sys/index.ts";
-import { checkDisk } from "./disk-check.ts";
 import { makeDisk } from "./disk-file.ts";
 import { blockIo, lockDisk } from "./disk-io.ts";
 import type { ReportCounts, RoleLine } from "./disk-role-lines.ts";
@@ -100,11 +100,12 @@ function format(text: string, reporter: Reporter, tell: Tell): number {
 function check(path: string, reporter: Reporter, tell: Tell): number {
   const disk = lockDisk(path, false);
   const report = checkDisk(blockIo(disk.fd, disk.sizeBytes), new SystemMemory(), {
-    finding: (finding: DiskFinding) => reporter.line({ kind: "finding", finding }),
-    progress: (doneBytes: number, totalBytes: number) => tell("verify", doneBytes, totalBytes),
+    finding: (finding) => reporter.line({ kind: "finding", finding }),
+    progress: (doneBytes, totalBytes) => tell("verify", doneBytes, totalBytes),
   });
   close(disk.fd);
-  const { errorCount, warningCount, blocksVerified, pagesVerified, groupsVerified } = report;
+  const { errorCount, warningCount, blocksVerified, pagesVerified } = report;
+  const { ringGroups: groupsVerified } = report;
   const counts = { errorCount, warningCount, blocksVerified, pagesVerified, groupsVerified };
   reporter.line({ kind: "report", counts });
   return errorCount > 0 ? EXIT_ERRORS : EXIT_CLEAN;

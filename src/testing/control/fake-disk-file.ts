@@ -130,6 +130,6 @@ export class FakeDiskTools implements DiskTools {
   async stop(): Promise<void> {}
 }
 
-export function temporaryOf({ id, path }: { readonly id: string; readonly path: string }): string {
+function temporaryOf({ id, path }: { readonly id: string; readonly path: string }): string {
   return `${path}.${id}.new`;
 }
