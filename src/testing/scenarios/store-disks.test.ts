@@ -48,7 +48,9 @@ test("disks, volumes and what was written are back after kill -9 and clean stops
     QuietGuest.connect(sectors, { blockBytes: 512 }),
     QuietGuest.connect(blocks, { blockBytes: 4096 }),
   ];
-  t.after(() => guests.forEach((guest) => guest.close()));
+  t.after(() => {
+    for (const guest of guests) guest.close();
+  });
   for (const guest of guests) {
     await guest.write(4096, 1);
     await guest.write(8192, 7);
