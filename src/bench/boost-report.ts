@@ -15,6 +15,14 @@ export interface RowResult {
   readonly pairs: readonly Pair[];
 }
 
+/** What a report says of the run itself. */
+export interface RunFacts {
+  readonly machine: Machine;
+  /** A sentence on how busy the machine was. */
+  readonly load: string;
+  readonly pairCount: number;
+}
+
 export interface QueueResult {
   readonly name: string;
   readonly four: readonly LoadReport[];
@@ -56,7 +64,7 @@ export function barMet(pairs: readonly Pair[], bar: Bar): boolean {
   return bar.kind === "least" ? ratio >= bar.ratio : ratio <= bar.ratio;
 }
 
-function figure(value: number): string {
+export function figure(value: number): string {
   if (value >= 1e6) return `${(value / 1e6).toFixed(2)} M`;
   if (value >= 1e4) return `${(value / 1e3).toFixed(0)} k`;
   if (value >= 100) return value.toFixed(0);
@@ -109,7 +117,7 @@ function queueText({ name, four, one }: QueueResult): string {
 export function renderBoost(
   results: readonly RowResult[],
   queues: readonly QueueResult[],
-  run: { readonly machine: Machine; readonly pairCount: number; readonly runtimeMs: number },
+  run: RunFacts & { readonly runtimeMs: number },
 ): string {
   const bars = results.flatMap(({ row, pairs }) => row.bars.map((bar) => barMet(pairs, bar)));
   const met = bars.filter((value) => value).length;
@@ -117,6 +125,7 @@ export function renderBoost(
     "# Boost against qemu-storage-daemon",
     "",
     `Measured by \`npm run bench:boost\` on: ${machineText(run.machine)}`,
+    run.load,
     "",
     `Each row: ${run.pairCount} pairs of ${run.runtimeMs} ms, the two back-ends in turns, driven`,
     "by the project's load generator polling one split ring of 4 KiB requests unless the row says",

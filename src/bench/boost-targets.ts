@@ -33,12 +33,21 @@ export class BoostTargets {
   }
 
   async theirs(row: Row, measure: Measure): Promise<LoadReport> {
-    let qsd = this.qsds.get(row.backing);
-    if (qsd === undefined) {
-      qsd = await this.startQsd(row.backing);
-      this.qsds.set(row.backing, qsd);
-    }
-    return measure(qsd.socketPath, row.work);
+    return measure((await this.qsd(row.backing)).socketPath, row.work);
+  }
+
+  /** qemu-storage-daemon with one export of that backing. */
+  async qsd(backing: Backing): Promise<Qsd> {
+    const known = this.qsds.get(backing);
+    if (known !== undefined) return known;
+    const qsd = await this.startQsd(backing);
+    this.qsds.set(backing, qsd);
+    return qsd;
+  }
+
+  /** Of our daemon with that poll window, once it serves something. */
+  daemonPid(pollUs: number): number {
+    return this.daemons.get(pollUs)?.pid ?? 0;
   }
 
   private async startQsd(backing: Backing): Promise<Qsd> {
@@ -51,7 +60,7 @@ export class BoostTargets {
     return Qsd.start({ backing: { kind: "file", path, direct, aio }, queueCount: 4 });
   }
 
-  private async ourSocket(backing: Backing, pollUs: number): Promise<string> {
+  async ourSocket(backing: Backing, pollUs: number): Promise<string> {
     const key = `${backing}-${pollUs}`;
     const known = this.sockets.get(key);
     if (known !== undefined) return known;

@@ -18,7 +18,7 @@ import { PROJECT_FOLDER } from "../testing/daemon.ts";
 import { type Pair, type QueueResult, type RowResult, renderBoost } from "./boost-report.ts";
 import { QUEUE_ROWS, ROWS, type Row } from "./boost-rows.ts";
 import { BoostTargets } from "./boost-targets.ts";
-import { describeMachine } from "./machine.ts";
+import { describeMachine, loadText } from "./machine.ts";
 
 const { values } = parseArgs({
   options: {
@@ -85,6 +85,7 @@ async function runQueues(
   return { name: row.name, four, one };
 }
 
+const load = loadText();
 const targets = new BoostTargets({
   tmpfsAio: values["qsd-aio"] === "threads" ? "threads" : "io_uring",
 });
@@ -99,6 +100,7 @@ try {
   }
   const text = renderBoost(results, queues, {
     machine: describeMachine(),
+    load,
     pairCount,
     runtimeMs,
   });

@@ -1,7 +1,7 @@
 // What the figures were measured on: enough to judge them, nothing that names a host.
 
 import { execFileSync } from "node:child_process";
-import { cpus, release, totalmem } from "node:os";
+import { cpus, loadavg, release, totalmem } from "node:os";
 import { formatBytes } from "../base/index.ts";
 
 export interface Machine {
@@ -39,6 +39,14 @@ export function describeMachine(): Machine {
     commit: output("git", ["rev-parse", "--short", "HEAD"]).trim() + dirty,
     date: new Date().toISOString().slice(0, 10),
   };
+}
+
+/** How busy the machine is by itself: asked before a run begins. */
+export function loadText(): string {
+  return `Load average of the machine before the run (1 and 5 minutes): ${loadavg()
+    .slice(0, 2)
+    .map((load) => load.toFixed(2))
+    .join(" and ")}.`;
 }
 
 /** A paragraph for the head of a report. */

@@ -260,6 +260,16 @@ export class RingJournal {
     this.close();
   }
 
+  /** Takes back a group that was opened for a record that never came. */
+  dropEmpty(): void {
+    if (!this.openIsThere || this.openRecordCount > 0) return;
+    const at = this.nextLsn & this.mask;
+    this.openIsThere = false;
+    this.state[at] = GROUP_FREE;
+    this.groupCount -= 1;
+    this.usedBlocks -= (this.skipped[at] as number) + 1;
+  }
+
   /** A group without records: what is in place by now need not be doubted after a crash. */
   writeMark(): void {
     if (this.completeLsn <= this.markedLsn || this.inflightCount > 0) return;

@@ -264,6 +264,7 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
   get isQuiet(): boolean {
     const ring = this.all.parts.ring;
     const isIdle = this.all.flow.inflightCount === 0;
+    if (this.writesFailed) return isIdle && !ring.isWriting;
     return isIdle && !ring.hasUnwritten && !ring.isWriting && ring.completeLsn === ring.nextLsn - 1;
   }
 

@@ -47,7 +47,8 @@ export class Upkeep {
   private readonly client: UpkeepClient;
   private writingBack = false;
   private checkpointing = false;
-  private needsCheckpoint = false;
+  /** The log has no room for the next batch. */
+  private isLogFull = false;
   private loadingCount = 0;
   private drained: (() => void) | null = null;
   private drainState = STATE_OPEN;
@@ -63,7 +64,6 @@ export class Upkeep {
     assert(this.drained === null, "drained twice at once");
     this.drained = done;
     this.drainState = isFinal ? STATE_CLEAN : STATE_OPEN;
-    this.needsCheckpoint = true;
     this.pump();
   }
 
@@ -105,9 +105,8 @@ export class Upkeep {
       (slabs.freeCount < slabs.quarantineCount && slabs.quarantineCount > 0);
     if (!isPressed || ring.completeLsn === ring.settledLsn) return false;
     if (!writeBack.hasWork) return false;
-    if (writeBack.hasLogRoom) return true;
-    this.needsCheckpoint = true;
-    return false;
+    this.isLogFull = !writeBack.hasLogRoom;
+    return !this.isLogFull;
   }
 
   private startWriteBack(): void {
@@ -136,18 +135,19 @@ export class Upkeep {
     if (cache.dirtyCount * 2 > cache.frameCount) return true;
     // What follows is about the log's tail, which stays while recovered records wait.
     if (pending.pageCount > 0 || this.loadingCount > 0) return false;
-    if (this.drained !== null) {
-      return ring.groupCount === 0 && !this.writingBack && this.client.isQuiet;
-    }
-    return this.needsCheckpoint || metadataLog.usedBlocks * 2 > metadataLog.blockCount;
+    if (this.isLogFull || metadataLog.usedBlocks * 2 > metadataLog.blockCount) return true;
+    if (this.drained === null) return false;
+    ring.dropEmpty();
+    return ring.groupCount === 0 && !this.writingBack && this.client.isQuiet;
   }
 
   private startCheckpoint(): void {
     const { pending, checkpoint, ring } = this.parts;
     const keepTail = pending.pageCount > 0;
-    const isLast = this.drained !== null && ring.groupCount === 0 && !keepTail;
+    const isDrained = ring.groupCount === 0 && !this.writingBack && this.client.isQuiet;
+    const isLast = this.drained !== null && isDrained && !keepTail;
     this.checkpointing = true;
-    this.needsCheckpoint = false;
+    this.isLogFull = false;
     const task = checkpoint.run(isLast ? this.drainState : STATE_OPEN, keepTail);
     this.parts.runner.start(task, (result) => {
       this.checkpointing = false;

@@ -319,7 +319,7 @@ export class ReactorDataPlane implements DataPlane {
     return this.threads.map((thread) => thread.stats());
   }
 
-  /** True when every reactor answered within `timeoutMs`: what a watchdog wants to know. */
+  /** What the watchdog wants to know. */
   async responds(timeoutMs: number): Promise<boolean> {
     const answers = this.threads.map((thread) =>
       thread.request({ op: "ping" }, { timeoutMs }).then(

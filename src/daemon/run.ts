@@ -155,7 +155,7 @@ export class Daemon {
       if (!(await within(STOP_PATIENCE_MS, dataPlane.stop()))) fatal(error);
       throw error;
     }
-    modules.serviceManager.ready(`serving ${paths.root}`);
+    daemon.#tellReady();
     return daemon;
   }
 
@@ -227,7 +227,12 @@ export class Daemon {
       // What was in force stays in force.
       log.log("error", "daemon.reload-failed", { message: (error as Error).message });
     }
-    serviceManager.ready(`serving ${this.#paths.root}`);
+    this.#tellReady();
+  }
+
+  #tellReady(): void {
+    const signOfLife = (timeoutMs: number): Promise<boolean> => this.#dataPlane.responds(timeoutMs);
+    this.#modules.serviceManager.ready(`serving ${this.#paths.root}`, signOfLife);
   }
 
   /** Declared attachments stay declared: the next start serves them again. */

@@ -104,6 +104,8 @@ export interface DataPlane {
   /** Of every disk that is open or being opened. */
   diskStats(): readonly StoreDiskStats[];
   reactorStats(): readonly ReactorStats[];
+  /** True when every thread answered within `timeoutMs`. Rejects never. */
+  responds(timeoutMs: number): Promise<boolean>;
   /**
    * Finishes what is in flight, closes everything, ends the threads. Resolves with the ids of the
    * disks that were stopped cleanly.

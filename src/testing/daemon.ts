@@ -9,8 +9,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { processCpuUs } from "../load/index.ts";
 
-const START_TIMEOUT_MS = 20_000;
-const STOP_TIMEOUT_MS = 10_000;
+const START_TIMEOUT_MS = 120_000;
+const STOP_TIMEOUT_MS = 30_000;
 const LOG_CHARS_MAX = 1 << 20;
 
 /** The checkout: the folder that holds package.json, above wherever this was built to. */

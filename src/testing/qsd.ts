@@ -9,8 +9,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { processCpuUs } from "../load/index.ts";
 
 const PROGRAM = "qemu-storage-daemon";
-const START_TIMEOUT_MS = 10000;
-const STOP_TIMEOUT_MS = 5000;
+const START_TIMEOUT_MS = 60_000;
+const STOP_TIMEOUT_MS = 30_000;
 
 export type QsdBacking =
   /** Nothing behind it: reads leave the buffer as it is, writes vanish. */

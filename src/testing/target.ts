@@ -34,7 +34,7 @@ export type {
 } from "./target-protocol.ts";
 
 const ENTRY = fileURLToPath(new URL("./target-main.js", import.meta.url));
-const ANSWER_TIMEOUT_MS = 30_000;
+const ANSWER_TIMEOUT_MS = 60_000;
 const STDERR_CHARS_MAX = 16384;
 const POLL_MS = 5;
 

@@ -16,7 +16,7 @@ interface TextWaiter {
   readonly found: Deferred<RegExpExecArray>;
 }
 
-const TEXT_TIMEOUT_MS = 60_000;
+const TEXT_TIMEOUT_MS = 240_000;
 /** Kept from the end; a guest that prints more is in a loop. */
 const TEXT_CHARACTERS_MAX = 4 * 1024 * 1024;
 const TAIL_CHARACTERS = 2000;

@@ -16,7 +16,7 @@ import { VmError } from "./error.ts";
 import { AGENT_VERSION, OUTPUT_BYTES_MAX } from "./guest-scripts.ts";
 
 export interface RunOptions {
-  /** Default 60 s. The command is killed in the guest when it is over. */
+  /** Default 5 min. The command is killed in the guest when it is over. */
   timeoutMs?: number;
 }
 
@@ -41,7 +41,7 @@ interface BootWaiter {
   readonly reached: Deferred<void>;
 }
 
-const RUN_TIMEOUT_MS = 60_000;
+const RUN_TIMEOUT_MS = 300_000;
 /** Longer than a loaded machine takes to acknowledge; sending too often does no harm. */
 const RESEND_MS = 5_000;
 /** The guest's shell reads a line byte by byte; a longer command belongs into a file. */

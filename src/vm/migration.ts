@@ -63,7 +63,7 @@ interface MigrateInfo {
 
 /** Kernel parameter that keeps such a QEMU from losing pages. */
 export const DIRTY_PAGES_PARAMETER = "pti=on";
-const TIMEOUT_MS = 120_000;
+const TIMEOUT_MS = 300_000;
 const POLL_MS = 20;
 const FINAL = ["completed", "failed", "cancelled"];
 

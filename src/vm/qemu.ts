@@ -65,15 +65,15 @@ export interface BootOptions extends CacheOptions {
   readonly migratable?: boolean;
   /** The destination of a migration: does not boot, waits for {@link Guest.migrateTo}. */
   readonly incoming?: boolean;
-  /** Default 120 s, for kernel and agent together. */
+  /** Default 5 min, for kernel and agent together. */
   readonly bootTimeoutMs?: number;
   /** Put at the end of QEMU's command line. */
   readonly extraArguments?: readonly string[];
 }
 
-const BOOT_TIMEOUT_MS = 120_000;
-/** From the start of the process to the greeting; a loaded machine takes seconds. */
-const QMP_TIMEOUT_MS = 30_000;
+const BOOT_TIMEOUT_MS = 300_000;
+/** From the start of the process to the greeting; a loaded machine takes many seconds. */
+const QMP_TIMEOUT_MS = 120_000;
 const MEMORY_MIB = 256;
 const HOTPLUG_PORT_COUNT = 1;
 

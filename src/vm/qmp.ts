@@ -39,8 +39,8 @@ interface EventWaiter {
   readonly found: Deferred<QmpEvent>;
 }
 
-const COMMAND_TIMEOUT_MS = 30_000;
-const EVENT_TIMEOUT_MS = 30_000;
+const COMMAND_TIMEOUT_MS = 120_000;
+const EVENT_TIMEOUT_MS = 120_000;
 /** query-qmp-schema answers with 200 KB; nothing is larger. */
 const LINE_BYTES_MAX = 4 * 1024 * 1024;
 const EVENTS_MAX = 10_000;

@@ -24,6 +24,7 @@ for (const writes of [false, true]) {
   test(`the ${writes ? "write" : "read"} group of a terse line`, () => {
     assert.deepEqual(parseFio("x", `noise\n${line(writes)}\n`), {
       name: "x",
+      bytes: 4096 * 1024,
       iops: 512,
       bytesPerSecond: 2048 * 1024,
       meanUs: 77.5,
@@ -37,7 +38,14 @@ test("text that is not fio's is quoted in the error", () => {
 });
 
 test("the table: figures to the right, units for people", () => {
-  const result = { name: "x", iops: 512.4, bytesPerSecond: 2_100_000, meanUs: 77.5, p99Us: 1234 };
+  const result = {
+    name: "x",
+    bytes: 0,
+    iops: 512.4,
+    bytesPerSecond: 2_100_000,
+    meanUs: 77.5,
+    p99Us: 1234,
+  };
   const [head, line] = fioTable([result]).split("\n");
   assert.match(head ?? "", /^In the guest {2,}IOPS {2,}bandwidth {2,}mean {2,}p99$/);
   assert.match(line ?? "", /^x {2,}512 {2,}2\.0 MiB\/s {2,}78 us {2,}1\.2 ms$/);

@@ -1,11 +1,12 @@
-// The guest's short fio jobs, what is read from their terse output (fio(1), "Terse output"),
-// and the
-// table of it.
+// The guest's short fio jobs, what is read from their terse output (fio(1), "Terse output"), and
+// the table of it.
 
 import { formatBytes, KIB } from "../../base/index.ts";
 
 export interface FioResult {
   readonly name: string;
+  /** Read or written altogether. */
+  readonly bytes: number;
   readonly iops: number;
   readonly bytesPerSecond: number;
   readonly meanUs: number;
@@ -17,12 +18,17 @@ export interface FioJob {
   readonly command: string;
 }
 
+/** Direct I/O on `device` for `seconds`; its output is for parseFio(). */
+export function fioCommand(device: string, seconds: number, options: string): string {
+  return (
+    `fio --name=j --filename=${device} --direct=1 --ioengine=libaio --size=256M --time_based ` +
+    `--runtime=${seconds} --minimal --terse-version=3 --percentile_list=99 ${options}`
+  );
+}
+
 export function fioJobs(device: string, seconds: number): readonly FioJob[] {
   const job = (name: string, options: string): FioJob => {
-    const command =
-      `fio --name=j --filename=${device} --direct=1 --ioengine=libaio --size=256M --time_based ` +
-      `--runtime=${seconds} --minimal --terse-version=3 --percentile_list=99 ${options}`;
-    return { name, command };
+    return { name, command: fioCommand(device, seconds, options) };
   };
   return [
     job("4 KiB random write, depth 32", "--rw=randwrite --bs=4k --iodepth=32"),
@@ -35,6 +41,7 @@ export function fioJobs(device: string, seconds: number): readonly FioJob[] {
 /** First field of the read and of the write group in terse version 3, counted from 0. */
 const READ_GROUP = 5;
 const WRITE_GROUP = 46;
+const TOTAL_KIB = 0;
 const BANDWIDTH_KIB = 1;
 const IOPS = 2;
 const MEAN_US = 34;
@@ -50,6 +57,7 @@ export function parseFio(name: string, text: string): FioResult {
   const percentile = /^99(?:\.0+)?%=(\d+(?:\.\d+)?)/.exec(fields[group + FIRST_PERCENTILE] ?? "");
   return {
     name,
+    bytes: number(TOTAL_KIB) * KIB,
     iops: number(IOPS),
     bytesPerSecond: number(BANDWIDTH_KIB) * KIB,
     meanUs: number(MEAN_US),

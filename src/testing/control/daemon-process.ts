@@ -33,8 +33,12 @@ export class DaemonProcess {
   #waiters: (() => void)[] = [];
   readonly #exit: Promise<unknown>;
 
-  constructor(args: readonly string[], environment: NodeJS.ProcessEnv = {}) {
-    this.child = spawn(process.execPath, [DAEMON, ...args], {
+  constructor(
+    args: readonly string[],
+    environment: NodeJS.ProcessEnv = {},
+    entry: string = DAEMON,
+  ) {
+    this.child = spawn(process.execPath, [entry, ...args], {
       stdio: ["ignore", "pipe", "pipe"],
       env: { ...cleanEnvironment(), ...environment },
     });
@@ -133,8 +137,13 @@ export class Scene {
   readonly data: string = join(this.root, "d");
   readonly #daemons: DaemonProcess[] = [];
 
-  daemon(args: readonly string[] = [], environment: NodeJS.ProcessEnv = {}): DaemonProcess {
-    const daemon = new DaemonProcess(["--data", this.data, ...args], environment);
+  /** `entry`: the file of another daemon than the one over the fake data plane. */
+  daemon(
+    args: readonly string[] = [],
+    environment: NodeJS.ProcessEnv = {},
+    entry?: string,
+  ): DaemonProcess {
+    const daemon = new DaemonProcess(["--data", this.data, ...args], environment, entry);
     this.#daemons.push(daemon);
     return daemon;
   }

@@ -255,6 +255,10 @@ export class FakeDataPlane implements DataPlane {
     ];
   }
 
+  async responds(): Promise<boolean> {
+    return !this.stopped;
+  }
+
   async stop(): Promise<readonly string[]> {
     await this.#enter("stop", "");
     for (const volume of this.open.values()) volume.server?.close();

@@ -74,7 +74,8 @@ class ChainRound {
       const honestQueue = victim.addQueue(honestRegion);
       victim.start();
       this.mark = victim.memory.mark();
-      const modules = { region: honestRegion, prng, serial: ATTACKED };
+      const { patienceMs } = context.stage;
+      const modules = { region: honestRegion, prng, serial: ATTACKED, patienceMs };
       this.honest = new HonestGuest(victim, honestQueue, modules);
     } catch (error) {
       victim.close();

@@ -16,7 +16,6 @@ const SECTOR_BYTES = 512;
 const HONEST_SECTORS = HONEST_BYTES / SECTOR_BYTES;
 const DATA_SECTORS_MAX = 64;
 const ID_BYTES = 20;
-const ANSWER_TIMEOUT_MS = 8_000;
 
 const KINDS = ["read", "write", "flush", "id", "discard", "zeroes"] as const;
 type Kind = (typeof KINDS)[number];
@@ -34,18 +33,25 @@ export class HonestGuest {
   private readonly prng: Prng;
   private readonly disk: Uint8Array = new Uint8Array(HONEST_BYTES);
   private readonly serial: string;
+  private readonly patienceMs: number;
   private readonly mark: number[];
 
   constructor(
     victim: Victim,
     queue: Queue,
-    modules: { readonly region: HostileRegion; readonly prng: Prng; readonly serial: string },
+    modules: {
+      readonly region: HostileRegion;
+      readonly prng: Prng;
+      readonly serial: string;
+      readonly patienceMs: number;
+    },
   ) {
     this.victim = victim;
     this.queue = queue;
     this.region = modules.region;
     this.prng = modules.prng;
     this.serial = modules.serial;
+    this.patienceMs = modules.patienceMs;
     this.mark = victim.memory.mark();
     // Whoever was here before: the model begins with zeroes.
     this.perform({ kind: "zeroes", sector: 0, sectors: HONEST_SECTORS });
@@ -181,7 +187,7 @@ export class HonestGuest {
   private finish(head: number): number {
     const { victim, queue } = this;
     victim.go(queue);
-    const [used] = victim.waitUsed(1, queue, ANSWER_TIMEOUT_MS);
+    const [used] = victim.waitUsed(1, queue, this.patienceMs);
     assert.equal(used?.id, head, "another chain was used");
     return used.len;
   }

@@ -26,7 +26,6 @@ import { ATTACKED, type Fuzzer, type RoundContext } from "./stage.ts";
 
 const STEPS_MIN = 20;
 const STEPS_MAX = 80;
-const ANSWER_TIMEOUT_MS = 15_000;
 /** A mutation that the profile emphasises is so much more likely than the others. */
 const EMPHASIS = 12;
 /** Most messages must be good ones, or no session gets anywhere. */
@@ -73,7 +72,8 @@ class MessageRound {
   }
 
   private connect(): FrontEnd {
-    return FrontEnd.connect(this.context.stage.path, { timeoutMs: ANSWER_TIMEOUT_MS });
+    const { path, patienceMs } = this.context.stage;
+    return FrontEnd.connect(path, { timeoutMs: patienceMs });
   }
 
   async run(): Promise<void> {

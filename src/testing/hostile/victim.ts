@@ -19,7 +19,7 @@ import { type Buf, HostilePacked, type HostileRing, HostileSplit, type Used } fr
 
 export const GUEST_BASE = 0x1_0000_0000;
 export const STATUS_UNTOUCHED = 0xee;
-const WAIT_MS = 10_000;
+const WAIT_MS = 30_000;
 
 export interface VictimOptions {
   readonly packed?: boolean;

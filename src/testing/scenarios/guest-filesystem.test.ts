@@ -81,7 +81,7 @@ scenario("file systems on volumes of every kind", limit(), async (host) => {
     await makeAndCheck(guest, `/dev/${disk}`);
     const more = "--bsrange=4k-256k --blockalign=4k";
     const fio = verifiedFio({ device: `/dev/${disk}`, rw: "randrw", size: "48M", more });
-    await guest.must(fio, { timeoutMs: 120_000 });
+    await guest.must(fio);
   }
   await assertNoErrors(guest);
 });

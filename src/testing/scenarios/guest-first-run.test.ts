@@ -17,7 +17,7 @@ interface Run {
   readonly stderr: string;
 }
 
-const RUN_TIMEOUT_MS = 120_000;
+const RUN_TIMEOUT_MS = 600_000;
 
 async function run(program: string, args: readonly string[], env = process.env): Promise<Run> {
   return await new Promise((resolve) => {

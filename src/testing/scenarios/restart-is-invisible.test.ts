@@ -18,7 +18,7 @@ import { memoryFolder } from "../soak/places.ts";
 import { diskVolumes, tmpfsVolumes } from "../soak/restart-volumes.ts";
 
 const PAUSE_GOAL_MS = 1000;
-const PAUSE_MS_MAX = 5000;
+const PAUSE_MS_MAX = 20_000;
 const SEED = 20260101;
 
 async function disturbed(

@@ -16,8 +16,8 @@ import { cleanupOf } from "../soak/cleanup.ts";
 import { diskFolder, memoryFolder, sparseFile } from "../soak/places.ts";
 import { QuietGuest } from "../soak/quiet-guest.ts";
 
-const RETURN_TIMEOUT_MS = 40_000;
-const REFUSAL_TIMEOUT_MS = 20_000;
+const RETURN_TIMEOUT_MS = 120_000;
+const REFUSAL_TIMEOUT_MS = 60_000;
 
 /** What a restart must not change. */
 function lasting(volumes: readonly Volume[]): unknown {
