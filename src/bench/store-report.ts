@@ -40,7 +40,7 @@ const NAMES: Readonly<Record<Bar["figure"], string>> = {
 };
 
 /** What a bar came to, over all pairs. */
-export function outcomeOf(bar: Bar, pairs: readonly StorePair[]): number {
+function outcomeOf(bar: Bar, pairs: readonly StorePair[]): number {
   return median(
     pairs.map(({ raw, store }) => {
       const own = figureOf(bar, store);
