@@ -47,7 +47,11 @@ export interface Books {
   readonly usedSlabs: number;
   readonly dataBlocks: number;
   /** Byte offset of every page that counts, by what it is. */
-  readonly pages: readonly { readonly kind: number; readonly number: number; readonly at: number }[];
+  readonly pages: readonly {
+    readonly kind: number;
+    readonly number: number;
+    readonly at: number;
+  }[];
   /** Byte offset of every block of data that counts. */
   readonly blocks: readonly number[];
 }
@@ -195,7 +199,8 @@ class Walk {
   }
 
   private block(slab: number, blockOfExtent: number, crc: number, name: string): void {
-    const at = this.areas.slabOffset + slab * SLAB_BYTES + (blockOfExtent % SLAB_BLOCKS) * BLOCK_BYTES;
+    const at =
+      this.areas.slabOffset + slab * SLAB_BYTES + (blockOfExtent % SLAB_BLOCKS) * BLOCK_BYTES;
     const seed = Math.imul(blockOfExtent + 1, 0x9e3779b1) >>> 0;
     const found = crc32cTable(this.media.read(at, BLOCK_BYTES), seed);
     demand(found === crc, `${name} block ${blockOfExtent % SLAB_BLOCKS}: data does not match`);
