@@ -1,6 +1,7 @@
 // What the REST API asks of the daemon: the seam between HTTP and the volumes. Implemented by
 // daemon/; tests hand in a small one. Every method rejects with an ApiError.
 
+import type { Disk, DiskCreate, DiskRemoveReply } from "../model/disk-types.ts";
 import type {
   AdviseReply,
   DeleteReply,
@@ -42,6 +43,13 @@ export interface ControlPlane {
   attach(name: string, request: VolumeAttach): Promise<AttachResult>;
   detach(name: string): Promise<DetachReply>;
   remove(name: string, options: RequestOptions): Promise<DeleteReply>;
+  listDisks(): readonly Disk[];
+  showDisk(name: string): Disk;
+  /** Answers when the format has begun; it goes on after that. */
+  createDisk(request: DiskCreate, caller: Caller, options: RequestOptions): Promise<Disk>;
+  /** Answers when the check has begun. */
+  checkDisk(name: string): Promise<Disk>;
+  removeDisk(name: string, options: RequestOptions): Promise<DiskRemoveReply>;
   stats(): StatsReply;
   status(): Promise<Status>;
   advise(): Promise<AdviseReply>;

@@ -23,6 +23,7 @@ export const OPENAPI_OPTIONS: FastifyDynamicSwaggerOptions = {
     security: [{ token: [] }],
     tags: [
       { name: "volumes", description: "Declared volumes and their attachments" },
+      { name: "disks", description: "Disks of the store, in which volumes live" },
       { name: "daemon", description: "Status, metrics and events of this daemon" },
     ],
   },

@@ -12,6 +12,7 @@ import { classify, replyOf, routeNotFound } from "./error-reply.ts";
 import { EventStreams } from "./event-stream.ts";
 import { OPENAPI_OPTIONS } from "./openapi.ts";
 import { addDaemonRoutes } from "./routes-daemon.ts";
+import { addDiskRoutes } from "./routes-disks.ts";
 import { addVolumeRoutes } from "./routes-volumes.ts";
 import { callerOf, type Token } from "./tokens.ts";
 
@@ -64,6 +65,7 @@ export async function createApiServer(
   );
   await app.register(fastifySwagger, OPENAPI_OPTIONS);
   addVolumeRoutes(app, modules.controlPlane);
+  addDiskRoutes(app, modules.controlPlane);
   addDaemonRoutes(app, modules.controlPlane, streams);
   await app.ready();
   return app;

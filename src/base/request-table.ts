@@ -161,6 +161,17 @@ export class RequestTable {
     return slot;
   }
 
+  /**
+   * Makes another owner hear of the slot's completion, and returns the one before: for a device
+   * that passes requests on to a device below it and answers them itself.
+   */
+  handOver(slot: number, ownerIndex: number): number {
+    assert(this.live[slot] === 1, "a free slot handed over");
+    const before = this.owner[slot] as number;
+    this.owner[slot] = ownerIndex;
+    return before;
+  }
+
   /** Returns a slot whose completion has been delivered, or that was never submitted. */
   release(slot: number): void {
     assert(this.live[slot] === 1, "slot released twice");

@@ -48,6 +48,7 @@ export class BenchRig {
   readonly reactor: Reactor;
   private readonly buffers: Arena;
   private readonly owner: number;
+  private readonly descriptors: number[] = [];
   private completed: (slot: number, result: number) => void = () => undefined;
 
   constructor(pollMaxUs: number) {
@@ -80,8 +81,39 @@ export class BenchRig {
     return value as T;
   }
 
+  /** As a killed process would: nothing is said to the store. */
+  abandon(): void {
+    for (const fd of this.descriptors.splice(0)) sys.close(fd);
+  }
+
+  /** Writes one block at every `strideBytes`. */
+  fill(device: BlockDevice, rangeBytes: number, strideBytes: number): void {
+    const { requests } = this.reactor;
+    const count = Math.floor(rangeBytes / strideBytes);
+    let started = 0;
+    let ended = 0;
+    const begin = (): void => {
+      const slot = requests.acquire(this.owner);
+      requests.op[slot] = OP_WRITE;
+      requests.offsetBytes[slot] = started * strideBytes;
+      requests.addSegment(slot, this.buffers.address + slot * BUFFER_BYTES, 4096);
+      started += 1;
+      device.submit(slot);
+    };
+    this.completed = (slot, result) => {
+      if (result < 0) throw new RingstoreError("BENCH", `a request failed: ${result}`);
+      requests.release(slot);
+      ended += 1;
+      if (started < count) begin();
+      else if (ended === started) this.reactor.stop();
+    };
+    while (started < Math.min(SLOTS, count)) begin();
+    this.reactor.run();
+  }
+
   openDisk(path: string, sizeBytes: number): OwnedDisk {
     const fd = sys.check(sys.open(path, sys.O_RDWR), "open", path);
+    this.descriptors.push(fd);
     const options = { path, direct: "auto", readOnly: false, sizeBytes, blockBytes: 4096 } as const;
     const shape = measureBacking(fd, options);
     const geometry = { ...shape, fd, capacityBytes: shape.sizeBytes };
@@ -177,7 +209,7 @@ export class BenchRig {
 }
 
 /** Bytes that this process has had written to devices. */
-export function writtenBytes(): number {
+function writtenBytes(): number {
   return Number(/^write_bytes: (\d+)/m.exec(readFileSync("/proc/self/io", "utf8"))?.[1] ?? 0);
 }
 

@@ -23,12 +23,7 @@ export interface StoreRow {
 
 const FOREVER = 1e9;
 
-function work(
-  op: "read" | "write",
-  bytes: number,
-  depth: number,
-  rest: Partial<Work> = {},
-): Work {
+function work(op: "read" | "write", bytes: number, depth: number, rest: Partial<Work> = {}): Work {
   return { op, bytes, depth, sequential: false, countMax: FOREVER, timeMaxMs: 1000, ...rest };
 }
 

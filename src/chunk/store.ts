@@ -423,6 +423,11 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     return usageOf(this.all, this.recoveryReport);
   }
 
+  /** Empties ring and log into slabs and pages. No request may come meanwhile. */
+  drain(done: () => void): void {
+    this.all.upkeep.drain(false, done);
+  }
+
   // --- the end ------------------------------------------------------------------------------------
 
   /** A clean stop: every volume is closed before. After a failure, as far as that goes. */

@@ -6,7 +6,7 @@ import type { Context } from "./context.ts";
 import type { Result } from "./output.ts";
 
 /** What a shell can complete an argument with. */
-export type Completes = "volume" | "file" | "directory" | "nothing";
+export type Completes = "volume" | "disk" | "file" | "directory" | "nothing";
 
 export interface ArgumentSpec {
   readonly name: string;

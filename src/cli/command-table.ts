@@ -3,6 +3,7 @@
 
 import { QUEUE_COUNT_MAX } from "../model/limits.ts";
 import type { ArgumentSpec, CommandSpec, CommandTable, OptionSpec } from "./command-spec.ts";
+import { DISK_COMMANDS } from "./disk-commands.ts";
 import { OUTPUT_FORMS } from "./output.ts";
 
 const NAME: ArgumentSpec = {
@@ -71,8 +72,10 @@ const VOLUME_COMMANDS: readonly CommandSpec[] = [
     path: ["volume", "create"],
     summary: "declare a volume and make its backing",
     details: [
-      "The backing is a sparse file in the data directory, or what --path names, or memory (lost " +
-        "when the daemon stops), or null (reads zeroes, keeps nothing: for measuring).",
+      "The backing is the store, where the node has a disk that is ready (see disk init): thin, " +
+        "checksummed, crash-proof. Otherwise, or with --backing file, it is a sparse file in the " +
+        "data directory, or what --path names. Memory is lost when the daemon stops; null reads " +
+        "zeroes and keeps nothing: for measuring.",
     ],
     arguments: [NEW_NAME],
     options: [
@@ -86,8 +89,14 @@ const VOLUME_COMMANDS: readonly CommandSpec[] = [
         long: "backing",
         metavar: "KIND",
         kind: "text",
-        choices: ["file", "memory", "null"],
-        description: "file (default), memory or null",
+        choices: ["file", "memory", "null", "store"],
+        description: "store (default on a node with disks), file, memory or null",
+      },
+      {
+        long: "disk",
+        metavar: "NAME",
+        kind: "text",
+        description: "disk of the store to live on (default: the one with most free space)",
       },
       {
         long: "path",
@@ -121,6 +130,7 @@ const VOLUME_COMMANDS: readonly CommandSpec[] = [
     examples: [
       "ringstore volume create db1 --size 20G",
       "ringstore volume create scratch --size 1G --backing memory",
+      "ringstore volume create db2 --size 20G --disk nvme0n1",
       "ringstore volume create disk7 --path /dev/disk/by-id/nvme-7 --block-size 4096",
     ],
     load: async () => (await import("./commands/volume.ts")).create,
@@ -345,9 +355,10 @@ const OTHER_COMMANDS: readonly CommandSpec[] = [
 ];
 
 export const COMMAND_TABLE: CommandTable = {
-  commands: [...VOLUME_COMMANDS, ...OTHER_COMMANDS],
+  commands: [...VOLUME_COMMANDS, ...DISK_COMMANDS, ...OTHER_COMMANDS],
   groups: [
     { path: ["volume"], summary: "create, attach and look at volumes" },
+    { path: ["disk"], summary: "make, examine and look at disks of the store" },
     { path: ["api"], summary: "talk to the REST API directly" },
   ],
   globalOptions: GLOBAL_OPTIONS,

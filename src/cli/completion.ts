@@ -21,7 +21,12 @@ const WRITERS: Readonly<Record<string, (table: CommandTable) => string>> = {
   fish: writeFish,
 };
 
-const NAMES = "ringstore volume list -o name 2>/dev/null";
+/** What lists the names that an argument can be. */
+const NAMES = {
+  volume: "ringstore volume list -o name 2>/dev/null",
+  disk: "ringstore disk list -o name 2>/dev/null",
+} as const;
+const NAMED = ["volume", "disk"] as const;
 
 /** Words that may follow a sequence of command words: `""` -> volume, status ... */
 function childrenOf(table: CommandTable): Map<string, string[]> {
@@ -53,8 +58,16 @@ function allOptions(table: CommandTable): OptionSpec[] {
   return [...byName.values()];
 }
 
-function completesVolume(command: CommandSpec): boolean {
-  return command.arguments[0]?.completes === "volume";
+function completesName(command: CommandSpec, kind: (typeof NAMED)[number]): boolean {
+  return command.arguments[0]?.completes === kind;
+}
+
+function nameCases(table: CommandTable): string {
+  return NAMED.map((kind) => {
+    const commands = table.commands.filter((command) => completesName(command, kind));
+    const paths = commands.map((command) => `"${command.path.join(" ")}"`).join("|");
+    return `    ${paths}) words="$(${NAMES[kind]})" ;;`;
+  }).join("\n");
 }
 
 function writeBash(table: CommandTable): string {
@@ -79,10 +92,6 @@ function writeBash(table: CommandTable): string {
       return `    ${flags}) ${offered}return ;;`;
     })
     .join("\n");
-  const volumeCases = table.commands
-    .filter(completesVolume)
-    .map((command) => `"${command.path.join(" ")}"`)
-    .join("|");
   return `# bash completion of ringstore. Made by: ringstore completion bash
 _ringstore() {
   local cur prev path words flags index word
@@ -113,7 +122,7 @@ ${optionCases}
   fi
   _ringstore_words "$path"
   case "$path" in
-    ${volumeCases}) words="$(${NAMES})" ;;
+${nameCases(table)}
     "completion") words="bash zsh fish" ;;
   esac
   COMPREPLY=($(compgen -W "$words" -- "$cur"))
@@ -151,11 +160,12 @@ function writeFish(table: CommandTable): string {
     lines.push(`complete -c ringstore -n '${condition}' -a ${word} -d '${quoteFish(summary)}'`);
   }
   for (const command of table.commands) {
-    const word = command.path[command.path.length - 1] as string;
-    const condition = `-n '__fish_seen_subcommand_from ${word}'`;
+    const seen = command.path.map((part) => `__fish_seen_subcommand_from ${part}`).join("; and ");
+    const condition = `-n '${seen}'`;
     for (const option of command.options) lines.push(fishOption(option, condition));
-    if (completesVolume(command)) {
-      lines.push(`complete -c ringstore ${condition} -a '(${NAMES})'`);
+    for (const kind of NAMED) {
+      if (!completesName(command, kind)) continue;
+      lines.push(`complete -c ringstore ${condition} -a '(${NAMES[kind]})'`);
     }
   }
   for (const option of table.globalOptions) lines.push(fishOption(option, ""));

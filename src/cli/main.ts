@@ -38,8 +38,9 @@ async function main(words: readonly string[]): Promise<number> {
   const context = new Context(options, streams, COMMAND_TABLE, () => makeTransport(global));
   const run = (await spec.load()) as CommandRun;
   const result = await run(context, invocation);
-  if (result !== null) streams.out(await render(result, options));
-  return EXIT_DONE;
+  if (result === null) return EXIT_DONE;
+  streams.out(await render(result, options));
+  return result.exitCode ?? EXIT_DONE;
 }
 
 function globalOptions(values: OptionValues): GlobalOptions {

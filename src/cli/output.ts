@@ -25,6 +25,8 @@ export interface Result {
   readonly shown: Table | string;
   /** For name: one per line. */
   readonly names: readonly string[];
+  /** Where the result itself is bad news; otherwise 0. */
+  readonly exitCode?: number;
 }
 
 export interface OutputOptions {

@@ -1,6 +1,7 @@
 // The typed REST client: one method per route. Replies are trusted to have the types of
 // model/types.ts once they prove to be JSON objects with the fields that every version has.
 
+import type { Disk, DiskCreate, DiskList, DiskRemoveReply } from "../model/disk-types.ts";
 import type {
   AdviseReply,
   AttachReply,
@@ -67,6 +68,29 @@ export class RingstoreClient {
     return await this.#call({ method: "DELETE", path }, ["volume"]);
   }
 
+  async listDisks(): Promise<DiskList> {
+    return await this.#call({ method: "GET", path: "/v1/disks" }, ["disks"]);
+  }
+
+  async showDisk(name: string): Promise<Disk> {
+    return await this.#call({ method: "GET", path: diskPath(name) }, DISK_FIELDS);
+  }
+
+  async createDisk(body: DiskCreate, options: CallOptions = {}): Promise<Disk> {
+    const path = `/v1/disks${query(options)}`;
+    return await this.#call({ method: "POST", path, body }, DISK_FIELDS);
+  }
+
+  async checkDisk(name: string): Promise<Disk> {
+    const path = `${diskPath(name)}/check`;
+    return await this.#call({ method: "POST", path, body: {} }, DISK_FIELDS);
+  }
+
+  async removeDisk(name: string, options: CallOptions = {}): Promise<DiskRemoveReply> {
+    const path = `${diskPath(name)}${query(options)}`;
+    return await this.#call({ method: "DELETE", path }, ["disk"]);
+  }
+
   async stats(): Promise<StatsReply> {
     return await this.#call({ method: "GET", path: "/v1/stats" }, ["atMs", "volumes"]);
   }
@@ -113,6 +137,12 @@ export class RingstoreClient {
 }
 
 const VOLUME_FIELDS = ["id", "name", "sizeBytes", "state"];
+
+const DISK_FIELDS = ["id", "name", "state"];
+
+function diskPath(name: string): string {
+  return `/v1/disks/${encodeURIComponent(name)}`;
+}
 
 function volumePath(name: string): string {
   return `/v1/volumes/${encodeURIComponent(name)}`;

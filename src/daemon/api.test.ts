@@ -386,7 +386,7 @@ describe("failures of the data plane", () => {
     };
     await refused(call("POST", "/v1/volumes/v/resize", { sizeBytes: 2 * MIB }), 507, "no_space");
     assert.equal((await call("GET", "/v1/volumes/v")).body["sizeBytes"], MIB);
-    assert.equal(fixture.store.load().volumes[0]?.resizeToBytes, null);
+    assert.equal(fixture.store.load().declared[0]?.resizeToBytes, null);
   });
 
   test("a detach that fails leaves it attached and can be repeated", async () => {

@@ -116,6 +116,9 @@ configuration again. RINGSTORE_DATA is used where --data is not given.
 Options:
 ${lines.join("\n")}
 
+ringstored --role disk-check --path PATH verifies a disk of the store that no daemon has open, and
+prints what is wrong: exit code 0 nothing, 1 errors, 2 it could not be carried out.
+
 Exit codes: 0 stopped cleanly, 1 cannot start or failed, 2 wrong usage.
 `;
 }

@@ -5,7 +5,7 @@ import { readFileSync, realpathSync, type Stats, statSync } from "node:fs";
 import { isAbsolute, normalize, relative } from "node:path";
 import type { Caller } from "../api/control-plane.ts";
 import { ApiError } from "../model/errors.ts";
-import type { VolumeCreate } from "../model/types.ts";
+import type { BackingKind, VolumeCreate } from "../model/types.ts";
 import { quote } from "../model/volume-rules.ts";
 
 export interface ExistingBacking {
@@ -14,17 +14,26 @@ export interface ExistingBacking {
   readonly sizeBytes: number;
 }
 
-/** The fields of a create request that contradict each other. */
-export function checkBackingFields(request: VolumeCreate): void {
-  const kind = request.backing ?? "file";
-  if (kind === "file") return;
-  for (const field of ["path", "direct"] as const) {
+/**
+ * The kind of a new volume. Without a word about it: what a path names, otherwise the store where
+ * this node has a disk for it, otherwise a file. Throws when other fields contradict it.
+ */
+export function chooseKind(request: VolumeCreate, hasDisk: boolean): BackingKind {
+  const byDefault = request.path === undefined && (hasDisk || request.disk !== undefined);
+  const kind = request.backing ?? (byDefault ? "store" : "file");
+  const refused = { file: ["disk"], store: ["path", "direct"] } as const;
+  const fields = kind === "file" || kind === "store" ? refused[kind] : ALL_BACKING_FIELDS;
+  for (const field of fields) {
     if (request[field] === undefined) continue;
+    const other = field === "disk" ? "store" : "file";
     throw new ApiError("invalid_request", `${field} does not go with backing ${kind}`, {
-      advice: `leave ${field} out, or use backing file`,
+      advice: `leave ${field} out, or use backing ${other}`,
     });
   }
+  return kind;
 }
+
+const ALL_BACKING_FIELDS = ["path", "direct", "disk"] as const;
 
 export function checkPathAllowed(
   path: string,
@@ -94,19 +103,26 @@ export function deviceNumbers(rdev: number): readonly [major: number, minor: num
 
 /**
  * Two volumes on one file would destroy each other's data. `used` is every volume with the path of
- * its file, managed ones too.
+ * its file, managed ones too; or every disk of the store with its path.
  */
 export function checkNotUsed(
   path: string,
-  used: Iterable<readonly [volumeName: string, path: string]>,
+  used: Iterable<readonly [name: string, path: string]>,
+  by: "volume" | "disk" = "volume",
 ): void {
   const wanted = identityOf(path);
-  for (const [volumeName, usedPath] of used) {
+  for (const [name, usedPath] of used) {
     if (usedPath !== path && identityOf(usedPath) !== wanted) continue;
-    throw new ApiError("backing_in_use", `${quote(path)} is the backing of volume ${volumeName}`, {
-      advice: `use another file, or delete volume ${volumeName} first`,
+    const what = by === "volume" ? `the backing of volume ${name}` : `disk ${name} of the store`;
+    const verb = by === "volume" ? "delete" : "remove";
+    throw new ApiError("backing_in_use", `${quote(path)} is ${what}`, {
+      advice: `use another file, or ${verb} ${by} ${name} first`,
     });
   }
+}
+
+export function isBlockDevicePath(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isBlockDevice() === true;
 }
 
 /** The same file under two names, or one device under two nodes, has one identity. */

@@ -3,6 +3,7 @@
 import { readdirSync } from "node:fs";
 import { statfs } from "node:fs/promises";
 import type { AttachResult, Caller, ControlPlane, RequestOptions } from "../api/control-plane.ts";
+import type { Disk, DiskCreate, DiskRemoveReply } from "../model/disk-types.ts";
 import { API_VERSION } from "../model/limits.ts";
 import type {
   AdviseReply,
@@ -22,6 +23,8 @@ import type {
 } from "../model/types.ts";
 import type { LatencySummary, VolumeStats } from "../ports/data-plane.ts";
 import type { ApiRequestCount, DaemonSample, MetricsExporter } from "../telemetry/prometheus.ts";
+import type { DiskHost } from "./disk-host.ts";
+import { checkDisk, createDisk, removeDisk } from "./disk-operations.ts";
 import { asApiError } from "./failure.ts";
 import { Observer } from "./observer.ts";
 import { adviceFor, type FilesystemSpace, statusItems, summaryOf } from "./status.ts";
@@ -33,6 +36,7 @@ import {
   detachVolume,
   removeVolume,
   resizeVolume,
+  usedFiles,
 } from "./volume-operations.ts";
 
 export interface ControlOptions {
@@ -79,8 +83,9 @@ export class DaemonControl implements ControlPlane {
 
   list(): readonly Volume[] {
     const stats = this.#host.statsById();
+    const { surroundings } = this.#host;
     return [...this.#host.entries.values()]
-      .map((entry) => viewOf(this.#host.options.paths, entry, stats.get(entry.declared.id)))
+      .map((entry) => viewOf(surroundings, entry, stats.get(entry.declared.id)))
       .sort((a, b) => (a.name < b.name ? -1 : 1));
   }
 
@@ -106,6 +111,32 @@ export class DaemonControl implements ControlPlane {
 
   async remove(name: string, options: RequestOptions): Promise<DeleteReply> {
     return await guard("delete", () => removeVolume(this.#host, name, options));
+  }
+
+  get #disks(): DiskHost {
+    return this.#host.modules.disks;
+  }
+
+  listDisks(): readonly Disk[] {
+    return this.#disks.list();
+  }
+
+  showDisk(name: string): Disk {
+    return this.#disks.view(this.#disks.find(name));
+  }
+
+  async createDisk(request: DiskCreate, caller: Caller, options: RequestOptions): Promise<Disk> {
+    const { allowPaths } = this.#host.options;
+    const all = { ...options, allowPaths, usedFiles: usedFiles(this.#host) };
+    return await guard("disk init", () => createDisk(this.#disks, request, caller, all));
+  }
+
+  async checkDisk(name: string): Promise<Disk> {
+    return await guard("disk check", () => checkDisk(this.#disks, name));
+  }
+
+  async removeDisk(name: string, options: RequestOptions): Promise<DiskRemoveReply> {
+    return await guard("disk remove", () => removeDisk(this.#disks, name, options));
   }
 
   stats(): StatsReply {
@@ -137,11 +168,25 @@ export class DaemonControl implements ControlPlane {
         unavailable: countOf("unavailable"),
         declaredBytes: volumes.reduce((sum, volume) => sum + volume.sizeBytes, 0),
       },
+      disks: this.#diskCounts(),
       dataFilesystem,
       reactorCount: this.#host.modules.dataPlane.reactorStats().length,
       residentBytes: process.memoryUsage.rss(),
       io: this.observer.rate(),
       items,
+    };
+  }
+
+  #diskCounts(): Status["disks"] {
+    const disks = this.listDisks();
+    const ready = disks.filter((disk) => disk.state === "ready");
+    const sum = (field: "totalBytes" | "freeBytes"): number =>
+      ready.reduce((bytes, disk) => bytes + (disk.usage?.[field] ?? 0), 0);
+    return {
+      total: disks.length,
+      ready: ready.length,
+      totalBytes: sum("totalBytes"),
+      freeBytes: sum("freeBytes"),
     };
   }
 
@@ -181,6 +226,8 @@ export class DaemonControl implements ControlPlane {
       openDescriptorCount: readdirSync("/proc/self/fd").length - 1,
       space,
       volumes: this.list(),
+      disks: this.listDisks(),
+      diskStats: this.#host.modules.dataPlane.diskStats(),
       volumeStats: [...this.#host.statsById().values()],
       reactorStats: this.#host.modules.dataPlane.reactorStats(),
       items,

@@ -3,12 +3,14 @@
 // half there, and everything declared attached is served.
 
 import assert from "node:assert/strict";
-import { existsSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import type { Caller } from "../api/control-plane.ts";
+import { readDiskFile } from "../testing/control/fake-disk-file.ts";
 import { HostFixture } from "../testing/control/host-fixture.ts";
 import { socketPathOf } from "./data-directory.ts";
+import { createDisk } from "./disk-operations.ts";
 import {
   attachVolume,
   createVolume,
@@ -35,6 +37,15 @@ interface Scenario {
   readonly attached: { readonly mayBe: readonly boolean[]; readonly answered: boolean };
 }
 
+const initDisk: Operation = async (fixture) => {
+  const { disks } = fixture;
+  const request = { path: join(fixture.root, "disk"), sizeBytes: 64 * MIB };
+  const options = { ...DO_IT, allowPaths: [], usedFiles: [] };
+  await createDisk(disks, request, CALLER, options);
+  await fixture.settleDisks();
+};
+const createStored: Operation = ({ host }) =>
+  createVolume(host, { name: "v", sizeBytes: MIB, backing: "store" }, CALLER, DO_IT);
 const createFile: Operation = ({ host }) =>
   createVolume(host, { name: "v", sizeBytes: MIB }, CALLER, DO_IT);
 const createMemory: Operation = ({ host }) =>
@@ -161,6 +172,38 @@ const SCENARIOS: readonly Scenario[] = [
     attached: NOT_ATTACHED,
   },
   {
+    name: "create in the store",
+    prepare: [initDisk],
+    operation: createStored,
+    sizes: [null, MIB],
+    answered: MIB,
+    attached: NOT_ATTACHED,
+  },
+  {
+    name: "attach in the store",
+    prepare: [initDisk, createStored],
+    operation: attach,
+    sizes: [MIB],
+    answered: MIB,
+    attached: { mayBe: [false, true], answered: true },
+  },
+  {
+    name: "grow attached in the store",
+    prepare: [initDisk, createStored, attach],
+    operation: resizeTo(2 * MIB),
+    sizes: [MIB, 2 * MIB],
+    answered: 2 * MIB,
+    attached: STAYS_ATTACHED,
+  },
+  {
+    name: "delete in the store",
+    prepare: [initDisk, createStored],
+    operation: remove,
+    sizes: [null, MIB],
+    answered: null,
+    attached: NOT_ATTACHED,
+  },
+  {
     name: "delete over a path",
     prepare: [createOverPath],
     operation: remove,
@@ -204,7 +247,9 @@ async function runKilled(
     checkRecovered(scenario, third, answered);
     const serving = [...third.host.entries.values()].filter((entry) => entry.serving).length;
     const writes = third.steps.taken.filter((step) => step === "rename" || step === "remove");
-    assert.deepEqual(writes, [], "nothing is left to be finished");
+    // Of every disk, how often it was opened is declared.
+    const openings = [...third.disks.entries.values()].map(() => "rename");
+    assert.deepEqual(writes, openings, "nothing is left to be finished");
     assert.ok(serving <= 1);
     return { answered, steps };
   } finally {
@@ -232,6 +277,11 @@ function checkRecovered(scenario: Scenario, fixture: HostFixture, answered: bool
   if (scenario.name.endsWith("over a path")) {
     assert.ok(existsSync(join(fixture.root, "theirs.img")), "a file of theirs is never removed");
   }
+  for (const disk of fixture.disks.entries.values()) {
+    assert.equal(disk.state, "ready");
+    const onDisk = entry === undefined ? {} : { [entry.declared.id]: sizeBytes };
+    assert.deepEqual(readDiskFile(disk.declared.path)?.volumes, onDisk, "what the disk holds");
+  }
   if (entry === undefined) return;
   assert.equal(entry.declared.phase, "ready");
   assert.equal(entry.declared.resizeToBytes, null);
@@ -250,6 +300,33 @@ function checkRecovered(scenario: Scenario, fixture: HostFixture, answered: bool
 }
 
 describe("killed before each step", () => {
+  test("disk init", async () => {
+    for (let step = 0, isDone = false; !isDone; step++) {
+      const first = new HostFixture();
+      first.steps.stopBefore = step;
+      const stopped = new Promise<boolean>((resolve) => {
+        first.steps.stopped = () => resolve(false);
+      });
+      isDone = await Promise.race([initDisk(first).then(() => true), stopped]);
+      first.kill();
+      const second = new HostFixture(first.root);
+      await second.recover();
+      assert.deepEqual(second.defects, []);
+      const states = [...second.disks.entries.values()].map((disk) => disk.state);
+      if (isDone) assert.deepEqual(states, ["ready"]);
+      assert.ok(states.every((state) => state === "ready"));
+      // The file has its name when it is a disk, and no other is left.
+      const files = readdirSync(first.root).filter((name) => name !== "data");
+      assert.deepEqual(files, states.length === 0 ? [] : ["disk"], `killed before step ${step}`);
+      assert.deepEqual(
+        readdirSync(second.paths.diskDirectory).filter((name) => !name.startsWith(".")),
+        states.length === 0 ? [] : ["disk.json"],
+      );
+      second.kill();
+      first.remove();
+    }
+  });
+
   for (const scenario of SCENARIOS) {
     test(scenario.name, async () => {
       const whole = await runKilled(scenario, Number.POSITIVE_INFINITY);

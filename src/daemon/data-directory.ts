@@ -3,6 +3,7 @@
 //   DATA/                 0750   lock, node.json, api.tokens
 //   DATA/ringstored.sock  0600   the REST API
 //   DATA/state/           0700   NAME.json: declared volumes (state-store.ts)
+//   DATA/disks/           0700   NAME.json: declared disks of the store
 //   DATA/volumes/         0700   ID.img: managed data files
 //   DATA/vhost/           0750   NAME.sock: vhost-user sockets, for the socket group
 //
@@ -33,6 +34,7 @@ export interface DataDirectory {
   readonly tokenPath: string;
   readonly apiSocket: string;
   readonly stateDirectory: string;
+  readonly diskDirectory: string;
   readonly volumeDirectory: string;
   readonly socketDirectory: string;
 }
@@ -48,6 +50,7 @@ export function layOutDataDirectory(dataPath: string, socketPath: string): DataD
     tokenPath: join(root, "api.tokens"),
     apiSocket: join(root, API_SOCKET_NAME),
     stateDirectory: join(root, "state"),
+    diskDirectory: join(root, "disks"),
     volumeDirectory: join(root, "volumes"),
     socketDirectory,
   };
@@ -80,6 +83,7 @@ export function makeDataDirectory(paths: DataDirectory, socketGroupId: number): 
   const madeRoot = makeDirectory(paths.root, 0o750);
   if (madeRoot && socketGroupId >= 0) setGroup(paths.root, socketGroupId);
   makeDirectory(paths.stateDirectory, 0o700);
+  makeDirectory(paths.diskDirectory, 0o700);
   makeDirectory(paths.volumeDirectory, 0o700);
   makeDirectory(paths.socketDirectory, SOCKET_DIRECTORY_MODE);
   if (socketGroupId >= 0) setGroup(paths.socketDirectory, socketGroupId);

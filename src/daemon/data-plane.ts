@@ -20,10 +20,12 @@ import type {
   VolumeStats,
 } from "../ports/data-plane.ts";
 import type { LogFields, LogLevel } from "../ports/log.ts";
+import type { StoreDiskFacts, StoreDiskSpec, StoreDiskStats } from "../ports/store-disk.ts";
 import { affinity } from "../sys/index.ts";
 import { createLogRing, VolumeMeter } from "../telemetry/index.ts";
 import { closeBacking, type OpenedBacking } from "../uring/index.ts";
 import type { DataPlaneOptions } from "./data-plane-factory.ts";
+import { PlaneDisks } from "./plane-disks.ts";
 import {
   backingBytes,
   cutBacking,
@@ -89,10 +91,11 @@ export class ReactorDataPlane implements DataPlane {
   private readonly volumes: Map<string, OpenVolume> = new Map();
   /** Being opened: counted for the load, and not to be opened twice. */
   private readonly opening: Map<string, ReactorThread> = new Map();
+  private readonly disks: PlaneDisks;
   private readonly unresponsiveSinceMs: Map<ReactorThread, number> = new Map();
   private lookTimer: NodeJS.Timeout | null;
   private pingTimer: NodeJS.Timeout | null;
-  private stopping: Promise<void> | null = null;
+  private stopping: Promise<readonly string[]> | null = null;
 
   constructor(options: DataPlaneOptions, more: ReactorPlaneOptions) {
     this.options = options;
@@ -115,6 +118,11 @@ export class ReactorDataPlane implements DataPlane {
       };
       this.threads.push(new ReactorThread(start, { fatal, entry }));
     }
+    this.disks = new PlaneDisks({
+      threads: this.threads,
+      limits: this.limits,
+      threadHealth: (thread) => this.threadHealth(thread),
+    });
     this.lookTimer = setInterval(() => this.look(), this.limits.lookMs);
     this.pingTimer = setInterval(() => void this.ping(), this.limits.pingMs);
     this.pingTimer.unref();
@@ -135,12 +143,15 @@ export class ReactorDataPlane implements DataPlane {
     if (this.volumes.has(spec.id) || this.opening.has(spec.id)) {
       throw new RingstoreError("VOLUME_BUSY", `volume ${spec.name} is open already`);
     }
-    const thread = this.leastLoaded();
+    const { backing } = spec;
+    const isStored = backing.kind === "store";
+    const thread = isStored ? this.disks.threadOf(backing.diskId) : this.leastLoaded();
     this.opening.set(spec.id, thread);
     try {
       const opened = await this.openBacking(spec, options.create);
       const meter = new VolumeMeter();
-      await this.openOnThread(thread, spec, opened, meter);
+      const create = isStored && options.create;
+      await this.openOnThread(thread, spec, forReactor(spec, opened, create), opened, meter);
       const { sizeBytes } = spec;
       const volume = { spec, thread, opened, meter, sizeBytes, attached: false, seen: 0 };
       this.volumes.set(spec.id, volume);
@@ -160,6 +171,7 @@ export class ReactorDataPlane implements DataPlane {
   private async openOnThread(
     thread: ReactorThread,
     spec: VolumeSpec,
+    backing: OpenedForReactor,
     opened: OpenedBacking | null,
     meter: VolumeMeter,
   ): Promise<void> {
@@ -173,12 +185,7 @@ export class ReactorDataPlane implements DataPlane {
       void closing.then(release, () => undefined);
     };
     try {
-      const command = {
-        op: "open",
-        spec,
-        backing: forReactor(spec, opened),
-        meter: meter.shared,
-      } as const;
+      const command = { op: "open", spec, backing, meter: meter.shared } as const;
       await thread.request(command, { timeoutMs: this.limits.commandMs, onLate });
     } catch (error) {
       isLate = (error as RingstoreError).code === "TIMED_OUT";
@@ -201,7 +208,23 @@ export class ReactorDataPlane implements DataPlane {
     if (this.volumes.has(spec.id) || this.opening.has(spec.id)) {
       throw new RingstoreError("VOLUME_BUSY", `volume ${spec.name} is open`);
     }
-    if (spec.backing.kind === "file") await deleteFile(spec.backing.path);
+    const { backing, id } = spec;
+    if (backing.kind === "file") await deleteFile(backing.path);
+    if (backing.kind === "store") await this.disks.deleteVolume(backing.diskId, id);
+  }
+
+  async openDisk(spec: StoreDiskSpec): Promise<StoreDiskFacts> {
+    this.requireRunning();
+    return await this.disks.open(spec);
+  }
+
+  async closeDisk(diskId: string): Promise<void> {
+    this.requireRunning();
+    await this.disks.close(diskId);
+  }
+
+  diskStats(): readonly StoreDiskStats[] {
+    return this.disks.stats();
   }
 
   async resizeVolume(volumeId: string, sizeBytes: number): Promise<void> {
@@ -219,7 +242,9 @@ export class ReactorDataPlane implements DataPlane {
     const { opened, spec, thread } = volume;
     const bytes = opened === null ? sizeBytes : backingBytes(opened);
     const command = { op: "resize", volumeId: spec.id, sizeBytes, backingBytes: bytes } as const;
-    await thread.request(command, this.quick);
+    // In the store a size is changed on the disk.
+    const isStored = spec.backing.kind === "store";
+    await thread.request(command, isStored ? { timeoutMs: this.limits.detachMs } : this.quick);
   }
 
   async attach(spec: AttachmentSpec): Promise<void> {
@@ -279,12 +304,15 @@ export class ReactorDataPlane implements DataPlane {
   }
 
   private healthOf(volume: OpenVolume): readonly HealthItem[] {
-    const items = deviceHealth(volume, this.limits.stuckMs);
-    const sinceMs = this.unresponsiveSinceMs.get(volume.thread);
-    if (sinceMs === undefined) return items;
+    return [...deviceHealth(volume, this.limits.stuckMs), ...this.threadHealth(volume.thread)];
+  }
+
+  private threadHealth(thread: ReactorThread): readonly HealthItem[] {
+    const sinceMs = this.unresponsiveSinceMs.get(thread);
+    if (sinceMs === undefined) return [];
     const seconds = Math.floor((performance.now() - sinceMs) / 1000);
-    const message = `reactor ${volume.thread.index} has not answered for ${seconds} s`;
-    return [...items, { code: "REACTOR_STUCK", message }];
+    const message = `reactor ${thread.index} has not answered for ${seconds} s`;
+    return [{ code: "REACTOR_STUCK", message }];
   }
 
   reactorStats(): readonly ReactorStats[] {
@@ -347,14 +375,17 @@ export class ReactorDataPlane implements DataPlane {
   // The end ---------------------------------------------------------------------------------------
 
   /** Bounded: a device that hangs is left to the process's end. */
-  stop(): Promise<void> {
+  stop(): Promise<readonly string[]> {
     this.stopping ??= this.stopThreads();
     return this.stopping;
   }
 
-  private async stopThreads(): Promise<void> {
+  private async stopThreads(): Promise<readonly string[]> {
     if (this.pingTimer !== null) clearInterval(this.pingTimer);
-    const drained = await Promise.all(this.threads.map((thread) => this.stopThread(thread)));
+    const cleanDiskIds: string[] = [];
+    const drained = await Promise.all(
+      this.threads.map((thread) => this.stopThread(thread, cleanDiskIds)),
+    );
     this.look();
     if (this.lookTimer !== null) clearInterval(this.lookTimer);
     this.lookTimer = null;
@@ -363,15 +394,18 @@ export class ReactorDataPlane implements DataPlane {
       if (opened !== null && drained[thread.index] === true) closeBacking(opened);
     }
     this.volumes.clear();
+    this.disks.closeDescriptors(drained);
     forgetLogRings();
+    return cleanDiskIds;
   }
 
   /** True when the thread has ended with nothing in flight. */
-  private async stopThread(thread: ReactorThread): Promise<boolean> {
+  private async stopThread(thread: ReactorThread, cleanDiskIds: string[]): Promise<boolean> {
     const { stopMs: patienceMs, stopGraceMs } = this.limits;
     const timeoutMs = patienceMs + stopGraceMs;
     try {
-      await thread.request({ op: "stop", patienceMs }, { timeoutMs });
+      const diskIds = await thread.request({ op: "stop", patienceMs }, { timeoutMs });
+      cleanDiskIds.push(...((diskIds ?? []) as readonly string[]));
     } catch {
       // It has ended already, or it is stuck: the wait below tells.
     }
@@ -388,8 +422,14 @@ export class ReactorDataPlane implements DataPlane {
   }
 }
 
-function forReactor(spec: VolumeSpec, opened: OpenedBacking | null): OpenedForReactor {
+function forReactor(
+  spec: VolumeSpec,
+  opened: OpenedBacking | null,
+  create: boolean,
+): OpenedForReactor {
   if (opened !== null) return opened;
+  const { backing } = spec;
+  if (backing.kind === "store") return { kind: "store", diskId: backing.diskId, create };
   return spec.backing.kind === "memory" ? { kind: "memory" } : { kind: "null" };
 }
 

@@ -16,13 +16,23 @@ export class EventLog {
     this.#now = now;
   }
 
+  /** About a volume, or with null about the daemon. */
   add(type: EventType, volume: string | null, message: string): void {
+    this.#add(type, volume, null, message);
+  }
+
+  addDisk(type: EventType, disk: string, message: string): void {
+    this.#add(type, null, disk, message);
+  }
+
+  #add(type: EventType, volume: string | null, disk: string | null, message: string): void {
     this.#seq += 1;
     const event: Event = {
       seq: this.#seq,
       at: this.#now().toISOString(),
       type,
       volume,
+      disk,
       message,
     };
     this.#events.push(event);

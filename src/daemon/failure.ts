@@ -26,6 +26,11 @@ const ALIASES: ReadonlyMap<string, ApiErrorCode> = new Map([
   ["BLOCK_TOO_SMALL", "unsupported"],
   ["DEVICE_TOO_SMALL", "backing_too_small"],
   ["BACKING_EXISTS", "backing_in_use"],
+  ["VOLUME_UNKNOWN", "volume_not_found"],
+  ["VOLUME_LIMIT", "limit_reached"],
+  ["VOLUME_SIZE", "invalid_request"],
+  ["DISK_TOO_LARGE", "unsupported"],
+  ["STORE_CLOSED", "disk_unavailable"],
 ]);
 
 /** A failed assertion is passed on as it is: nothing may go on after one. */

@@ -1,8 +1,9 @@
 // Looks at the data plane's counters now and then: front-ends that came and went and health that
-// changed become events; differences become rates. Slow on purpose: an idle daemon must stay idle,
+// changed become events, disks of the store that fail or find corruption too; differences become
+// rates. Slow on purpose: an idle daemon must stay idle,
 // and whoever wants live figures asks for them.
 
-import type { IoRate } from "../model/types.ts";
+import type { EventType, IoRate } from "../model/types.ts";
 import type { VolumeStats } from "../ports/data-plane.ts";
 import type { VolumeHost } from "./volume-host.ts";
 
@@ -14,6 +15,14 @@ interface Seen {
   readonly connected: boolean;
   readonly healthCodes: string;
 }
+
+interface SeenDisk {
+  readonly isFailed: boolean;
+  readonly badBlockCount: number;
+  readonly health: string;
+}
+
+const UNSEEN_DISK: SeenDisk = { isFailed: false, badBlockCount: 0, health: "" };
 
 interface Sample {
   readonly atMs: number;
@@ -31,6 +40,7 @@ export class Observer {
   readonly #host: VolumeHost;
   readonly #nowMs: () => number;
   readonly #seen = new Map<string, Seen>();
+  readonly #seenDisks = new Map<string, SeenDisk>();
   #sample: Sample | null = null;
   #rate: IoRate = NO_RATE;
   #timer: NodeJS.Timeout | null = null;
@@ -64,6 +74,34 @@ export class Observer {
       this.#compare(entry.declared.name, stats);
     }
     for (const id of this.#seen.keys()) if (!present.has(id)) this.#seen.delete(id);
+    this.#lookAtDisks();
+  }
+
+  #lookAtDisks(): void {
+    const { disks, log } = this.#host.modules;
+    const stats = disks.statsById();
+    for (const entry of disks.entries.values()) {
+      const { id, name } = entry.declared;
+      const now = stats.get(id);
+      if (now === undefined || now.phase === "opening") {
+        this.#seenDisks.delete(id);
+        continue;
+      }
+      const before = this.#seenDisks.get(id) ?? UNSEEN_DISK;
+      const isFailed = now.phase === "failed";
+      const { badBlockCount } = now.usage;
+      const health = now.health.map((item) => `${item.code}: ${item.message}`).join("; ");
+      this.#seenDisks.set(id, { isFailed, badBlockCount, health });
+      const tell = (type: EventType, message: string): void => {
+        disks.modules.events.addDisk(type, name, message);
+        log.log("error", type, { disk: name, message });
+      };
+      if (isFailed && !before.isFailed) tell("disk.failed", "a write failed: writes are refused");
+      if (badBlockCount > before.badBlockCount) {
+        tell("disk.corruption", `${badBlockCount} blocks do not match their checksums`);
+      }
+      if (health !== before.health) tell("disk.health", health === "" ? "healthy again" : health);
+    }
   }
 
   #compare(name: string, stats: VolumeStats): void {

@@ -2,6 +2,7 @@
 // between is in run.ts. The entry point (main.ts) hands in the real data plane.
 
 import { RingstoreError } from "../base/error.ts";
+import type { DiskTools } from "../ports/store-disk.ts";
 import { helpText, loadConfig, parseCommandLine } from "./arguments.ts";
 import type { DataPlaneFactory } from "./data-plane-factory.ts";
 import { DaemonLog } from "./log.ts";
@@ -20,6 +21,7 @@ const STOP_PATIENCE_MS = 20_000;
 export async function runDaemonProcess(
   argv: readonly string[],
   createDataPlane: DataPlaneFactory,
+  diskTools: DiskTools,
 ): Promise<void> {
   const log = new DaemonLog("info");
   const fatal = (error: unknown): never => endByDefect(log, error);
@@ -37,7 +39,7 @@ export async function runDaemonProcess(
     log.setLevel(config.logLevel);
     const signals = new Signals(log);
     const serviceManager = new ServiceManager(process.env);
-    const modules = { createDataPlane, log, serviceManager, fatal };
+    const modules = { createDataPlane, diskTools, log, serviceManager, fatal };
     signals.started(await Daemon.start({ config, flags, configPath }, modules));
   } catch (error) {
     endByStartError(log, error);

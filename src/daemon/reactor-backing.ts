@@ -11,7 +11,12 @@ import { promisify } from "node:util";
 import { formatBytes, RingstoreError } from "../base/index.ts";
 import type { VolumeSpec } from "../ports/data-plane.ts";
 import { blockDeviceSize, check, fstat } from "../sys/index.ts";
-import { BackingError, BackingOpening, type OpenedBacking } from "../uring/index.ts";
+import {
+  BackingError,
+  BackingOpening,
+  type OpenBackingOptions,
+  type OpenedBacking,
+} from "../uring/index.ts";
 
 const ftruncate = promisify(ftruncateCallback);
 const fsync = promisify(fsyncCallback);
@@ -31,6 +36,14 @@ export async function openFileBacking(
   const { path, direct } = backing;
   // A file that is made has to be written, if only its size.
   const options = { path, direct, sizeBytes, blockBytes, create, readOnly: readOnly && !create };
+  return await openWithPatience(options, patienceMs);
+}
+
+/** Waits for the lock: a killed predecessor's I/O may still be on its way. */
+export async function openWithPatience(
+  options: OpenBackingOptions,
+  patienceMs: number,
+): Promise<OpenedBacking> {
   const opening = new BackingOpening(options);
   const deadlineMs = performance.now() + patienceMs;
   let delayMs = LOCK_RETRY_FIRST_MS;

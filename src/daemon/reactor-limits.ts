@@ -8,6 +8,8 @@ export interface PlaneLimits {
   readonly lockMs: number;
   /** Commands that only change tables; a reactor that takes longer is stuck. */
   readonly commandMs: number;
+  /** Recovery reads what the last stop left behind; a full ring on a slow disk takes seconds. */
+  readonly openDiskMs: number;
   /** Waits for the device to finish what it has. */
   readonly detachMs: number;
   /** How long a stop lets local devices finish; what they still do then is fenced by the lock. */
@@ -25,6 +27,7 @@ export interface PlaneLimits {
 export const PLANE_LIMITS: PlaneLimits = {
   lockMs: 10_000,
   commandMs: 5000,
+  openDiskMs: 600_000,
   detachMs: 10_000,
   stopMs: 5000,
   stopGraceMs: 1000,

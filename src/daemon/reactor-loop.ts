@@ -10,10 +10,11 @@
 import { type MessagePort, receiveMessageOnPort } from "node:worker_threads";
 import { assert, RingstoreError } from "../base/index.ts";
 import { Workspace } from "../local/index.ts";
-import type { AttachmentSpec, ReadinessHandler, TimerHandler } from "../ports/index.ts";
+import type { AttachmentSpec, ReadinessHandler, TimerHandler, VolumeSpec } from "../ports/index.ts";
 import { Reactor, type ReactorObserver } from "../reactor/index.ts";
 import { eventClear, POLLIN, SystemClock, SystemMemory, setAffinity } from "../sys/index.ts";
 import { LogRingWriter, REACTOR_COUNTERS, RingLog, reactorCounters } from "../telemetry/index.ts";
+import { ReactorDisks } from "./reactor-disks.ts";
 import type {
   ReactorCommand,
   ReactorMessage,
@@ -66,8 +67,10 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
   private readonly log: RingLog;
   private readonly workspace: Workspace;
   private readonly volumes: Map<string, ReactorVolume> = new Map();
+  private readonly disks: ReactorDisks;
   private stopId = -1;
   private stopTimer = -1;
+  private cleanDiskIds: readonly string[] = [];
 
   /** Throws RingstoreError when this machine cannot run a reactor. */
   constructor(start: ReactorStart, port: MessagePort) {
@@ -88,6 +91,12 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
     });
     const { requests, memory } = this.reactor;
     this.workspace = new Workspace({}, { requests, memory });
+    const { reactor, workspace } = this;
+    this.disks = new ReactorDisks({
+      reactor,
+      workspace,
+      changed: (stats) => this.send({ kind: "disk", stats }),
+    });
     this.reactor.watch(start.wakeFd, POLLIN, this, 0);
     this.reactor.setTimer(GAUGE_PERIOD_MS, this, TIMER_GAUGES);
   }
@@ -129,27 +138,39 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
     }
   }
 
-  private answer(id: number, error: WireError | null = null): void {
-    this.send({ kind: "answer", id, error });
+  private answer(id: number, error: WireError | null = null, value: unknown = null): void {
+    this.send({ kind: "answer", id, error, value });
+  }
+
+  /** For what answers later: null, or why it could not be done. */
+  private answerLater(id: number): (error: RingstoreError | null, value?: unknown) => void {
+    return (error, value = null) => this.answer(id, error === null ? null : toWire(error), value);
   }
 
   /** True when the command is done; otherwise it answers by itself, later. */
   private dispatch(id: number, command: ReactorCommand): boolean {
     switch (command.op) {
       case "open":
-        this.open(command);
-        return true;
+        return this.open(id, command);
       case "close":
         this.close(command.volumeId);
         return true;
       case "resize":
-        this.find(command.volumeId).resize(command.sizeBytes, command.backingBytes);
-        return true;
+        return this.resize(id, command);
       case "attach":
         this.attach(command.spec);
         return true;
       case "detach":
         this.find(command.volumeId).detach(() => this.answer(id));
+        return false;
+      case "openDisk":
+        this.disks.open(command.spec, command.backing, this.answerLater(id));
+        return false;
+      case "closeDisk":
+        this.disks.close(command.diskId, this.answerLater(id));
+        return false;
+      case "deleteStored":
+        this.disks.deleteVolume(command.diskId, command.volumeId, this.answerLater(id));
         return false;
       case "ping":
         return true;
@@ -165,16 +186,51 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
     return volume;
   }
 
-  private open(command: ReactorCommand & { readonly op: "open" }): void {
+  /** True when it is done; a volume in the store may be made first. */
+  private open(id: number, command: ReactorCommand & { readonly op: "open" }): boolean {
     const { spec, backing, meter } = command;
     if (this.volumes.has(spec.id)) {
       throw refusal("VOLUME_BUSY", `volume ${spec.name} is open already`);
     }
+    if (backing.kind !== "store") {
+      this.addVolume(spec, backing, meter);
+      return true;
+    }
+    const answer = this.answerLater(id);
+    this.disks.openVolume(spec, backing, (error, device) => {
+      if (device !== null) this.addVolume(spec, { kind: "made", device }, meter);
+      answer(error);
+    });
+    return false;
+  }
+
+  private addVolume(
+    spec: VolumeSpec,
+    backing: ConstructorParameters<typeof ReactorVolume>[1],
+    meter: SharedArrayBuffer,
+  ): void {
     const { reactor, workspace } = this;
     const { trustMemory } = this.start;
     const volume = new ReactorVolume(spec, backing, meter, { reactor, workspace, trustMemory });
     this.volumes.set(spec.id, volume);
     this.publisher.volumeCount = this.volumes.size;
+  }
+
+  /** A volume in the store first has its size changed there, durably. */
+  private resize(id: number, command: ReactorCommand & { readonly op: "resize" }): boolean {
+    const { volumeId, sizeBytes, backingBytes } = command;
+    const volume = this.find(volumeId);
+    const { backing } = volume.spec;
+    if (backing.kind !== "store") {
+      volume.resize(sizeBytes, backingBytes);
+      return true;
+    }
+    const answer = this.answerLater(id);
+    this.disks.resizeVolume(backing.diskId, volumeId, sizeBytes, (error) => {
+      if (error === null) volume.resize(sizeBytes, sizeBytes);
+      answer(error);
+    });
+    return false;
   }
 
   private attach(spec: AttachmentSpec): void {
@@ -202,6 +258,7 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
     }
     const nowUs = this.reactor.loopTimeUs;
     for (const volume of this.volumes.values()) volume.updateGauges(nowUs);
+    this.disks.report();
     this.log.reportLost();
     this.reactor.setTimer(GAUGE_PERIOD_MS, this, TIMER_GAUGES);
   }
@@ -218,13 +275,23 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
     this.stopId = id;
     this.stopTimer = this.reactor.setTimer(patienceMs, this, TIMER_STOP);
     let waiting = this.volumes.size;
-    if (waiting === 0) this.reactor.stop();
+    if (waiting === 0) this.closeAll();
     for (const volume of [...this.volumes.values()]) {
       volume.detach(() => {
         waiting -= 1;
-        if (waiting === 0) this.reactor.stop();
+        if (waiting === 0) this.closeAll();
       });
     }
+  }
+
+  /** Every volume is detached, and with it drained. */
+  private closeAll(): void {
+    for (const volume of this.volumes.values()) volume.close();
+    this.volumes.clear();
+    this.disks.closeAll((diskIds) => {
+      this.cleanDiskIds = diskIds;
+      this.reactor.stop();
+    });
   }
 
   private reportHanging(): void {
@@ -234,15 +301,13 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
     this.answer(this.stopId);
   }
 
-  /** Every volume is detached, and with it drained. */
   private finish(): void {
-    for (const volume of this.volumes.values()) volume.close();
     this.publisher.observe(this.reactor);
     // What is still in the ring are polls, which end with it.
     this.reactor.close();
     if (this.stopTimer < 0) return;
     this.send({ kind: "stopped", drained: true });
-    this.answer(this.stopId);
+    this.answer(this.stopId, null, this.cleanDiskIds);
   }
 }
 

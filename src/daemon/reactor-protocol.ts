@@ -6,6 +6,7 @@
 
 import type { MessagePort } from "node:worker_threads";
 import type { AttachmentSpec, VolumeSpec } from "../ports/data-plane.ts";
+import type { StoreDiskSpec, StoreDiskStats } from "../ports/store-disk.ts";
 import type { ReactorOptions } from "../reactor/index.ts";
 import type { BackingShape } from "../uring/index.ts";
 
@@ -33,6 +34,8 @@ export interface ReactorOrder {
 export type OpenedForReactor =
   | { readonly kind: "memory" }
   | { readonly kind: "null" }
+  /** On a disk that this reactor has open; `create`: it is made there first. */
+  | { readonly kind: "store"; readonly diskId: string; readonly create: boolean }
   | (BackingShape & { readonly fd: number });
 
 export type ReactorCommand =
@@ -52,7 +55,17 @@ export type ReactorCommand =
     }
   | { readonly op: "attach"; readonly spec: AttachmentSpec }
   | { readonly op: "detach"; readonly volumeId: string }
+  /** Answered with StoreDiskFacts when the store has recovered. */
+  | {
+      readonly op: "openDisk";
+      readonly spec: StoreDiskSpec;
+      readonly backing: BackingShape & { readonly fd: number };
+    }
+  | { readonly op: "closeDisk"; readonly diskId: string }
+  /** Removes a volume that is not open. One that is not there is no error. */
+  | { readonly op: "deleteStored"; readonly diskId: string; readonly volumeId: string }
   | { readonly op: "ping" }
+  /** Answered with the ids of the disks that were stopped cleanly. */
   | { readonly op: "stop"; readonly patienceMs: number };
 
 export interface ReactorRequest {
@@ -71,6 +84,13 @@ export type ReactorMessage =
   /** The reactor is set up, or why it cannot be: the thread ends then. */
   | { readonly kind: "ready" }
   | { readonly kind: "refused"; readonly error: WireError }
-  | { readonly kind: "answer"; readonly id: number; readonly error: WireError | null }
+  | {
+      readonly kind: "answer";
+      readonly id: number;
+      readonly error: WireError | null;
+      readonly value: unknown;
+    }
+  /** Sent when it has changed, at most once a second. */
+  | { readonly kind: "disk"; readonly stats: StoreDiskStats }
   /** Before the answer to stop. The thread ends, or, with I/O still in the kernel, it stays. */
   | { readonly kind: "stopped"; readonly drained: boolean };

@@ -13,6 +13,7 @@ import {
 } from "node:worker_threads";
 import { RingstoreError } from "../base/index.ts";
 import type { ReactorStats } from "../ports/data-plane.ts";
+import type { StoreDiskStats } from "../ports/store-disk.ts";
 import { check, close, eventfd, eventSignal } from "../sys/index.ts";
 import {
   type CounterBlock,
@@ -38,7 +39,7 @@ export interface ReactorThreadModules {
 }
 
 interface Pending {
-  readonly resolve: () => void;
+  readonly resolve: (value: unknown) => void;
   readonly reject: (error: Error) => void;
   readonly timer: NodeJS.Timeout;
 }
@@ -57,6 +58,9 @@ export class ReactorThread {
   readonly ready: Promise<void>;
   /** True: the thread has ended. False: I/O hangs in the kernel and keeps it. */
   readonly ended: Promise<boolean>;
+
+  /** What was told last about each disk that is open or being opened on it. */
+  readonly diskStats: Map<string, StoreDiskStats> = new Map();
 
   private readonly worker: Worker;
   private readonly port: MessagePort;
@@ -97,7 +101,7 @@ export class ReactorThread {
   }
 
   /** Sends a command. Rejects with RingstoreError when refused, or when time is up. */
-  request(command: ReactorCommand, options: RequestOptions): Promise<void> {
+  request(command: ReactorCommand, options: RequestOptions): Promise<unknown> {
     const { timeoutMs, onLate } = options;
     return new Promise((resolve, reject) => {
       if (this.isOver) {
@@ -133,17 +137,20 @@ export class ReactorThread {
         if (!message.drained) this.leaveBehind();
         return;
       case "answer":
-        this.answered(message.id, message.error);
+        this.answered(message.id, message.error, message.value);
+        return;
+      case "disk":
+        this.diskStats.set(message.stats.diskId, message.stats);
         return;
     }
   }
 
-  private answered(id: number, error: WireError | null): void {
+  private answered(id: number, error: WireError | null, value: unknown): void {
     const pending = this.pending.get(id);
     if (pending !== undefined) {
       this.pending.delete(id);
       clearTimeout(pending.timer);
-      if (error === null) pending.resolve();
+      if (error === null) pending.resolve(value);
       else pending.reject(fromWire(error));
       return;
     }

@@ -29,10 +29,16 @@ export interface VolumeModules {
   readonly trustMemory: boolean;
 }
 
-interface LocalDevice extends BlockDevice {
+export interface OwnedDevice extends BlockDevice {
   setCapacity(bytes: number): void;
   oldestInflightUs(nowUs: number): number;
   close(): void;
+}
+
+/** A device that somebody else made: a volume of a store. */
+export interface MadeDevice {
+  readonly kind: "made";
+  readonly device: OwnedDevice;
 }
 
 export class ReactorVolume {
@@ -40,7 +46,7 @@ export class ReactorVolume {
   private readonly modules: VolumeModules;
   private readonly meter: VolumeMeter;
   private readonly disk: OwnedDisk | null;
-  private readonly device: LocalDevice;
+  private readonly device: OwnedDevice;
   private front: VhostUserDevice | null = null;
   /** Who waits for the end of detach(). */
   private detaching: (() => void)[] | null = null;
@@ -48,7 +54,7 @@ export class ReactorVolume {
   /** Throws RingstoreError when the backing does not suit the volume. */
   constructor(
     spec: VolumeSpec,
-    backing: OpenedForReactor,
+    backing: Exclude<OpenedForReactor, { kind: "store" }> | MadeDevice,
     shared: SharedArrayBuffer,
     modules: VolumeModules,
   ) {
@@ -56,7 +62,10 @@ export class ReactorVolume {
     this.modules = modules;
     this.meter = new VolumeMeter(shared);
     const { reactor, workspace } = modules;
-    if (backing.kind === "memory") {
+    if (backing.kind === "made") {
+      this.disk = null;
+      this.device = backing.device;
+    } else if (backing.kind === "memory") {
       this.disk = null;
       this.device = new MemoryDevice(factsOf(spec), { workspace });
     } else if (backing.kind === "null") {

@@ -9,6 +9,8 @@
 import { randomUUID } from "node:crypto";
 import type { DaemonConfig } from "../model/config.ts";
 import type { DataPlane } from "../ports/data-plane.ts";
+import type { Log } from "../ports/log.ts";
+import type { DiskTools } from "../ports/store-disk.ts";
 import { type ListenAddress, listenForApi, listenWarning, parseListen } from "./api-listener.ts";
 import { loadConfig } from "./arguments.ts";
 import { DaemonControl } from "./control.ts";
@@ -20,16 +22,18 @@ import {
 } from "./data-directory.ts";
 import { type DataLock, lockDataDirectory } from "./data-lock.ts";
 import type { DataPlaneFactory } from "./data-plane-factory.ts";
+import { DiskHost } from "./disk-host.ts";
+import { openDeclared } from "./disk-opening.ts";
 import { EventLog } from "./event-log.ts";
 import { connectPino, type DaemonLog } from "./log.ts";
 import { readOrMakeIdentity } from "./node-identity.ts";
 import type { ServiceManager } from "./service-manager.ts";
 import { nodeStateFs } from "./state-fs.ts";
-import { StateStore } from "./state-store.ts";
+import { DISK_STATE, StateStore, VOLUME_STATE } from "./state-store.ts";
 import { TokenFile } from "./token-file.ts";
 import { readVersion } from "./version.ts";
 import { VolumeHost } from "./volume-host.ts";
-import { finishStart, serveDeclared } from "./volume-recovery.ts";
+import { diskBecameReady, finishStart, serveDeclared } from "./volume-recovery.ts";
 
 export interface DaemonOptions {
   readonly config: DaemonConfig;
@@ -39,6 +43,7 @@ export interface DaemonOptions {
 
 export interface DaemonModules {
   readonly createDataPlane: DataPlaneFactory;
+  readonly diskTools: DiskTools;
   readonly log: DaemonLog;
   readonly serviceManager: ServiceManager;
   /** Ends the process by signal. */
@@ -64,6 +69,29 @@ async function within(patienceMs: number, work: Promise<unknown>): Promise<boole
   const done = await Promise.race([work.then(() => true), patience]);
   clearTimeout(timer);
   return done;
+}
+
+/** Volumes and disks, each with its declared state. */
+function makeHost(
+  { paths, socketGroupId, config }: HostParts,
+  modules: { dataPlane: DataPlane; tools: DiskTools; log: Log; fatal: (error: unknown) => void },
+): VolumeHost {
+  const shared = { ...modules, events: new EventLog(now), now, uuid: randomUUID };
+  const disks = new DiskHost({
+    ...shared,
+    store: new StateStore(paths.diskDirectory, nodeStateFs, DISK_STATE),
+  });
+  const store = new StateStore(paths.stateDirectory, nodeStateFs, VOLUME_STATE);
+  const options = { paths, socketGroupId, allowPaths: config.allowPaths };
+  const host = new VolumeHost(options, { ...shared, store, disks });
+  disks.becameReady = (diskId) => void diskBecameReady(host, diskId).catch(modules.fatal);
+  return host;
+}
+
+interface HostParts {
+  readonly paths: DataDirectory;
+  readonly socketGroupId: number;
+  readonly config: DaemonConfig;
 }
 
 /** A running daemon. */
@@ -93,7 +121,7 @@ export class Daemon {
 
   static async start(options: DaemonOptions, modules: DaemonModules): Promise<Daemon> {
     const { config } = options;
-    const { log, fatal } = modules;
+    const { log, fatal, diskTools: tools } = modules;
     const listen = config.listen === "" ? null : parseListen(config.listen);
     const socketGroupId = groupIdOf(config.socketGroup, "--socket-group");
     const apiGroupId = groupIdOf(config.apiGroup, "--api-group");
@@ -110,12 +138,10 @@ export class Daemon {
       fatal,
     });
     try {
-      const store = new StateStore(paths.stateDirectory, nodeStateFs);
-      const host = new VolumeHost(
-        { paths, socketGroupId, allowPaths: config.allowPaths },
-        { dataPlane, store, events: new EventLog(now), log, now, uuid: randomUUID, fatal },
-      );
+      const host = makeHost({ paths, socketGroupId, config }, { dataPlane, tools, log, fatal });
+      const { disks, store } = host.modules;
       const state = store.load();
+      openDeclared(disks, disks.modules.store.load());
       await serveDeclared(host, state);
       const servedMs = Math.round(nowMs());
       daemon = new Daemon(options, modules, { paths, lock, dataPlane, host });
@@ -217,9 +243,12 @@ export class Daemon {
     this.#host.stopping = true;
     this.#control?.observer.stop();
     for (const entry of this.#host.entries.values()) entry.cancelRetry();
+    const { disks } = this.#host.modules;
+    disks.stop();
+    await this.#modules.diskTools.stop();
     await this.#settle();
     await this.#closeApi();
-    await this.#dataPlane.stop();
+    await disks.declareClean(await this.#dataPlane.stop());
     this.#lock.release();
     log.log("info", "daemon.stopped");
   }

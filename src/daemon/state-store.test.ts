@@ -7,7 +7,7 @@ import { after, before, describe, test } from "node:test";
 import type { DeclaredVolume } from "../model/declared.ts";
 import { temporaryDirectory } from "../testing/control/host-fixture.ts";
 import { nodeStateFs } from "./state-fs.ts";
-import { isDamaged, StateStore } from "./state-store.ts";
+import { isDamaged, StateStore, VOLUME_STATE } from "./state-store.ts";
 
 const VOLUME: DeclaredVolume = {
   id: "00000000-0000-4000-8000-000000000001",
@@ -30,12 +30,12 @@ const VOLUME: DeclaredVolume = {
 };
 
 let directory = "";
-let store: StateStore;
+let store: StateStore<DeclaredVolume>;
 const file = (): string => join(directory, "db1.json");
 
 before(() => {
   directory = temporaryDirectory();
-  store = new StateStore(directory, nodeStateFs);
+  store = new StateStore(directory, nodeStateFs, VOLUME_STATE);
 });
 after(() => rmSync(directory, { recursive: true }));
 
@@ -44,7 +44,7 @@ async function loadEdited(edit: (text: string) => string): Promise<string> {
   await store.save(VOLUME);
   const text = edit(readFileSync(file(), "utf8"));
   writeFileSync(file(), text);
-  const { volumes, suspects, damaged } = store.load();
+  const { declared: volumes, suspects, damaged } = store.load();
   assert.deepEqual(volumes, []);
   assert.equal(readFileSync(file(), "utf8"), text, "the file is kept as it is");
   const [suspect] = suspects;
@@ -61,14 +61,14 @@ const withoutChecksum = (text: string): string => text.replace(/ {2}"checksum".*
 describe("state files", () => {
   test("what is saved is loaded, without the schema library", async () => {
     await store.save(VOLUME);
-    assert.deepEqual(store.load(), { volumes: [VOLUME], suspects: [], damaged: [] });
+    assert.deepEqual(store.load(), { declared: [VOLUME], suspects: [], damaged: [] });
   });
 
   test("temporary and foreign files are passed over", async () => {
     await store.save(VOLUME);
     writeFileSync(join(directory, ".db2.new"), '{"half":');
     writeFileSync(join(directory, "README"), "hello");
-    assert.equal(store.load().volumes.length, 1);
+    assert.equal(store.load().declared.length, 1);
     assert.equal(store.load().damaged.length, 0);
   });
 
@@ -76,7 +76,7 @@ describe("state files", () => {
     await store.save(VOLUME);
     await store.remove("db1");
     await store.remove("db1");
-    assert.deepEqual(store.load().volumes, []);
+    assert.deepEqual(store.load().declared, []);
   });
 
   const damage: readonly (readonly [string, (text: string) => string, RegExp])[] = [
@@ -87,7 +87,7 @@ describe("state files", () => {
     ["not an object", () => "7", /^does not hold a JSON object/],
     ["null", () => "null", /^does not hold a JSON object/],
     ["too long", () => " ".repeat(100_000), /^has 100000 characters/],
-    ["another format", (text) => text.replace('"format": 1', '"format": 2'), /^field format is 2/],
+    ["another format", (text) => text.replace('"format": 1', '"format": 3'), /^field format is 3/],
     ["no volume", (text) => withoutChecksum(text).replace('"volume"', '"x"'), /^field volume /],
     [
       "a wrong field after an edit",
@@ -118,7 +118,7 @@ describe("state files", () => {
   test("a file under another volume's name is refused although its checksum holds", async () => {
     await store.save(VOLUME);
     writeFileSync(join(directory, "db9.json"), readFileSync(file()));
-    const { volumes, damaged } = store.load();
+    const { declared: volumes, damaged } = store.load();
     assert.equal(volumes.length, 1);
     assert.match(damaged[0]?.problem ?? "", /volume.name is "db1"/);
     rmSync(join(directory, "db9.json"));

@@ -1,4 +1,5 @@
-// Declared state on disk: one JSON file per volume, `state/NAME.json`.
+// Declared state on disk: one JSON file per volume, `state/NAME.json`, and one per disk of the
+// store, `disks/NAME.json`.
 //
 // Invariants:
 // - A file is replaced, never changed: temporary file, fsync, rename, fsync of the directory. After
@@ -11,7 +12,14 @@
 
 import { createHash } from "node:crypto";
 import { join } from "node:path";
-import { DECLARED_FORMAT, type DeclaredVolume } from "../model/declared.ts";
+import {
+  DECLARED_FORMAT_FIRST,
+  DECLARED_FORMAT_STORE,
+  DECLARED_FORMATS,
+  type DeclaredDisk,
+  type DeclaredVolume,
+} from "../model/declared.ts";
+import type { SchemaOf } from "../model/schema.ts";
 import type { StateFs } from "./state-fs.ts";
 
 const SUFFIX = ".json";
@@ -28,33 +36,61 @@ export interface DamagedFile {
 export interface Suspect {
   readonly name: string;
   readonly path: string;
-  readonly contents: { readonly format?: unknown; readonly volume?: unknown };
+  readonly content: unknown;
 }
 
-export interface LoadedState {
-  readonly volumes: readonly DeclaredVolume[];
+interface Named {
+  readonly name: string;
+}
+
+/** What is declared: the field of the file that holds it, its schema, its format. */
+export interface StateKind<T extends Named> {
+  readonly field: string;
+  /** Loads the schema library. */
+  readonly schema: () => Promise<SchemaOf<T>>;
+  readonly formatOf: (declared: T) => number;
+}
+
+export const VOLUME_STATE: StateKind<DeclaredVolume> = {
+  field: "volume",
+  schema: async () => (await import("../model/declared-schema.ts")).DeclaredVolumeSchema,
+  formatOf: ({ backing }) =>
+    backing.kind === "store" ? DECLARED_FORMAT_STORE : DECLARED_FORMAT_FIRST,
+};
+
+export const DISK_STATE: StateKind<DeclaredDisk> = {
+  field: "disk",
+  schema: async () => (await import("../model/declared-schema.ts")).DeclaredDiskSchema,
+  formatOf: () => DECLARED_FORMAT_FIRST,
+};
+
+export interface LoadedState<T extends Named> {
+  readonly declared: readonly T[];
   /** Without a checksum: to be passed to `examine`. */
   readonly suspects: readonly Suspect[];
   readonly damaged: readonly DamagedFile[];
 }
 
-export class StateStore {
+export class StateStore<T extends Named> {
   readonly #directory: string;
   readonly #fs: StateFs;
+  readonly #kind: StateKind<T>;
 
-  constructor(directory: string, fs: StateFs) {
+  constructor(directory: string, fs: StateFs, kind: StateKind<T>) {
     this.#directory = directory;
     this.#fs = fs;
+    this.#kind = kind;
   }
 
   pathOf(name: string): string {
     return join(this.#directory, `${name}${SUFFIX}`);
   }
 
-  async save(volume: DeclaredVolume): Promise<void> {
-    const temporary = join(this.#directory, `.${volume.name}.new`);
-    await this.#fs.writeDurably(temporary, encode(volume));
-    await this.#fs.rename(temporary, this.pathOf(volume.name));
+  async save(declared: T): Promise<void> {
+    const { name } = declared;
+    const temporary = join(this.#directory, `.${name}.new`);
+    await this.#fs.writeDurably(temporary, this.#encode(declared));
+    await this.#fs.rename(temporary, this.pathOf(name));
     await this.#fs.syncDirectory(this.#directory);
   }
 
@@ -64,8 +100,8 @@ export class StateStore {
   }
 
   /** Synchronous and without the schema library: guests wait for this. */
-  load(): LoadedState {
-    const volumes: DeclaredVolume[] = [];
+  load(): LoadedState<T> {
+    const declared: T[] = [];
     const suspects: Suspect[] = [];
     const damaged: DamagedFile[] = [];
     for (const file of [...this.#fs.list(this.#directory)].sort()) {
@@ -75,13 +111,13 @@ export class StateStore {
       const path = join(this.#directory, file);
       const found = this.#read(name, path);
       if (typeof found === "string") damaged.push({ name, path, problem: found });
-      else if ("contents" in found) suspects.push(found);
-      else volumes.push(found);
+      else if (isSuspect(found)) suspects.push(found);
+      else declared.push(found);
     }
-    return { volumes, suspects, damaged };
+    return { declared, suspects, damaged };
   }
 
-  #read(name: string, path: string): DeclaredVolume | Suspect | string {
+  #read(name: string, path: string): T | Suspect | string {
     let text: string;
     try {
       text = this.#fs.read(path);
@@ -96,55 +132,64 @@ export class StateStore {
       return `is not JSON: ${(error as Error).message}`;
     }
     if (typeof parsed !== "object" || parsed === null) return "does not hold a JSON object";
-    const contents = parsed as { format?: unknown; checksum?: unknown; volume?: unknown };
-    if (contents.format !== DECLARED_FORMAT) {
+    const contents = parsed as { format?: unknown; checksum?: unknown; [field: string]: unknown };
+    if (!DECLARED_FORMATS.includes(contents.format as number)) {
       const found = JSON.stringify(contents.format);
-      return `field format is ${found}, but this version knows ${DECLARED_FORMAT}`;
+      return `field format is ${found}, but this version knows ${DECLARED_FORMATS.join(", ")}`;
     }
-    if (contents.checksum === undefined) return { name, path, contents };
-    if (contents.checksum !== checksumOf(contents.volume)) {
+    const content = contents[this.#kind.field];
+    if (contents.checksum === undefined) return { name, path, content };
+    if (contents.checksum !== checksumOf(content)) {
       return (
         "field checksum does not match the content: the file was damaged, or edited; " +
         "after an intended edit, take the checksum line out"
       );
     }
-    const volume = contents.volume as DeclaredVolume;
-    return volume.name === name ? volume : wrongName(volume.name);
+    const declared = content as T;
+    return declared.name === name ? declared : this.#wrongName(declared.name);
   }
 
-  /** Checks a file without a checksum against the schema: the volume, or what is wrong. */
-  async examine(suspect: Suspect): Promise<DeclaredVolume | DamagedFile> {
-    const { name, path } = suspect;
-    const [{ compileValidator }, { DeclaredVolumeSchema }] = await Promise.all([
+  /** Checks a file without a checksum against the schema: what it declares, or what is wrong. */
+  async examine(suspect: Suspect): Promise<T | DamagedFile> {
+    const { name, path, content } = suspect;
+    const [{ compileValidator }, schema] = await Promise.all([
       import("../model/validate.ts"),
-      import("../model/declared-schema.ts"),
+      this.#kind.schema(),
     ]);
-    const violation = compileValidator(DeclaredVolumeSchema)(suspect.contents.volume);
+    const violation = compileValidator(schema)(content);
     if (violation !== null) {
-      const field = violation.field === "" ? "volume" : `volume.${violation.field}`;
+      const top = this.#kind.field;
+      const field = violation.field === "" ? top : `${top}.${violation.field}`;
       return { name, path, problem: `field ${field} ${violation.problem}` };
     }
-    const volume = suspect.contents.volume as DeclaredVolume;
-    return volume.name === name ? volume : { name, path, problem: wrongName(volume.name) };
+    const declared = content as T;
+    return declared.name === name
+      ? declared
+      : { name, path, problem: this.#wrongName(declared.name) };
+  }
+
+  #wrongName(name: string): string {
+    return `field ${this.#kind.field}.name is ${JSON.stringify(name)}, but must be the file's name`;
+  }
+
+  #encode(declared: T): string {
+    const format = this.#kind.formatOf(declared);
+    const contents = { format, checksum: checksumOf(declared), [this.#kind.field]: declared };
+    return `${JSON.stringify(contents, null, 2)}\n`;
   }
 }
 
-export function isDamaged(result: DeclaredVolume | DamagedFile): result is DamagedFile {
+export function isDamaged(result: object): result is DamagedFile {
   return "problem" in result;
 }
 
-function wrongName(name: string): string {
-  return `field volume.name is ${JSON.stringify(name)}, but must be the file's name`;
-}
-
-function encode(volume: DeclaredVolume): string {
-  const contents = { format: DECLARED_FORMAT, checksum: checksumOf(volume), volume };
-  return `${JSON.stringify(contents, null, 2)}\n`;
+function isSuspect(found: object): found is Suspect {
+  return "content" in found;
 }
 
 /** Parsing keeps the order of keys, so the text is the same when written and when read. */
-function checksumOf(volume: unknown): string {
+function checksumOf(declared: unknown): string {
   return createHash("sha256")
-    .update(JSON.stringify(volume) ?? "")
+    .update(JSON.stringify(declared) ?? "")
     .digest("hex");
 }

@@ -3,6 +3,8 @@
 
 import { formatBytes } from "../base/units.ts";
 import type { Advice, HealthSummary, Severity, StatusItem } from "../model/types.ts";
+import { diskHealthOf } from "./disk-entry.ts";
+import type { DiskHost } from "./disk-host.ts";
 import { healthOf } from "./volume-entry.ts";
 import type { VolumeHost } from "./volume-host.ts";
 
@@ -27,11 +29,15 @@ export function statusItems(
       severity: "error",
       message: `${file.path} ${file.problem}`,
       volume: null,
+      disk: null,
     });
   }
+  items.push(...diskItems(host.modules.disks));
   for (const entry of host.entries.values()) {
     const { id, name } = entry.declared;
-    for (const item of healthOf(entry, stats.get(id))) items.push({ ...item, volume: name });
+    for (const item of healthOf(entry, stats.get(id))) {
+      items.push({ ...item, volume: name, disk: null });
+    }
   }
   const low = lowSpace(host.options.paths.root, space);
   if (low !== null) items.push(low);
@@ -41,7 +47,27 @@ export function statusItems(
       severity: "warn",
       message: listenWarning,
       volume: null,
+      disk: null,
     });
+  }
+  return items;
+}
+
+function diskItems(disks: DiskHost): readonly StatusItem[] {
+  const items: StatusItem[] = [];
+  for (const { path, problem } of disks.damaged.values()) {
+    const message = `${path} ${problem}`;
+    items.push({ code: "STATE_DAMAGED", severity: "error", message, volume: null, disk: null });
+  }
+  const stats = disks.statsById();
+  for (const entry of disks.entries.values()) {
+    const { id, name } = entry.declared;
+    const about = { volume: null, disk: name };
+    for (const item of diskHealthOf(entry, stats.get(id))) items.push({ ...item, ...about });
+    const errorCount = entry.lastCheck?.errorCount ?? 0;
+    if (errorCount === 0) continue;
+    const message = `the last check of disk ${name} found ${errorCount} errors`;
+    items.push({ code: "DISK_CHECK_FAILED", severity: "error", message, ...about });
   }
   return items;
 }
@@ -51,7 +77,7 @@ function lowSpace(root: string, space: FilesystemSpace): StatusItem | null {
   if (share >= SPACE_WARN_SHARE) return null;
   const severity: Severity = share < SPACE_ERROR_SHARE ? "error" : "warn";
   const message = `${formatBytes(space.availableBytes)} left on the filesystem of ${root}`;
-  return { code: "LOW_SPACE", severity, message, volume: null };
+  return { code: "LOW_SPACE", severity, message, volume: null, disk: null };
 }
 
 export function summaryOf(items: readonly StatusItem[]): HealthSummary {
@@ -72,9 +98,16 @@ function commandFor(item: StatusItem, root: string): string | null {
     case "CREATE_UNFINISHED":
     case "REMOVAL_UNFINISHED":
       return `ringstore volume delete ${item.volume}`;
+    case "DISK_UNAVAILABLE":
+      return `ringstore volume show ${item.volume}`;
+    case "DISK_CORRUPTION":
+      return `ringstore disk check ${item.disk}`;
+    case "DISK_FORMAT_FAILED":
+      return `ringstore disk remove ${item.disk}`;
     case "LOW_SPACE":
       return `du -h ${root}/volumes`;
     default:
+      if (item.disk !== null) return `ringstore disk show ${item.disk}`;
       return item.volume === null ? null : `ringstore volume show ${item.volume}`;
   }
 }

@@ -1,15 +1,15 @@
-// One volume as the daemon holds it: what is declared, what is really open and served, and the
-// queue of operations on it. And how it looks to others: as the data plane's spec, as the API's
+// One volume as the daemon holds it: what is declared, and what is really open and served. And how
+// it looks to others: as the data plane's spec, as the API's
 // Volume.
 
 import type { DeclaredVolume } from "../model/declared.ts";
-import { ApiError } from "../model/errors.ts";
-import { SOCKET_MODE, VOLUME_WAITER_MAX } from "../model/limits.ts";
+import { SOCKET_MODE } from "../model/limits.ts";
 import type { Attachment, Health, Volume, VolumeBacking, VolumeState } from "../model/types.ts";
 import type { AttachmentSpec, Backing, VolumeSpec, VolumeStats } from "../ports/data-plane.ts";
 import { type DataDirectory, socketPathOf, volumeFileOf } from "./data-directory.ts";
+import { OperationQueue } from "./operation-queue.ts";
 
-export class VolumeEntry {
+export class VolumeEntry extends OperationQueue {
   declared: DeclaredVolume;
   /** The data plane holds the backing open. */
   open = false;
@@ -19,31 +19,10 @@ export class VolumeEntry {
   problem: Health | null = null;
   retryTimer: NodeJS.Timeout | null = null;
   retryCount = 0;
-  #tail: Promise<unknown> = Promise.resolve();
-  #waiterCount = 0;
 
   constructor(declared: DeclaredVolume) {
+    super("volume_busy", `volume ${declared.name}`);
     this.declared = declared;
-  }
-
-  /** Operations on one volume happen one after the other, in the order they were asked for. */
-  exclusively<T>(operation: () => Promise<T>): Promise<T> {
-    if (this.#waiterCount >= VOLUME_WAITER_MAX) {
-      const message = `${VOLUME_WAITER_MAX} operations wait for volume ${this.declared.name}`;
-      throw new ApiError("volume_busy", message, { advice: "try again when they are done" });
-    }
-    this.#waiterCount += 1;
-    const result = this.#tail.then(operation);
-    this.#tail = result
-      .catch(() => undefined)
-      .finally(() => {
-        this.#waiterCount -= 1;
-      });
-    return result;
-  }
-
-  get busy(): boolean {
-    return this.#waiterCount > 0;
   }
 
   cancelRetry(): void {
@@ -52,8 +31,9 @@ export class VolumeEntry {
   }
 }
 
-export function isManaged(declared: DeclaredVolume): boolean {
-  return declared.backing.kind === "file" && declared.backing.path === null;
+/** Its data was made by us, and is removed with it. */
+export function isManaged({ backing }: DeclaredVolume): boolean {
+  return backing.kind === "store" || (backing.kind === "file" && backing.path === null);
 }
 
 /** Memory loses its contents when it is closed, so it stays open while it exists. */
@@ -113,15 +93,42 @@ export function healthOf(entry: VolumeEntry, stats: VolumeStats | undefined): re
   return items;
 }
 
+/** What a volume looks like depends on where things lie and what disks are called. */
+export interface Surroundings {
+  readonly paths: DataDirectory;
+  readonly diskNameOf: (diskId: string) => string;
+  /** Why volumes on it cannot be opened now, null when they can. */
+  readonly diskProblemOf: (diskId: string) => string | null;
+}
+
+/** A volume may be well and its disk not. */
+function diskHealth(surroundings: Surroundings, entry: VolumeEntry): readonly Health[] {
+  const { backing } = entry.declared;
+  if (backing.kind !== "store" || entry.problem !== null) return [];
+  const message = surroundings.diskProblemOf(backing.diskId);
+  return message === null ? [] : [{ code: "DISK_UNAVAILABLE", severity: "error", message }];
+}
+
+function shownBacking(surroundings: Surroundings, declared: DeclaredVolume): VolumeBacking {
+  const { backing } = specOf(surroundings.paths, declared);
+  switch (backing.kind) {
+    case "file":
+      return { ...backing, managed: isManaged(declared) };
+    case "store":
+      return { kind: "store", disk: surroundings.diskNameOf(backing.diskId) };
+    default:
+      return backing;
+  }
+}
+
 export function viewOf(
-  paths: DataDirectory,
+  surroundings: Surroundings,
   entry: VolumeEntry,
   stats: VolumeStats | undefined,
 ): Volume {
   const { declared } = entry;
-  const spec = specOf(paths, declared);
-  const backing: VolumeBacking =
-    spec.backing.kind === "file" ? { ...spec.backing, managed: isManaged(declared) } : spec.backing;
+  const { paths } = surroundings;
+  const backing = shownBacking(surroundings, declared);
   const attachment: Attachment | null =
     declared.attachment === null
       ? null
@@ -145,6 +152,6 @@ export function viewOf(
     createdAt: declared.createdAt,
     state: stateOf(entry, stats),
     attachment,
-    health: healthOf(entry, stats),
+    health: [...healthOf(entry, stats), ...diskHealth(surroundings, entry)],
   };
 }

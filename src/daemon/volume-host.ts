@@ -11,10 +11,18 @@ import { quote } from "../model/volume-rules.ts";
 import type { DataPlane, VolumeStats } from "../ports/data-plane.ts";
 import type { Log } from "../ports/log.ts";
 import type { DataDirectory } from "./data-directory.ts";
+import type { DiskHost, DiskUser } from "./disk-host.ts";
 import type { EventLog } from "./event-log.ts";
 import { asApiError } from "./failure.ts";
 import type { DamagedFile, StateStore } from "./state-store.ts";
-import { attachmentSpecOf, specOf, staysOpen, VolumeEntry, viewOf } from "./volume-entry.ts";
+import {
+  attachmentSpecOf,
+  type Surroundings,
+  specOf,
+  staysOpen,
+  VolumeEntry,
+  viewOf,
+} from "./volume-entry.ts";
 
 export interface HostOptions {
   readonly paths: DataDirectory;
@@ -24,7 +32,8 @@ export interface HostOptions {
 
 export interface HostModules {
   readonly dataPlane: DataPlane;
-  readonly store: StateStore;
+  readonly store: StateStore<DeclaredVolume>;
+  readonly disks: DiskHost;
   readonly events: EventLog;
   readonly log: Log;
   readonly now: () => Date;
@@ -44,6 +53,29 @@ export class VolumeHost {
   constructor(options: HostOptions, modules: HostModules) {
     this.options = options;
     this.modules = modules;
+    modules.disks.usersOf = (diskId) => this.usersOf(diskId);
+  }
+
+  get surroundings(): Surroundings {
+    const { disks } = this.modules;
+    return {
+      paths: this.options.paths,
+      diskNameOf: (diskId) => disks.nameOf(diskId),
+      diskProblemOf: (diskId) => disks.problemOf(diskId),
+    };
+  }
+
+  entriesOn(diskId: string): readonly VolumeEntry[] {
+    return [...this.entries.values()].filter(({ declared: { backing } }) => {
+      return backing.kind === "store" && backing.diskId === diskId;
+    });
+  }
+
+  private usersOf(diskId: string): readonly DiskUser[] {
+    return this.entriesOn(diskId).map((entry) => {
+      const { name, attachment } = entry.declared;
+      return { name, active: attachment !== null || entry.open || entry.busy };
+    });
   }
 
   add(declared: DeclaredVolume): VolumeEntry {
@@ -99,6 +131,7 @@ export class VolumeHost {
   async openBacking(entry: VolumeEntry, create: boolean, sizeBytes?: number): Promise<void> {
     if (entry.open) return;
     const spec = specOf(this.options.paths, entry.declared, sizeBytes);
+    if (spec.backing.kind === "store") await this.modules.disks.requireReady(spec.backing.diskId);
     await this.modules.dataPlane.openVolume(spec, { create });
     entry.open = true;
   }
@@ -115,7 +148,8 @@ export class VolumeHost {
     const { backing, sizeBytes, resizeToBytes } = entry.declared;
     // A resize that was cut short may have happened or not: the smaller size exists for certain.
     const certainBytes = Math.min(sizeBytes, resizeToBytes ?? sizeBytes);
-    await this.openBacking(entry, backing.kind !== "file", certainBytes);
+    const isMade = backing.kind === "memory" || backing.kind === "null";
+    await this.openBacking(entry, isMade, certainBytes);
     if (resizeToBytes === null) return;
     await this.modules.dataPlane.resizeVolume(entry.declared.id, resizeToBytes);
     await this.declare(entry, { sizeBytes: resizeToBytes, resizeToBytes: null });
@@ -164,6 +198,6 @@ export class VolumeHost {
 
   view(entry: VolumeEntry): Volume {
     const stats = entry.serving ? this.statsById().get(entry.declared.id) : undefined;
-    return viewOf(this.options.paths, entry, stats);
+    return viewOf(this.surroundings, entry, stats);
   }
 }

@@ -16,9 +16,11 @@ import {
   BLOCK_BYTES_DEFAULT,
   QUEUE_COUNT_MAX,
   SERIAL_LENGTH_MAX,
+  STORE_BLOCK_BYTES,
   VOLUME_COUNT_MAX,
 } from "../model/limits.ts";
 import type {
+  BackingKind,
   DeleteReply,
   DetachReply,
   Volume,
@@ -32,8 +34,9 @@ import {
   checkVolumeName,
   checkVolumeSize,
 } from "../model/volume-rules.ts";
-import { checkBackingFields, checkNotUsed, checkPathAllowed, inspectBacking } from "./backing.ts";
+import { checkNotUsed, checkPathAllowed, chooseKind, inspectBacking } from "./backing.ts";
 import { nameBytesMax } from "./data-directory.ts";
+import { usedDisks } from "./disk-operations.ts";
 import { asApiError } from "./failure.ts";
 import { isManaged, specOf, staysOpen, VolumeEntry, viewOf } from "./volume-entry.ts";
 import type { VolumeHost } from "./volume-host.ts";
@@ -46,7 +49,7 @@ export async function createVolume(
 ): Promise<Volume> {
   host.requireRunning();
   const declared = planVolume(host, request, caller);
-  if (options.dryRun) return viewOf(host.options.paths, new VolumeEntry(declared), undefined);
+  if (options.dryRun) return viewOf(host.surroundings, new VolumeEntry(declared), undefined);
   // The name is taken from here on, before the first wait.
   const entry = host.add(declared);
   return await entry.exclusively(async () => {
@@ -67,12 +70,12 @@ export async function createVolume(
 function planVolume(host: VolumeHost, request: VolumeCreate, caller: Caller): DeclaredVolume {
   const { name, blockBytes = BLOCK_BYTES_DEFAULT } = request;
   checkVolumeName(name);
-  checkBackingFields(request);
+  const kind = chooseKind(request, host.modules.disks.usable().length > 0);
   checkRoom(host, name);
   const id = host.modules.uuid();
   const serial = request.serial ?? id.replaceAll("-", "").slice(0, SERIAL_LENGTH_MAX);
   checkSerial(serial);
-  const { sizeBytes, backing } = planBacking(host, request, caller, blockBytes);
+  const { sizeBytes, backing } = planBacking(host, request, caller, kind);
   return {
     id,
     name,
@@ -113,13 +116,14 @@ function planBacking(
   host: VolumeHost,
   request: VolumeCreate,
   caller: Caller,
-  blockBytes: number,
+  kind: BackingKind,
 ): { readonly sizeBytes: number; readonly backing: DeclaredBacking } {
-  const kind = request.backing ?? "file";
+  const { blockBytes = BLOCK_BYTES_DEFAULT } = request;
   if (request.path !== undefined) {
     checkPathAllowed(request.path, caller, host.options.allowPaths);
     const existing = inspectBacking(request.path);
     checkNotUsed(existing.path, usedFiles(host));
+    checkNotUsed(existing.path, usedDisks(host.modules.disks), "disk");
     // A file's last, incomplete block is not served.
     const wholeBytes = existing.sizeBytes - (existing.sizeBytes % blockBytes);
     const sizeBytes = request.sizeBytes ?? wholeBytes;
@@ -141,13 +145,18 @@ function planBacking(
       advice: "give a size; it may be left out only when path names something that exists",
     });
   }
+  if (kind === "store") {
+    checkVolumeSize(request.sizeBytes, STORE_BLOCK_BYTES);
+    const diskId = host.modules.disks.choose(request.disk).declared.id;
+    return { sizeBytes: request.sizeBytes, backing: { kind, diskId } };
+  }
   checkVolumeSize(request.sizeBytes, blockBytes);
   if (kind !== "file") return { sizeBytes: request.sizeBytes, backing: { kind } };
   const backing = { kind: "file", path: null, direct: request.direct ?? "auto" } as const;
   return { sizeBytes: request.sizeBytes, backing };
 }
 
-function* usedFiles(host: VolumeHost): Generator<readonly [string, string]> {
+export function* usedFiles(host: VolumeHost): Generator<readonly [string, string]> {
   for (const { declared } of host.entries.values()) {
     const { backing } = specOf(host.options.paths, declared);
     if (backing.kind === "file") yield [declared.name, backing.path];
@@ -173,6 +182,8 @@ export async function removeEverything(host: VolumeHost, entry: VolumeEntry): Pr
   const { declared } = entry;
   await host.closeBacking(entry);
   if (isManaged(declared)) {
+    const { backing } = declared;
+    if (backing.kind === "store") await host.modules.disks.requireReady(backing.diskId);
     await host.modules.dataPlane.deleteBacking(specOf(host.options.paths, declared));
   }
   await host.modules.store.remove(declared.name);
@@ -189,7 +200,14 @@ export async function resizeVolume(
     requireReady(entry);
     const { sizeBytes: wantedBytes } = request;
     const { sizeBytes: presentBytes, blockBytes, attachment } = entry.declared;
-    checkVolumeSize(wantedBytes, blockBytes);
+    const isStore = entry.declared.backing.kind === "store";
+    checkVolumeSize(wantedBytes, isStore ? STORE_BLOCK_BYTES : blockBytes);
+    if (isStore && wantedBytes < presentBytes) {
+      const message = `volume ${name} has ${presentBytes} bytes, more than ${wantedBytes}`;
+      throw new ApiError("unsupported", message, {
+        advice: "volumes in the store only grow; make a smaller one and copy what is needed",
+      });
+    }
     if (wantedBytes < presentBytes && request.allowDataLoss !== true) {
       const message = `volume ${name} has ${presentBytes} bytes; ${wantedBytes} would cut data off`;
       const advice = "to lose everything beyond the new size, allow data loss (--allow-data-loss)";
@@ -314,19 +332,22 @@ export async function removeVolume(
     }
     const { backing } = specOf(host.options.paths, declared);
     const removedPath = backing.kind === "file" && isManaged(declared) ? backing.path : null;
-    if (options.dryRun) return { volume: name, removedPath };
+    const disks = host.modules.disks;
+    const removedFromDisk = backing.kind === "store" ? disks.nameOf(backing.diskId) : null;
+    if (backing.kind === "store") await disks.requireReady(backing.diskId);
+    const reply = { volume: name, removedPath, removedFromDisk };
+    if (options.dryRun) return reply;
     try {
       await host.declare(entry, { phase: "deleting" });
       await removeEverything(host, entry);
     } catch (error) {
       throw asApiError(error, `cannot delete volume ${name}`);
     }
-    host.modules.events.add(
-      "volume.deleted",
-      name,
-      removedPath ?? "its data was not ours to remove",
-    );
-    return { volume: name, removedPath };
+    const onDisk =
+      removedFromDisk === null ? null : `its space on disk ${removedFromDisk} is freed`;
+    const what = removedPath ?? onDisk ?? "its data was not ours to remove";
+    host.modules.events.add("volume.deleted", name, what);
+    return reply;
   });
 }
 

@@ -18,9 +18,12 @@ const RETRY_MAX_MS = 30_000;
 const SERVE_PATIENCE_MS = 2000;
 
 /** Part one. Resolves when every attachment is served, has failed, or was waited for enough. */
-export async function serveDeclared(host: VolumeHost, state: LoadedState): Promise<void> {
+export async function serveDeclared(
+  host: VolumeHost,
+  state: LoadedState<DeclaredVolume>,
+): Promise<void> {
   for (const file of state.damaged) host.damaged.set(file.name, file);
-  const entries = state.volumes.map((declared) => admit(host, declared));
+  const entries = state.declared.map((declared) => admit(host, declared));
   const attempts = entries.filter(isToBeServed).map((entry) => tryToServe(host, entry));
   let timer: NodeJS.Timeout | undefined;
   const patience = new Promise<void>((resolve) => {
@@ -31,7 +34,10 @@ export async function serveDeclared(host: VolumeHost, state: LoadedState): Promi
 }
 
 /** Part two: files to be examined, unfinished work, memory volumes. */
-export async function finishStart(host: VolumeHost, state: LoadedState): Promise<void> {
+export async function finishStart(
+  host: VolumeHost,
+  state: LoadedState<DeclaredVolume>,
+): Promise<void> {
   for (const suspect of state.suspects) {
     const result = await host.modules.store.examine(suspect);
     if (isDamaged(result)) {
@@ -45,7 +51,25 @@ export async function finishStart(host: VolumeHost, state: LoadedState): Promise
     const { path, problem } = file;
     host.modules.log.log("error", "state.damaged", { path, problem });
   }
-  for (const entry of [...host.entries.values()]) await finishEntry(host, entry);
+  for (const entry of [...host.entries.values()]) {
+    // Those on a disk that is not open yet are finished when it is.
+    if (isReachable(host, entry)) await finishEntry(host, entry);
+  }
+}
+
+function isReachable(host: VolumeHost, entry: VolumeEntry): boolean {
+  const { backing } = entry.declared;
+  return backing.kind !== "store" || host.modules.disks.isReady(backing.diskId);
+}
+
+/** A disk of the store has been opened: its volumes are served, its unfinished work is finished. */
+export async function diskBecameReady(host: VolumeHost, diskId: string): Promise<void> {
+  for (const entry of host.entriesOn(diskId)) {
+    if (host.stopping) return;
+    entry.cancelRetry();
+    if (!isToBeServed(entry)) await finishEntry(host, entry);
+    else if (!entry.serving) await tryToServe(host, entry);
+  }
 }
 
 /** Two declarations with one id would share a data file: the second is refused. */
@@ -67,15 +91,18 @@ function isToBeServed(entry: VolumeEntry | null): entry is VolumeEntry {
 /** Never rejects. */
 async function tryToServe(host: VolumeHost, entry: VolumeEntry): Promise<void> {
   const { name, backing, generation } = entry.declared;
+  let wasServed = true;
   try {
     await entry.exclusively(async () => {
+      // Whoever came first has told about it.
+      wasServed = entry.serving;
       if (isToBeServed(entry)) await host.serve(entry);
     });
   } catch (error) {
     noteFailure(host, entry, error);
     return;
   }
-  if (!entry.serving) return;
+  if (!entry.serving || wasServed) return;
   host.modules.events.add("volume.restored", name, "its socket is served again");
   const fields = { volume: name, generation };
   if (backing.kind === "memory") host.modules.log.log("warn", "volume.memory-is-empty", fields);
@@ -89,7 +116,7 @@ function noteFailure(host: VolumeHost, entry: VolumeEntry, error: unknown): void
     return;
   }
   const { name } = entry.declared;
-  const code = failure.code.startsWith("backing") ? "BACKING_UNAVAILABLE" : "NOT_SERVED";
+  const code = problemCodeOf(failure);
   if (entry.problem === null) {
     host.modules.events.add("volume.unavailable", name, failure.message);
     const fields = { volume: name, code: failure.code, message: failure.message };
@@ -97,6 +124,11 @@ function noteFailure(host: VolumeHost, entry: VolumeEntry, error: unknown): void
   }
   entry.problem = { code, severity: "error", message: failure.message };
   scheduleRetry(host, entry);
+}
+
+function problemCodeOf(failure: ApiError): string {
+  if (failure.code.startsWith("backing")) return "BACKING_UNAVAILABLE";
+  return failure.code.startsWith("disk") ? "DISK_UNAVAILABLE" : "NOT_SERVED";
 }
 
 /** A disk that appears late, a file that is put back: served without anyone's help. */
@@ -113,9 +145,11 @@ function scheduleRetry(host: VolumeHost, entry: VolumeEntry): void {
 }
 
 async function finishEntry(host: VolumeHost, entry: VolumeEntry): Promise<void> {
-  const { name, phase, resizeToBytes, attachment } = entry.declared;
+  const { name } = entry.declared;
   try {
     await entry.exclusively(async () => {
+      if (host.entries.get(name) !== entry) return;
+      const { phase, resizeToBytes, attachment } = entry.declared;
       if (phase !== "ready") {
         await removeEverything(host, entry);
         host.modules.log.log("info", "volume.rolled-back", { volume: name, phase });
@@ -130,7 +164,7 @@ async function finishEntry(host: VolumeHost, entry: VolumeEntry): Promise<void> 
   } catch (error) {
     host.report("finish at start", entry, error);
     const failure = asApiError(error, "cannot be finished");
-    const code = phase === "ready" ? "BACKING_UNAVAILABLE" : "REMOVAL_UNFINISHED";
+    const code = entry.declared.phase === "ready" ? "BACKING_UNAVAILABLE" : "REMOVAL_UNFINISHED";
     entry.problem = { code, severity: "error", message: failure.message };
   }
 }

@@ -2,7 +2,7 @@
 // already prove that this program wrote it.
 
 import Type from "typebox";
-import type { DeclaredNode, DeclaredVolume } from "./declared.ts";
+import type { DeclaredDisk, DeclaredNode, DeclaredVolume } from "./declared.ts";
 import {
   PATH_LENGTH_MAX,
   QUEUE_COUNT_MAX,
@@ -29,6 +29,7 @@ const backing = Type.Union([
   ),
   Type.Object({ kind: Type.Literal("memory") }, closed),
   Type.Object({ kind: Type.Literal("null") }, closed),
+  Type.Object({ kind: Type.Literal("store"), diskId: id }, closed),
 ]);
 
 const attachment = Type.Object(
@@ -56,6 +57,24 @@ export const DeclaredVolumeSchema: SchemaOf<DeclaredVolume> = describes<Declared
       resizeToBytes: Type.Union([sizeBytes, Type.Null()]),
       generation: Type.Integer({ minimum: 0 }),
       attachment: Type.Union([attachment, Type.Null()]),
+    },
+    closed,
+  ),
+);
+
+export const DeclaredDiskSchema: SchemaOf<DeclaredDisk> = describes<DeclaredDisk>()(
+  Type.Object(
+    {
+      id,
+      name: Type.String({ pattern: VOLUME_NAME_PATTERN, maxLength: VOLUME_NAME_LENGTH_MAX }),
+      path: Type.String({ pattern: "^/", maxLength: PATH_LENGTH_MAX }),
+      phase: Type.Enum(["formatting", "ready"]),
+      durability: Type.Enum(["write-through", "plp", "volatile"]),
+      durabilityReason: Type.String(),
+      createdAt: when,
+      sizeBytes: Type.Integer({ minimum: 0 }),
+      incarnation: Type.Integer({ minimum: 0 }),
+      clean: Type.Boolean(),
     },
     closed,
   ),

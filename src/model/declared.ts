@@ -4,13 +4,17 @@
 // Sockets and managed data files have no path here: both follow from the data directory, the name
 // and the id, so that a data directory can be moved.
 
+import type { DiskDurability } from "./disk-types.ts";
 import type { DirectMode } from "./types.ts";
 
 /**
- * Newest first, numbers are never used again.
- * 1: first.
+ * Formats of a declaration. Numbers are never used again; a file has the lowest that tells its
+ * content, so that an older version still reads what it understands.
  */
-export const DECLARED_FORMAT = 1;
+export const DECLARED_FORMAT_FIRST = 1;
+/** Volumes in the store. */
+export const DECLARED_FORMAT_STORE = 2;
+export const DECLARED_FORMATS: readonly number[] = [DECLARED_FORMAT_FIRST, DECLARED_FORMAT_STORE];
 
 export type DeclaredBacking =
   | {
@@ -20,7 +24,8 @@ export type DeclaredBacking =
       readonly direct: DirectMode;
     }
   | { readonly kind: "memory" }
-  | { readonly kind: "null" };
+  | { readonly kind: "null" }
+  | { readonly kind: "store"; readonly diskId: string };
 
 /**
  * ```
@@ -55,6 +60,33 @@ export interface DeclaredVolume {
   /** Of the latest attachment; 0 before the first. */
   readonly generation: number;
   readonly attachment: DeclaredAttachment | null;
+}
+
+/**
+ * ```
+ *            declare             formatted        declare
+ *  (nothing) -------> formatting ---------> ready -------> (nothing), the data stays on the disk
+ * ```
+ * A disk found "formatting" at start is opened if it got as far as that, otherwise taken back.
+ */
+export type DeclaredDiskPhase = "formatting" | "ready";
+
+/** A disk of the store that belongs to this node. */
+export interface DeclaredDisk {
+  /** UUID in the superblock. */
+  readonly id: string;
+  readonly name: string;
+  readonly path: string;
+  readonly phase: DeclaredDiskPhase;
+  readonly durability: DiskDurability;
+  /** How that was found out, or that it was said so. */
+  readonly durabilityReason: string;
+  readonly createdAt: string;
+  readonly sizeBytes: number;
+  /** Of the last opening; a disk that says less was rolled back. */
+  readonly incarnation: number;
+  /** It was closed cleanly after that. */
+  readonly clean: boolean;
 }
 
 /** The daemon's own identity. */

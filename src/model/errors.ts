@@ -61,7 +61,17 @@ export type ApiErrorCode =
   | "unsupported"
   | "shutting_down"
   | "timed_out"
-  | "no_space";
+  | "no_space"
+  | "disk_not_found"
+  | "disk_exists"
+  | "disk_busy"
+  | "disk_unavailable"
+  | "disk_foreign"
+  | "disk_stale"
+  | "disk_too_small"
+  | "disk_newer"
+  | "disk_damaged"
+  | "disk_failed";
 
 export type ClientErrorCode =
   | "usage"
@@ -91,7 +101,17 @@ const API_ERRORS: Readonly<Record<ApiErrorCode, ErrorKind>> = {
   unsupported: kind(501, EXIT_UNSUPPORTED, "this build or kernel cannot do that"),
   shutting_down: kind(503, EXIT_CANNOT_CONNECT, "the daemon is stopping"),
   timed_out: kind(504, EXIT_TIMED_OUT, "the data path did not answer in time"),
-  no_space: kind(507, EXIT_REFUSED, "the filesystem under the data directory is full"),
+  no_space: kind(507, EXIT_REFUSED, "the filesystem or the disk is full"),
+  disk_not_found: kind(404, EXIT_NOT_FOUND, "no disk has that name"),
+  disk_exists: kind(409, EXIT_WRONG_STATE, "a disk with that name exists"),
+  disk_busy: kind(409, EXIT_WRONG_STATE, "the disk is in use: volumes, or work under way"),
+  disk_unavailable: kind(409, EXIT_WRONG_STATE, "the disk is not ready to be used"),
+  disk_foreign: kind(409, EXIT_WRONG_STATE, "the disk holds something else"),
+  disk_stale: kind(409, EXIT_WRONG_STATE, "the disk is another, or was rolled back"),
+  disk_too_small: kind(409, EXIT_WRONG_STATE, "the disk is too small for the store"),
+  disk_newer: kind(501, EXIT_UNSUPPORTED, "the disk was written by a newer version"),
+  disk_damaged: kind(500, EXIT_UNEXPECTED, "the disk has lost what its data depends on"),
+  disk_failed: kind(500, EXIT_UNEXPECTED, "the disk answered with an error"),
 };
 
 /** Errors that arise in the client before or after the server had its say. */

@@ -12,6 +12,13 @@ export const VOLUME_SIZE_MAX_BYTES: number = 2 ** 50;
 /** Declared volumes of one daemon. Everything listed fits one reply of a few MiB. */
 export const VOLUME_COUNT_MAX = 4096;
 
+/** Disks of one node. */
+export const DISK_COUNT_MAX = 64;
+/** The block of the store: volumes in it are whole blocks, whatever block their guests see. */
+export const STORE_BLOCK_BYTES = 4096;
+/** Findings of a check that are kept to be shown; all are counted. */
+export const DISK_FINDINGS_MAX = 100;
+
 export const BLOCK_BYTES_CHOICES = [512, 4096] as const;
 export const BLOCK_BYTES_DEFAULT = 512;
 
@@ -34,8 +41,8 @@ export const SOCKET_MODE = 0o660;
 export const REACTOR_COUNT_MAX = 64;
 export const POLL_US_MAX = 10_000;
 
-/** Mutating calls that may wait for one volume; the next is answered `volume_busy`. */
-export const VOLUME_WAITER_MAX = 16;
+/** Mutating calls that may wait for one volume or disk; the next is answered `…_busy`. */
+export const WAITER_MAX = 16;
 
 export const REQUEST_BODY_MAX_BYTES: number = 64 * 1024;
 export const EVENT_HISTORY_MAX = 1024;

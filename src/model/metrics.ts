@@ -27,6 +27,10 @@ function volume(name: string, kind: MetricKind, labels: readonly string[], help:
   };
 }
 
+function disk(name: string, kind: MetricKind, labels: readonly string[], help: string): Metric {
+  return daemon(`disk_${name}`, kind, ["disk", ...labels], help);
+}
+
 export const METRICS: readonly Metric[] = [
   daemon("build_info", "gauge", ["version"], "Always 1; the version is a label."),
   daemon("start_time_seconds", "gauge", [], "When the daemon started, in Unix time."),
@@ -45,6 +49,18 @@ export const METRICS: readonly Metric[] = [
   daemon("reactor_enters_total", "counter", ["reactor"], "Calls of io_uring_enter."),
   daemon("reactor_busy_seconds_total", "counter", ["reactor"], "Time spent on work."),
   daemon("reactor_poll_seconds_total", "counter", ["reactor"], "Time spent polling in vain."),
+  daemon("disks", "gauge", ["state"], "Disks of the store by state."),
+  disk("size_bytes", "gauge", [], "Size of the disk's file or device."),
+  disk("data_bytes", "gauge", [], "Space for data: the disk without journals and tables."),
+  disk("used_bytes", "gauge", [], "Space that volumes take up."),
+  disk("free_bytes", "gauge", [], "Space that can be written."),
+  disk("quarantined_bytes", "gauge", [], "Space freed, and not to be used again yet."),
+  disk("ring_bytes", "gauge", [], "Size of the ring journal."),
+  disk("ring_used_bytes", "gauge", [], "What of the ring is not written back yet."),
+  disk("bad_blocks", "gauge", [], "Blocks whose checksum does not match."),
+  disk("uncertain_writes", "gauge", [], "Unanswered writes found at the last opening."),
+  disk("scrub_position_bytes", "gauge", [], "How far the scrub has come in its round."),
+  disk("store_total", "counter", ["counter"], "What the store counts, by name of the counter."),
   volume("size_bytes", "gauge", [], "Size of the volume."),
   volume("attached", "gauge", [], "1 when the volume is declared attached."),
   volume("connected", "gauge", [], "1 when a front-end has started rings."),

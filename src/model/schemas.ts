@@ -60,6 +60,7 @@ const backing = Type.Union(
     Type.Object({ kind: Type.Literal("file"), path, direct, managed: Type.Boolean() }, closed),
     Type.Object({ kind: Type.Literal("memory") }, closed),
     Type.Object({ kind: Type.Literal("null") }, closed),
+    Type.Object({ kind: Type.Literal("store"), disk: name }, closed),
   ],
   { title: "Backing" },
 );
@@ -116,9 +117,10 @@ export const VolumeCreateSchema: SchemaOf<VolumeCreate> = describes<VolumeCreate
       blockBytes: Type.Optional(blockBytes),
       readOnly: Type.Optional(Type.Boolean()),
       serial: Type.Optional(serial),
-      backing: Type.Optional(Type.Enum(["file", "memory", "null"])),
+      backing: Type.Optional(Type.Enum(["file", "memory", "null", "store"])),
       path: Type.Optional(path),
       direct: Type.Optional(direct),
+      disk: Type.Optional(name),
     },
     { ...closed, title: "VolumeCreate" },
   ),
@@ -176,7 +178,7 @@ export const DetachReplySchema: SchemaOf<DetachReply> = describes<DetachReply>()
 
 export const DeleteReplySchema: SchemaOf<DeleteReply> = describes<DeleteReply>()(
   Type.Object(
-    { volume: name, removedPath: nullable(Type.String()) },
+    { volume: name, removedPath: nullable(Type.String()), removedFromDisk: nullable(name) },
     { ...closed, title: "DeleteReply" },
   ),
 );
@@ -226,6 +228,7 @@ const statusItem = {
   severity,
   message: Type.String(),
   volume: nullable(name),
+  disk: nullable(name),
 };
 const rate = Type.Number({ minimum: 0 });
 
@@ -244,6 +247,15 @@ export const StatusSchema: SchemaOf<Status> = describes<Status>()(
           connected: count("with a front-end that has started rings"),
           unavailable: count("declared attached but not served"),
           declaredBytes: count(),
+        },
+        closed,
+      ),
+      disks: Type.Object(
+        {
+          total: count("disks of the store that this node has"),
+          ready: count(),
+          totalBytes: count("for data, of those that are ready"),
+          freeBytes: count(),
         },
         closed,
       ),
@@ -292,8 +304,18 @@ const event = Type.Object(
       "volume.disconnected",
       "volume.health",
       "volume.rolled-back",
+      "disk.added",
+      "disk.ready",
+      "disk.unavailable",
+      "disk.failed",
+      "disk.corruption",
+      "disk.health",
+      "disk.checked",
+      "disk.removed",
+      "disk.rolled-back",
     ]),
     volume: nullable(Type.String()),
+    disk: nullable(Type.String()),
     message: Type.String(),
   },
   { ...closed, title: "Event" },

@@ -5,7 +5,7 @@
 // Rules: sizes are bytes, times are RFC 3339 strings in UTC, durations carry their unit in the
 // name. Fields are only ever added; a client ignores fields it does not know.
 
-export type BackingKind = "file" | "memory" | "null";
+export type BackingKind = "file" | "memory" | "null" | "store";
 export type DirectMode = "auto" | "on" | "off";
 
 export type VolumeBacking =
@@ -17,7 +17,9 @@ export type VolumeBacking =
       readonly managed: boolean;
     }
   | { readonly kind: "memory" }
-  | { readonly kind: "null" };
+  | { readonly kind: "null" }
+  /** In the store, on the disk of that name. */
+  | { readonly kind: "store"; readonly disk: string };
 
 export type Severity = "warn" | "error";
 
@@ -81,6 +83,8 @@ export interface VolumeCreate {
   /** An existing file or block device to serve, instead of a new file in the data directory. */
   readonly path?: string;
   readonly direct?: DirectMode;
+  /** The disk to live on, with backing store; by default the one with the most free space. */
+  readonly disk?: string;
 }
 
 export interface VolumeResize {
@@ -124,6 +128,8 @@ export interface DeleteReply {
   readonly volume: string;
   /** The data file that was removed, null when there was none or it was not ours to remove. */
   readonly removedPath: string | null;
+  /** The disk of the store on which its space becomes free, null when it had none there. */
+  readonly removedFromDisk: string | null;
 }
 
 export interface Latency {
@@ -161,8 +167,10 @@ export interface StatsReply {
 export type HealthSummary = "ok" | "warn" | "error";
 
 export interface StatusItem extends Health {
-  /** The volume it is about, null for the daemon. */
+  /** The volume it is about, null when it is not about one. */
   readonly volume: string | null;
+  /** The disk it is about, null when it is not about one. */
+  readonly disk: string | null;
 }
 
 export interface IoRate {
@@ -184,6 +192,12 @@ export interface Status {
     readonly connected: number;
     readonly unavailable: number;
     readonly declaredBytes: number;
+  };
+  readonly disks: {
+    readonly total: number;
+    readonly ready: number;
+    readonly totalBytes: number;
+    readonly freeBytes: number;
   };
   readonly dataFilesystem: { readonly totalBytes: number; readonly availableBytes: number };
   readonly reactorCount: number;
@@ -214,7 +228,16 @@ export type EventType =
   | "volume.connected"
   | "volume.disconnected"
   | "volume.health"
-  | "volume.rolled-back";
+  | "volume.rolled-back"
+  | "disk.added"
+  | "disk.ready"
+  | "disk.unavailable"
+  | "disk.failed"
+  | "disk.corruption"
+  | "disk.health"
+  | "disk.checked"
+  | "disk.removed"
+  | "disk.rolled-back";
 
 export interface Event {
   /** Grows by one; starts anew with each start of the daemon. */
@@ -222,6 +245,7 @@ export interface Event {
   readonly at: string;
   readonly type: EventType;
   readonly volume: string | null;
+  readonly disk: string | null;
   readonly message: string;
 }
 

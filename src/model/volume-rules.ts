@@ -28,11 +28,14 @@ export function quote(text: string): string {
   return JSON.stringify(cut);
 }
 
-export function checkVolumeName(name: string): void {
+/** Disks are named by the same rule. */
+export function checkVolumeName(name: string, what: "volume" | "disk" = "volume"): void {
   if (NAME.test(name)) return;
   refuse(
-    `${quote(name)} is not a volume name`,
-    `use 1 to ${VOLUME_NAME_LENGTH_MAX} lower-case letters, digits and inner hyphens, e.g. db-1`,
+    `${quote(name)} is not a ${what} name`,
+    `use 1 to ${VOLUME_NAME_LENGTH_MAX} lower-case letters, digits and inner hyphens, e.g. ${
+      what === "volume" ? "db-1" : "nvme-1"
+    }`,
   );
 }
 

@@ -2,10 +2,14 @@
 // threads). Plain data, so that it crosses threads by structured clone. Every call is answered
 // within `timeoutMs` of the implementation or rejects with a RingstoreError.
 
+import type { StoreDiskFacts, StoreDiskSpec, StoreDiskStats } from "./store-disk.ts";
+
 export type Backing =
   | { readonly kind: "file"; readonly path: string; readonly direct: "auto" | "on" | "off" }
   | { readonly kind: "memory" }
-  | { readonly kind: "null" };
+  | { readonly kind: "null" }
+  /** In the store, on a disk that is open. */
+  | { readonly kind: "store"; readonly diskId: string };
 
 export interface VolumeSpec {
   /** Stable identity (UUID). */
@@ -88,10 +92,23 @@ export interface DataPlane {
   attach(spec: AttachmentSpec): Promise<void>;
   /** Stops listening, drains and closes the sessions. */
   detach(volumeId: string): Promise<void>;
+  /**
+   * Opens a disk of the store: takes its lock, recovers, resolves when volumes can be opened on it.
+   * Rejects with DISK_STALE, before anything is written, when the disk is not the one or not in the
+   * state that the spec says.
+   */
+  openDisk(spec: StoreDiskSpec): Promise<StoreDiskFacts>;
+  /** Stops it cleanly; no volume on it may be open. */
+  closeDisk(diskId: string): Promise<void>;
   volumeStats(): readonly VolumeStats[];
+  /** Of every disk that is open or being opened. */
+  diskStats(): readonly StoreDiskStats[];
   reactorStats(): readonly ReactorStats[];
   /** True when every thread answered within `timeoutMs`. Rejects never. */
   responds(timeoutMs: number): Promise<boolean>;
-  /** Finishes what is in flight, closes everything, ends the threads. */
-  stop(): Promise<void>;
+  /**
+   * Finishes what is in flight, closes everything, ends the threads. Resolves with the ids of the
+   * disks that were stopped cleanly.
+   */
+  stop(): Promise<readonly string[]>;
 }

@@ -8,3 +8,4 @@ export * from "./guest-memory.ts";
 export * from "./log.ts";
 export * from "./memory.ts";
 export * from "./reactor.ts";
+export * from "./store-disk.ts";

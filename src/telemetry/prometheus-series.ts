@@ -1,6 +1,7 @@
 // From a sample of the daemon to the series of each metric in model/metrics.ts. Base units here:
 // microseconds become seconds.
 
+import type { DiskState } from "../model/disk-types.ts";
 import { metricOf } from "../model/metrics.ts";
 import type { VolumeState } from "../model/types.ts";
 import type { LatencySummary } from "../ports/data-plane.ts";
@@ -15,6 +16,16 @@ const VOLUME_STATES: readonly VolumeState[] = [
   "connected",
   "unavailable",
   "deleting",
+];
+
+const DISK_STATES: readonly DiskState[] = [
+  "formatting",
+  "opening",
+  "ready",
+  "checking",
+  "failed",
+  "missing",
+  "stale",
 ];
 
 class Collection {
@@ -45,6 +56,7 @@ export function seriesOf(sample: DaemonSample): SampleSeries {
   const collection = new Collection();
   addDaemon(collection, sample);
   addReactors(collection, sample);
+  addDisks(collection, sample);
   addVolumes(collection, sample);
   return collection;
 }
@@ -84,6 +96,35 @@ function addReactors(to: Collection, sample: DaemonSample): void {
     to.add("reactor_enters_total", labels, stats.enterCount);
     to.add("reactor_busy_seconds_total", labels, stats.busyUs / US_PER_SECOND);
     to.add("reactor_poll_seconds_total", labels, stats.pollUs / US_PER_SECOND);
+  }
+}
+
+function addDisks(to: Collection, sample: DaemonSample): void {
+  for (const state of DISK_STATES) {
+    const count = sample.disks.filter((disk) => disk.state === state).length;
+    to.add("disks", { state }, count);
+  }
+  const names = new Map(sample.disks.map((disk) => [disk.id, disk.name]));
+  for (const { name, sizeBytes, usage } of sample.disks) {
+    const disk = { disk: name };
+    to.add("disk_size_bytes", disk, sizeBytes);
+    if (usage === null) continue;
+    to.add("disk_data_bytes", disk, usage.totalBytes);
+    to.add("disk_used_bytes", disk, usage.usedBytes);
+    to.add("disk_free_bytes", disk, usage.freeBytes);
+    to.add("disk_quarantined_bytes", disk, usage.quarantinedBytes);
+    to.add("disk_ring_bytes", disk, usage.ringBytes);
+    to.add("disk_ring_used_bytes", disk, usage.ringUsedBytes);
+    to.add("disk_bad_blocks", disk, usage.badBlockCount);
+    to.add("disk_uncertain_writes", disk, usage.uncertainCount);
+    to.add("disk_scrub_position_bytes", disk, usage.scrubPositionBytes);
+  }
+  for (const { diskId, counters } of sample.diskStats) {
+    const disk = names.get(diskId);
+    if (disk === undefined) continue;
+    for (const [counter, value] of Object.entries(counters)) {
+      to.add("disk_store_total", { disk, counter }, value);
+    }
   }
 }
 

@@ -3,9 +3,11 @@
 
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import type { Disk } from "../model/disk-types.ts";
 import { METRICS } from "../model/metrics.ts";
 import type { Volume } from "../model/types.ts";
 import type { LatencySummary, VolumeStats } from "../ports/data-plane.ts";
+import type { StoreDiskStats } from "../ports/store-disk.ts";
 import { type DaemonSample, MetricsExporter } from "./prometheus.ts";
 
 const LATENCY: LatencySummary = {
@@ -18,6 +20,44 @@ const LATENCY: LatencySummary = {
   p50: 1,
   p99: 2,
   p999: 3,
+};
+
+const USAGE = {
+  totalBytes: 900,
+  usedBytes: 270,
+  freeBytes: 600,
+  quarantinedBytes: 30,
+  badBlockCount: 7,
+  scrubPositionBytes: 500,
+  ringBytes: 80,
+  ringUsedBytes: 40,
+  uncertainCount: 0,
+};
+
+const DISK: Disk = {
+  id: "d",
+  name: "d1",
+  path: "/dev/d1",
+  state: "ready",
+  sizeBytes: 1000,
+  durability: "volatile",
+  durabilityReason: "",
+  createdAt: "",
+  incarnation: 1,
+  usage: USAGE,
+  volumeCount: 0,
+  task: null,
+  lastCheck: null,
+  health: [],
+};
+
+const DISK_STATS: StoreDiskStats = {
+  diskId: "d",
+  phase: "ready",
+  progress: { step: "ready", doneBytes: 1, totalBytes: 1 },
+  usage: USAGE,
+  counters: { groupsWritten: 11 },
+  health: [],
 };
 
 function sampleOf(readCount: number, version = "1.0"): DaemonSample {
@@ -69,6 +109,8 @@ function sampleOf(readCount: number, version = "1.0"): DaemonSample {
     openDescriptorCount: 20,
     space: { totalBytes: 100, availableBytes: 50 },
     volumes: [volume],
+    disks: [DISK, { ...DISK, id: "d2", name: "gone", state: "missing", usage: null }],
+    diskStats: [DISK_STATS, { ...DISK_STATS, diskId: "removed meanwhile" }],
     volumeStats: [stats, { ...stats, volumeId: "deleted meanwhile" }],
     reactorStats: [
       {
@@ -82,8 +124,8 @@ function sampleOf(readCount: number, version = "1.0"): DaemonSample {
       },
     ],
     items: [
-      { code: "A", severity: "warn", message: "m", volume: null },
-      { code: "A", severity: "warn", message: "n", volume: "db1" },
+      { code: "A", severity: "warn", message: "m", volume: null, disk: null },
+      { code: "A", severity: "warn", message: "n", volume: "db1", disk: null },
     ],
     apiRequests: [{ method: "GET", route: "/v1/volumes/:name", status: 200, count: 9 }],
   };
@@ -99,6 +141,15 @@ describe("the Prometheus text", () => {
       'ringstore_process_cpu_seconds_total{mode="user"} 1.5',
       'ringstore_volumes{state="connected"} 1',
       'ringstore_volumes{state="detached"} 0',
+      'ringstore_disks{state="ready"} 1',
+      'ringstore_disks{state="missing"} 1',
+      'ringstore_disk_size_bytes{disk="gone"} 1000',
+      'ringstore_disk_free_bytes{disk="d1"} 600',
+      'ringstore_disk_quarantined_bytes{disk="d1"} 30',
+      'ringstore_disk_ring_used_bytes{disk="d1"} 40',
+      'ringstore_disk_bad_blocks{disk="d1"} 7',
+      'ringstore_disk_scrub_position_bytes{disk="d1"} 500',
+      'ringstore_disk_store_total{disk="d1",counter="groupsWritten"} 11',
       'ringstore_health_items{code="A",severity="warn"} 2',
       'ringstore_api_requests_total{method="GET",route="/v1/volumes/:name",status="200"} 9',
       'ringstore_reactor_busy_seconds_total{reactor="0"} 1.5',
@@ -121,6 +172,7 @@ describe("the Prometheus text", () => {
       assert.ok(lines.includes(`# HELP ${metric.name} ${metric.help}`), metric.name);
     }
     assert.ok(!text.includes("deleted meanwhile"));
+    assert.ok(!text.includes("removed meanwhile"));
     const samples = lines.filter((line) => line !== "" && !line.startsWith("#"));
     const declared = new Set(METRICS.map((metric) => metric.name));
     for (const line of samples) {

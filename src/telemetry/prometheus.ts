@@ -4,9 +4,11 @@
 // Names, kinds and help come from model/metrics.ts; a value for a name that is not there throws.
 
 import { Counter, Gauge, Registry } from "prom-client";
+import type { Disk } from "../model/disk-types.ts";
 import { METRICS, type Metric } from "../model/metrics.ts";
 import type { StatusItem, Volume } from "../model/types.ts";
 import type { ReactorStats, VolumeStats } from "../ports/data-plane.ts";
+import type { StoreDiskStats } from "../ports/store-disk.ts";
 import { seriesOf } from "./prometheus-series.ts";
 
 export interface ApiRequestCount {
@@ -28,6 +30,8 @@ export interface DaemonSample {
   readonly openDescriptorCount: number;
   readonly space: { readonly totalBytes: number; readonly availableBytes: number };
   readonly volumes: readonly Volume[];
+  readonly disks: readonly Disk[];
+  readonly diskStats: readonly StoreDiskStats[];
   readonly volumeStats: readonly VolumeStats[];
   readonly reactorStats: readonly ReactorStats[];
   readonly items: readonly StatusItem[];

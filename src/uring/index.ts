@@ -1,6 +1,6 @@
 // uring/: submission and completion rings as typed arrays; implements Disk. Never interprets data.
 
-export { BackingError, type BackingErrorCode } from "./backing-error.ts";
+export { BackingError, type BackingErrorCode, explainOpen, failure } from "./backing-error.ts";
 export { createDisk, type DiskModules } from "./create-disk.ts";
 export { type DiskGeometry, type OwnedDisk, UringDisk } from "./disk.ts";
 export type { BackingKind, BackingShape } from "./measure.ts";

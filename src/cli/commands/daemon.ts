@@ -32,6 +32,12 @@ export function describeStatus(reply: Status): string {
     `  data     ${printable(reply.dataDirectory)}, ${space}`,
     `  volumes  ${counts.join(", ")}`,
   ];
+  // Quiet when all is well; an older daemon knows no disks.
+  const disks = reply.disks ?? { total: 0, ready: 0, totalBytes: 0, freeBytes: 0 };
+  if (disks.ready < disks.total || reply.items.some((item) => (item.disk ?? null) !== null)) {
+    const free = `${formatBytes(disks.freeBytes)} of ${formatBytes(disks.totalBytes)} free`;
+    lines.push(`  disks    ${disks.ready} of ${disks.total} ready, ${free}`);
+  }
   if (busy) {
     const read = `${formatCount(io.readsPerSecond)} op/s ${formatRate(io.readBytesPerSecond)}`;
     const write = `${formatCount(io.writesPerSecond)} op/s ${formatRate(io.writeBytesPerSecond)}`;
@@ -47,8 +53,13 @@ export function describeStatus(reply: Status): string {
 
 const PROBLEM_LENGTH_MAX = 140;
 
+function subjectOf(item: StatusItem): string {
+  const subject = item.volume ?? item.disk ?? null;
+  return subject === null ? "" : ` ${subject}`;
+}
+
 function problemText(item: StatusItem): string {
-  const about = item.volume === null ? "" : ` ${item.volume}`;
+  const about = subjectOf(item);
   const text = `${item.code}${about}: ${printable(item.message)}`;
   return text.length > PROBLEM_LENGTH_MAX ? `${text.slice(0, PROBLEM_LENGTH_MAX)}...` : text;
 }
@@ -64,7 +75,7 @@ export const advise: CommandRun = async (context) => {
 };
 
 function describeAdvice(item: Advice): string {
-  const about = item.volume === null ? "" : ` ${item.volume}`;
+  const about = subjectOf(item);
   const command = item.command === null ? "" : `    ${printable(item.command)}\n`;
   return `${item.severity.padEnd(5)}  ${item.code}${about}: ${printable(item.message)}\n${command}`;
 }
@@ -92,7 +103,7 @@ export const events: CommandRun = async (context, { options }) => {
 };
 
 function describeEvent(event: Event): string {
-  const subject = printable(event.volume ?? "-");
+  const subject = printable(event.volume ?? event.disk ?? "-");
   return `${event.at}  ${event.type.padEnd(19)}  ${subject}  ${printable(event.message)}\n`;
 }
 

@@ -48,6 +48,7 @@ function listRow(volume: Volume): readonly string[] {
 
 function backingText(volume: Volume): string {
   const { backing } = volume;
+  if (backing.kind === "store") return `store on ${backing.disk}`;
   return backing.kind === "file" && !backing.managed ? backing.path : backing.kind;
 }
 
@@ -86,6 +87,7 @@ function describeVolume(volume: Volume): string {
     rows.push(["path", backing.managed ? backing.path : `${backing.path} (not ours to delete)`]);
     rows.push(["direct i/o", backing.direct]);
   }
+  if (backing.kind === "store") rows.push(["disk", backing.disk]);
   if (attachment !== null) {
     rows.push(["socket", attachment.socket]);
     rows.push(["attached", `${attachment.attachedAt}, generation ${attachment.generation}`]);
@@ -122,6 +124,7 @@ export const create: CommandRun = async (context, { arguments: [name = ""], opti
     ...(options["serial"] === undefined ? {} : { serial: String(options["serial"]) }),
     ...(backing === undefined ? {} : { backing }),
     ...(path === undefined ? {} : { path: resolve(path) }),
+    ...(options["disk"] === undefined ? {} : { disk: String(options["disk"]) }),
     ...(options["direct"] === undefined ? {} : { direct: options["direct"] as DirectMode }),
   };
   const dryRun = options["dryRun"] === true;
@@ -153,7 +156,10 @@ export const remove: CommandRun = async (context, { arguments: [name = ""], opti
   if (!dryRun) await context.confirm(`Delete volume ${name} and its data?`);
   const reply = await context.client.deleteVolume(name, { dryRun });
   const verb = dryRun ? "would be deleted" : "deleted";
-  const data = reply.removedPath === null ? "no data file of ours" : reply.removedPath;
+  // An older daemon does not say anything about disks.
+  const disk = reply.removedFromDisk ?? null;
+  const elsewhere = disk === null ? "no data file of ours" : `its space on disk ${disk}`;
+  const data = reply.removedPath ?? elsewhere;
   return { data: reply, shown: `volume ${name} ${verb}: ${data}`, names: [name] };
 };
 

@@ -14,6 +14,13 @@ import type {
   VolumeSpec,
   VolumeStats,
 } from "../../ports/data-plane.ts";
+import type { StoreDiskFacts, StoreDiskSpec, StoreDiskStats } from "../../ports/store-disk.ts";
+import {
+  type FakeDiskFile,
+  factsOfDiskFile,
+  readDiskFile,
+  writeDiskFile,
+} from "./fake-disk-file.ts";
 
 export type FakeMethod =
   | "openVolume"
@@ -22,6 +29,8 @@ export type FakeMethod =
   | "resizeVolume"
   | "attach"
   | "detach"
+  | "openDisk"
+  | "closeDisk"
   | "stop";
 
 interface OpenVolume {
@@ -49,6 +58,9 @@ export class FakeDataPlane implements DataPlane {
   readonly open: Map<string, OpenVolume> = new Map();
   /** Volume ids whose front-end has started rings. */
   readonly connected: Set<string> = new Set();
+  /** Open disks of the store by id. */
+  readonly disks: Map<string, StoreDiskSpec> = new Map();
+  readonly extraDiskStats: Map<string, Partial<StoreDiskStats>> = new Map();
   readonly extraStats: Map<string, Partial<VolumeStats>> = new Map();
   stopped = false;
   /** Consulted before each call: throw to fail it, return a promise to delay it. */
@@ -70,9 +82,85 @@ export class FakeDataPlane implements DataPlane {
     await this.#enter("openVolume", spec.name);
     if (this.open.has(spec.id)) throw new Error(`volume ${spec.id} is open already`);
     if (spec.backing.kind === "file") openFile(spec.backing.path, spec.sizeBytes, options.create);
+    else if (spec.backing.kind === "store") this.#openInStore(spec, spec.backing, options.create);
     else if (!options.create) throw new Error(`${spec.backing.kind} must be opened with create`);
     const { sizeBytes } = spec;
     this.open.set(spec.id, { spec, sizeBytes, attachment: null, server: null });
+  }
+
+  #openInStore(spec: VolumeSpec, backing: { readonly diskId: string }, create: boolean): void {
+    this.#changeDisk(backing.diskId, (disk) => {
+      const present = disk.volumes[spec.id];
+      if (create) disk.volumes[spec.id] = spec.sizeBytes;
+      else if (present === undefined) throw new RingstoreError("VOLUME_UNKNOWN", "no such volume");
+      else if (present < spec.sizeBytes) throw new Error("the store has a smaller volume");
+    });
+  }
+
+  #changeDisk(diskId: string, change: (disk: FakeDiskFile) => void): void {
+    const spec = this.disks.get(diskId);
+    if (spec === undefined) throw new Error(`disk ${diskId} is not open`);
+    const disk = readDiskFile(spec.path) as FakeDiskFile;
+    change(disk);
+    writeDiskFile(spec.path, disk);
+  }
+
+  async openDisk(spec: StoreDiskSpec): Promise<StoreDiskFacts> {
+    await this.#enter("openDisk", spec.name);
+    if (this.disks.has(spec.id)) throw new Error(`disk ${spec.id} is open already`);
+    const disk = readDiskFile(spec.path);
+    const stale = (what: string): RingstoreError =>
+      new RingstoreError("DISK_STALE", `${spec.path} ${what}`);
+    if (disk === null) throw stale("is blank");
+    if (disk.store !== spec.id) throw stale("is another disk");
+    if (disk.incarnation < spec.incarnationSeen) throw stale("was rolled back");
+    disk.incarnation += 1;
+    disk.clean = false;
+    writeDiskFile(spec.path, disk);
+    this.disks.set(spec.id, spec);
+    return factsOfDiskFile(disk);
+  }
+
+  async closeDisk(diskId: string): Promise<void> {
+    const spec = this.disks.get(diskId);
+    if (spec === undefined) throw new Error(`disk ${diskId} is not open`);
+    await this.#enter("closeDisk", spec.name);
+    for (const { spec: volume } of this.open.values()) {
+      const { backing } = volume;
+      if (backing.kind === "store" && backing.diskId === diskId)
+        throw new Error("volumes are open");
+    }
+    this.#changeDisk(diskId, (disk) => {
+      disk.clean = true;
+    });
+    this.disks.delete(diskId);
+  }
+
+  diskStats(): readonly StoreDiskStats[] {
+    return [...this.disks.values()].map(({ id, path }) => {
+      const disk = readDiskFile(path) as FakeDiskFile;
+      const usedBytes = Object.keys(disk.volumes).length * 4096;
+      const totalBytes = disk.diskBytes / 2;
+      return {
+        diskId: id,
+        phase: "ready",
+        progress: { step: "", doneBytes: 0, totalBytes: 0 },
+        usage: {
+          totalBytes,
+          usedBytes,
+          freeBytes: totalBytes - usedBytes,
+          quarantinedBytes: 0,
+          badBlockCount: 0,
+          scrubPositionBytes: 0,
+          ringBytes: 4096,
+          ringUsedBytes: 1024,
+          uncertainCount: 0,
+        },
+        counters: { groups: 3 },
+        health: [],
+        ...this.extraDiskStats.get(id),
+      };
+    });
   }
 
   async closeVolume(volumeId: string): Promise<void> {
@@ -88,12 +176,21 @@ export class FakeDataPlane implements DataPlane {
     if (spec.backing.kind === "file" && existsSync(spec.backing.path)) {
       unlinkSync(spec.backing.path);
     }
+    if (spec.backing.kind === "store") {
+      this.#changeDisk(spec.backing.diskId, (disk) => void delete disk.volumes[spec.id]);
+    }
   }
 
   async resizeVolume(volumeId: string, sizeBytes: number): Promise<void> {
     const volume = this.#find(volumeId);
     await this.#enter("resizeVolume", volume.spec.name);
-    if (volume.spec.backing.kind === "file") truncateSync(volume.spec.backing.path, sizeBytes);
+    const { backing, id } = volume.spec;
+    if (backing.kind === "file") truncateSync(backing.path, sizeBytes);
+    if (backing.kind === "store") {
+      this.#changeDisk(backing.diskId, (disk) => {
+        disk.volumes[id] = sizeBytes;
+      });
+    }
     volume.sizeBytes = sizeBytes;
   }
 
@@ -162,16 +259,22 @@ export class FakeDataPlane implements DataPlane {
     return !this.stopped;
   }
 
-  async stop(): Promise<void> {
+  async stop(): Promise<readonly string[]> {
     await this.#enter("stop", "");
+    for (const volume of this.open.values()) volume.server?.close();
+    this.open.clear();
+    const diskIds = [...this.disks.keys()];
+    for (const diskId of diskIds) await this.closeDisk(diskId);
     this.stopped = true;
     this.dropEverything();
+    return diskIds;
   }
 
   /** What the kernel does when the process is killed. */
   dropEverything(): void {
     for (const volume of this.open.values()) volume.server?.close();
     this.open.clear();
+    this.disks.clear();
   }
 }
 

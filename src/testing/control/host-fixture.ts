@@ -9,13 +9,17 @@ import {
   layOutDataDirectory,
   makeDataDirectory,
 } from "../../daemon/data-directory.ts";
+import { DiskHost } from "../../daemon/disk-host.ts";
+import { openDeclared } from "../../daemon/disk-opening.ts";
 import { EventLog } from "../../daemon/event-log.ts";
 import { nodeStateFs, type StateFs } from "../../daemon/state-fs.ts";
-import { StateStore } from "../../daemon/state-store.ts";
+import { DISK_STATE, StateStore, VOLUME_STATE } from "../../daemon/state-store.ts";
 import { VolumeHost } from "../../daemon/volume-host.ts";
-import { finishStart, serveDeclared } from "../../daemon/volume-recovery.ts";
+import { diskBecameReady, finishStart, serveDeclared } from "../../daemon/volume-recovery.ts";
+import type { DeclaredVolume } from "../../model/declared.ts";
 import type { LogFields } from "../../ports/log.ts";
 import { FakeDataPlane } from "./fake-data-plane.ts";
+import { FakeDiskTools } from "./fake-disk-file.ts";
 
 export function temporaryDirectory(): string {
   return mkdtempSync(join(tmpdir(), "ringstore-"));
@@ -97,7 +101,9 @@ export class HostFixture {
   readonly host: VolumeHost;
   readonly log: LogLine[] = [];
   readonly defects: unknown[] = [];
-  readonly store: StateStore;
+  readonly store: StateStore<DeclaredVolume>;
+  readonly diskTools: FakeDiskTools = new FakeDiskTools();
+  readonly disks: DiskHost;
   #uuidCount = 0;
 
   /** `root`: of an earlier fixture, to start again over what it left. */
@@ -106,23 +112,32 @@ export class HostFixture {
     this.paths = layOutDataDirectory(join(root, "data"), "");
     makeDataDirectory(this.paths, -1);
     const fs = new SteppedFs(this.steps);
-    this.store = new StateStore(this.paths.stateDirectory, fs);
+    this.store = new StateStore(this.paths.stateDirectory, fs, VOLUME_STATE);
+    const diskStore = new StateStore(this.paths.diskDirectory, fs, DISK_STATE);
     const now = (): Date => new Date("2026-01-02T03:04:05.678Z");
     this.dataPlane.intercept = async (method, name) => {
       if (method !== "stop") await this.steps.take(`${method} ${name}`);
     };
+    this.diskTools.intercept = async (step) => await this.steps.take(step);
+    const shared = {
+      dataPlane: this.dataPlane,
+      events: new EventLog(now),
+      log: {
+        log: (level: string, event: string, fields: LogFields = {}) =>
+          void this.log.push({ level, event, fields }),
+      },
+      now,
+      uuid: () => this.#uuid(),
+      fatal: (error: unknown) => void this.defects.push(error),
+    };
+    this.disks = new DiskHost({ ...shared, store: diskStore, tools: this.diskTools });
     this.host = new VolumeHost(
       { paths: this.paths, socketGroupId: -1, allowPaths },
-      {
-        dataPlane: this.dataPlane,
-        store: this.store,
-        events: new EventLog(now),
-        log: { log: (level, event, fields = {}) => void this.log.push({ level, event, fields }) },
-        now,
-        uuid: () => this.#uuid(),
-        fatal: (error) => void this.defects.push(error),
-      },
+      { ...shared, store: this.store, disks: this.disks },
     );
+    this.disks.becameReady = (diskId) => {
+      void diskBecameReady(this.host, diskId).catch(shared.fatal);
+    };
   }
 
   #uuid(): string {
@@ -135,14 +150,27 @@ export class HostFixture {
   /** What the daemon does at its start. */
   async recover(): Promise<void> {
     const state = this.store.load();
+    openDeclared(this.disks, this.disks.modules.store.load());
     await serveDeclared(this.host, state);
     await finishStart(this.host, state);
+    await this.settleDisks();
+  }
+
+  /** Until no disk is being opened, formatted or checked, and what follows from it is done. */
+  async settleDisks(): Promise<void> {
+    const entries = [...this.disks.entries.values()];
+    for (const entry of entries) await entry.opening;
+    const isBusy = (): boolean =>
+      entries.some((entry) => entry.busy) ||
+      [...this.host.entries.values()].some((entry) => entry.busy);
+    while (isBusy()) await new Promise((resolve) => setTimeout(resolve, 1));
   }
 
   /** What is left when the process is killed: files and stale sockets, nothing held. */
   kill(): void {
     this.host.stopping = true;
     for (const entry of this.host.entries.values()) entry.cancelRetry();
+    this.disks.stop();
     this.dataPlane.dropEverything();
   }
 

@@ -1,9 +1,11 @@
 // The typed REST client on the unix socket of a daemon in a test: a call costs milliseconds, where
 // one of the command line costs the start of a process.
 
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { HttpTransport } from "../../cli/transport.ts";
 import { RingstoreClient } from "../../client/index.ts";
+import type { Disk, DiskCreate, DiskState } from "../../model/disk-types.ts";
 import type { VolumeCreate } from "../../model/types.ts";
 import type { Daemon } from "../daemon.ts";
 
@@ -34,6 +36,37 @@ export async function attachVolumes(
   };
   await Promise.all([worker(), worker(), worker(), worker()]);
   return sockets;
+}
+
+/** Makes disks of the store; returns their paths when all are ready. */
+export async function makeDisks(
+  api: RingstoreClient,
+  folder: string,
+  disks: readonly DiskCreate[],
+): Promise<readonly string[]> {
+  const paths: string[] = [];
+  for (const disk of disks) {
+    const path = join(folder, disk.path);
+    const { name } = await api.createDisk({ ...disk, path });
+    await diskSoon(api, name, "ready");
+    paths.push(path);
+  }
+  return paths;
+}
+
+/** Waits until the disk is in that state. */
+export async function diskSoon(
+  api: RingstoreClient,
+  name: string,
+  state: DiskState,
+): Promise<Disk> {
+  const deadline = Date.now() + ANSWER_TIMEOUT_MS;
+  for (;;) {
+    const disk = await api.showDisk(name);
+    if (disk.state === state) return disk;
+    if (Date.now() > deadline) throw new Error(`disk ${name} stays ${JSON.stringify(disk)}`);
+    await sleep(POLL_MS);
+  }
 }
 
 /** Waits until the daemon's API answers: as Daemon.waitForApi(), without a process for each try. */

@@ -20,9 +20,10 @@ import {
   type LoadReport,
   startLoad,
 } from "../../load/index.ts";
+import type { DiskCreate } from "../../model/disk-types.ts";
 import type { VolumeCreate } from "../../model/types.ts";
 import { Daemon } from "../daemon.ts";
-import { apiOf, attachVolumes } from "./api.ts";
+import { apiOf, attachVolumes, makeDisks } from "./api.ts";
 import type { Cleanup } from "./cleanup.ts";
 import { diskFolder } from "./places.ts";
 
@@ -47,6 +48,10 @@ export interface LoadedDaemonOptions {
   readonly volumes: readonly LoadedVolume[];
   readonly seed: number;
   readonly flags?: readonly string[];
+  /** Disks of the store that are made first; their paths are names in the scenario's folder. */
+  readonly disks?: readonly DiskCreate[];
+  /** While no daemon runs, between a death and the start of the successor. */
+  readonly between?: (diskPaths: readonly string[]) => Promise<void>;
 }
 
 const SERVED_TIMEOUT_MS = 30_000;
@@ -68,11 +73,19 @@ export class LoadedDaemon {
   /** Of each load, the last progress line. */
   private readonly phases: string[];
   private failure: Error | null = null;
+  private readonly between: (() => Promise<void>) | null = null;
 
   private constructor(
     options: LoadedDaemonOptions,
-    parts: { daemon: Daemon; sockets: readonly string[]; folder: string },
+    parts: {
+      daemon: Daemon;
+      sockets: readonly string[];
+      folder: string;
+      diskPaths: readonly string[];
+    },
   ) {
+    const { between } = options;
+    if (between !== undefined) this.between = () => between(parts.diskPaths);
     this.daemon = parts.daemon;
     this.api = apiOf(parts.daemon);
     this.prng = new Prng(options.seed);
@@ -109,9 +122,10 @@ export class LoadedDaemon {
       ...(options.flags === undefined ? {} : { flags: options.flags }),
     });
     cleanup.after(() => daemon.stop());
+    const diskPaths = await makeDisks(apiOf(daemon), folder, options.disks ?? []);
     const volumes = options.volumes.map(({ volume }) => volume);
     const sockets = await attachVolumes(apiOf(daemon), volumes);
-    const loaded = new LoadedDaemon(options, { daemon, sockets, folder });
+    const loaded = new LoadedDaemon(options, { daemon, sockets, folder, diskPaths });
     cleanup.after(() => loaded.end());
     while (!loaded.phases.every((line) => line.startsWith("run:"))) {
       loaded.check();
@@ -170,6 +184,10 @@ export class LoadedDaemon {
       await daemon.waitForExit();
     } else {
       daemon.kill();
+    }
+    if (this.between !== null) {
+      await daemon.waitForExit();
+      await this.between();
     }
     await daemon.launch();
     if (disturbance !== "kill-twice") return;

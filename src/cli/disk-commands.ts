@@ -1,0 +1,100 @@
+// The commands on disks of the store: a part of the command table (command-table.ts).
+
+import type { ArgumentSpec, CommandSpec, OptionSpec } from "./command-spec.ts";
+
+const NAME: ArgumentSpec = { name: "name", description: "the disk's name", completes: "disk" };
+
+const DRY_RUN: OptionSpec = {
+  long: "dry-run",
+  kind: "switch",
+  description: "check everything and change nothing",
+};
+
+export const DISK_COMMANDS: readonly CommandSpec[] = [
+  {
+    path: ["disk", "init"],
+    summary: "format a block device or a file for the store",
+    details: [
+      "Volumes then live on it: thin, checksummed, crash-proof. A disk that holds something " +
+        "else is refused, unless --force says that it may be lost. A file is made, or extended, " +
+        "with --size.",
+      "What makes a write durable is found out from the device and printed: write-through (no " +
+        "volatile cache), volatile (the cache is flushed for every group of writes). A cache " +
+        "that survives a power loss (plp) cannot be found out, only said.",
+    ],
+    arguments: [{ name: "path", description: "block device, or file", completes: "file" }],
+    options: [
+      {
+        long: "size",
+        metavar: "SIZE",
+        kind: "size",
+        description: "make a file of this size, or extend the one that is there, e.g. 100G",
+      },
+      {
+        long: "label",
+        metavar: "NAME",
+        kind: "text",
+        description: "the disk's name (default: made from the path)",
+      },
+      { long: "force", kind: "switch", description: "whatever is on it now is lost" },
+      {
+        long: "allocation",
+        metavar: "MODE",
+        kind: "text",
+        choices: ["full", "sparse"],
+        description: "full (default): write a file through once, for speed; sparse: do not",
+      },
+      {
+        long: "durability",
+        metavar: "MODE",
+        kind: "text",
+        choices: ["auto", "plp", "volatile", "write-through"],
+        description: "what makes a write durable; auto (default) finds it out and prints it",
+      },
+      DRY_RUN,
+    ],
+    examples: [
+      "ringstore disk init /dev/disk/by-id/nvme-7",
+      "ringstore disk init /srv/ringstore/disk1.img --size 200G",
+      "ringstore disk init /dev/nvme1n1 --label fast1 --durability plp",
+    ],
+    load: async () => (await import("./commands/disk.ts")).init,
+  },
+  {
+    path: ["disk", "list"],
+    summary: "list disks",
+    arguments: [],
+    options: [],
+    examples: ["ringstore disk list -o wide"],
+    load: async () => (await import("./commands/disk.ts")).list,
+  },
+  {
+    path: ["disk", "show"],
+    summary: "show one disk",
+    arguments: [NAME],
+    options: [],
+    examples: ["ringstore disk show nvme0n1"],
+    load: async () => (await import("./commands/disk.ts")).show,
+  },
+  {
+    path: ["disk", "check"],
+    summary: "verify every page, journal entry and block of a disk",
+    details: [
+      "The disk is closed for it, so its volumes must be detached; it is opened again after. " +
+        "Exits with 1 when something is wrong. Without a daemon: ringstored --role disk-check " +
+        "--path PATH.",
+    ],
+    arguments: [NAME],
+    options: [],
+    examples: ["ringstore disk check nvme0n1"],
+    load: async () => (await import("./commands/disk.ts")).check,
+  },
+  {
+    path: ["disk", "remove"],
+    summary: "let go of a disk without volumes; what is on it stays on it",
+    arguments: [NAME],
+    options: [DRY_RUN],
+    examples: ["ringstore disk remove nvme0n1"],
+    load: async () => (await import("./commands/disk.ts")).remove,
+  },
+];
