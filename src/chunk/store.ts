@@ -134,7 +134,8 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
         }
         this.isRecovered = true;
         // What was dropped must be gone for good before anything new is written.
-        if (report.uncertain.length > 0) assembly.upkeep.drain(false, () => this.ready(done));
+        const hasDropped = report.uncertain.length > 0 && !parts.planted.keepUncertain;
+        if (hasDropped) assembly.upkeep.drain(false, () => this.ready(done));
         else this.ready(done);
       });
     });

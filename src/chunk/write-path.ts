@@ -194,7 +194,7 @@ export class WritePath implements LockClient {
     const first = ops.firstBlock[op] as number;
     const count = ops.blockCount[op] as number;
     const leavesData = location !== 0 && hasOtherData(cache.words, entry, first, count);
-    if (this.isClear(op, entry, location, leavesData)) {
+    if (planted.discardKeepsData || this.isClear(op, entry, location, leavesData)) {
       this.end(op, 0);
       return;
     }
@@ -215,10 +215,6 @@ export class WritePath implements LockClient {
     const state = ops.clearState[op] as number;
     ops.location[op] = leavesData ? location : 0;
     ops.freed[op] = leavesData ? 0 : location;
-    if (planted.discardKeepsData) {
-      ops.location[op] = location;
-      ops.freed[op] = 0;
-    }
     this.addRecord(op, RECORD_CLEAR, state, 0);
     ops.dataDone[op] = 1;
   }
