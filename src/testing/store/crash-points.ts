@@ -42,6 +42,8 @@ export interface CrashRunOptions {
   readonly planted?: PlantedBugs;
   /** States tried at each crash point (default 10). */
   readonly statesPerPoint?: number;
+  /** Stops after so many states of a seed (default: all). */
+  readonly statesMax?: number;
   /** Stops between two states when it says so. */
   readonly isOver?: () => boolean;
 }
@@ -68,7 +70,8 @@ export class CrashEnumeration {
   constructor(options: CrashRunOptions = {}) {
     this.planted = options.planted ?? NO_BUGS;
     this.statesPerPoint = options.statesPerPoint ?? 10;
-    this.isOver = options.isOver ?? (() => false);
+    const { isOver, statesMax = Number.POSITIVE_INFINITY } = options;
+    this.isOver = () => this.counts.states >= statesMax || isOver?.() === true;
   }
 
   /** Everything about one seed. Throws CrashFound. */
