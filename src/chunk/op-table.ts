@@ -147,6 +147,7 @@ export class OpTable {
 
 /** A first-in-first-out list of operations, linked by OpTable.next. */
 export class OpList {
+  count = 0;
   private head = -1;
   private tail = -1;
   private readonly next: Int32Array;
@@ -164,6 +165,7 @@ export class OpList {
   }
 
   push(op: number): void {
+    this.count += 1;
     this.next[op] = -1;
     if (this.tail === -1) this.head = op;
     else this.next[this.tail] = op;
@@ -172,6 +174,7 @@ export class OpList {
 
   /** Back to where it came from. */
   unshift(op: number): void {
+    this.count += 1;
     this.next[op] = this.head;
     if (this.head === -1) this.tail = op;
     this.head = op;
@@ -181,6 +184,7 @@ export class OpList {
   shift(): number {
     const op = this.head;
     if (op === -1) return -1;
+    this.count -= 1;
     this.head = this.next[op] as number;
     if (this.head === -1) this.tail = -1;
     this.next[op] = -1;

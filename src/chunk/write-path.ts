@@ -33,6 +33,7 @@ import {
   BLOCK_SHIFT,
   BLOCK_WORDS,
   BLOCK_ZERO,
+  EXTENT_BLOCKS,
   EXTENT_PAGES,
   RECORD_CLEAR,
   RECORD_FRESH,
@@ -62,6 +63,15 @@ export interface WriteParts extends StoreParts {
   readonly slabs: SlabMap;
   readonly buffers: BufferPool;
   readonly segments: SegmentView;
+  /**
+   * Blocks whose write or discard the failed disk may or may not have taken, see blockKey(). The
+   * next recovery decides, once and for all; until then nobody can say what they hold.
+   */
+  readonly doubtful: Set<number>;
+}
+
+export function blockKey(extent: number, block: number): number {
+  return extent * EXTENT_BLOCKS + block;
 }
 
 export interface WriteClient {
@@ -194,7 +204,7 @@ export class WritePath implements LockClient {
     const first = ops.firstBlock[op] as number;
     const count = ops.blockCount[op] as number;
     const leavesData = location !== 0 && hasOtherData(cache.words, entry, first, count);
-    if (this.isClear(op, entry, location, leavesData)) {
+    if (planted.discardKeepsData || this.isClear(op, entry, location, leavesData)) {
       this.end(op, 0);
       return;
     }
@@ -215,10 +225,6 @@ export class WritePath implements LockClient {
     const state = ops.clearState[op] as number;
     ops.location[op] = leavesData ? location : 0;
     ops.freed[op] = leavesData ? 0 : location;
-    if (planted.discardKeepsData) {
-      ops.location[op] = location;
-      ops.freed[op] = 0;
-    }
     this.addRecord(op, RECORD_CLEAR, state, 0);
     ops.dataDone[op] = 1;
   }
@@ -464,8 +470,18 @@ export class WritePath implements LockClient {
 
   private fail(op: number, result: number): void {
     assert(result < 0, "a failure without an error");
+    if (this.ops.recordAt[op] !== -1) this.addDoubt(op);
     this.dropBuffer(op);
     this.end(op, result);
+  }
+
+  // @cold
+  private addDoubt(op: number): void {
+    const extent = this.ops.extent[op] as number;
+    const first = (this.ops.slab[op] as number) * SLAB_BLOCKS + (this.ops.firstBlock[op] as number);
+    for (let block = 0; block < (this.ops.blockCount[op] as number); block++) {
+      this.parts.doubtful.add(blockKey(extent, first + block));
+    }
   }
 
   private end(op: number, result: number): void {
