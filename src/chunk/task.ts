@@ -82,7 +82,11 @@ export class TaskRunner {
   }
 
   /** Runs `task`; `done` gets what it returns. An error thrown in it is thrown from here. */
-  start<T>(task: IoTask<T>, done: (result: T) => void, inflightMax = INFLIGHT_DEFAULT): void {
+  start<T>(
+    task: IoTask<T>,
+    done: (result: T) => void,
+    inflightMax: number = INFLIGHT_DEFAULT,
+  ): void {
     const run: Run = {
       task,
       done: done as (result: unknown) => void,
