@@ -122,14 +122,14 @@ export class Checkpoint {
 
   /** All four copies, with the next sequence; two and two. */
   *writeSuperblock(wanted: Superblock): IoTask<number> {
-    const { memory, geometry, flushNeeded } = this.parts;
+    const { memory, geometry, flushNeeded, planted } = this.parts;
     const superblock: Superblock = {
       ...wanted,
       sequence: this.superblock.sequence + 1,
       scrubPage: this.scrubPage,
       scrubRounds: this.scrubRounds,
     };
-    const order = writeOrder(wanted.copiesFound);
+    const order = writeOrder(planted.superblockFixedOrder ? undefined : wanted.copiesFound);
     delete superblock.copiesFound;
     for (const from of [0, 2]) {
       const writes: IoRequest[] = [];

@@ -51,6 +51,8 @@ export class OpTable {
   readonly ringBlock: Int32Array;
   readonly groupDurable: Uint8Array;
   readonly dataDone: Uint8Array;
+  /** The next operation whose data goes to the disk with this one's; -1 = none. */
+  readonly dataNext: Int32Array;
   readonly lsn: Float64Array;
   readonly stampLow: Uint32Array;
   readonly stampHigh: Uint32Array;
@@ -91,6 +93,7 @@ export class OpTable {
     this.ringBlock = i32();
     this.groupDurable = new Uint8Array(capacity);
     this.dataDone = new Uint8Array(capacity);
+    this.dataNext = i32();
     this.lsn = new Float64Array(capacity);
     this.stampLow = new Uint32Array(capacity);
     this.stampHigh = new Uint32Array(capacity);
@@ -123,6 +126,7 @@ export class OpTable {
     this.recordAt[op] = -1;
     this.groupDurable[op] = 0;
     this.dataDone[op] = 0;
+    this.dataNext[op] = -1;
     this.cursor[op] = 0;
     this.attempt[op] = 0;
     return op;
@@ -147,6 +151,7 @@ export class OpTable {
 
 /** A first-in-first-out list of operations, linked by OpTable.next. */
 export class OpList {
+  count = 0;
   private head = -1;
   private tail = -1;
   private readonly next: Int32Array;
@@ -164,6 +169,7 @@ export class OpList {
   }
 
   push(op: number): void {
+    this.count += 1;
     this.next[op] = -1;
     if (this.tail === -1) this.head = op;
     else this.next[this.tail] = op;
@@ -172,6 +178,7 @@ export class OpList {
 
   /** Back to where it came from. */
   unshift(op: number): void {
+    this.count += 1;
     this.next[op] = this.head;
     if (this.head === -1) this.tail = op;
     this.head = op;
@@ -181,6 +188,7 @@ export class OpList {
   shift(): number {
     const op = this.head;
     if (op === -1) return -1;
+    this.count -= 1;
     this.head = this.next[op] as number;
     if (this.head === -1) this.tail = -1;
     this.next[op] = -1;

@@ -284,6 +284,20 @@ export class PageCache {
     }
   }
 
+  get waiterCount(): number {
+    return this.frameWaiters.count;
+  }
+
+  /** No frame will become free any more: whoever waits for one is told. */
+  // @cold
+  failWaiters(): void {
+    while (!this.frameWaiters.isEmpty) {
+      const op = this.frameWaiters.shift();
+      this.ops.frame[op] = -1;
+      (this.client as PageClient).pageReady(op, -EIO);
+    }
+  }
+
   /** A frame for another page, by second chance; -1 when all are pinned or dirty. */
   private findFrame(): number {
     if (this.unusedCount > 0) return this.findUnused();

@@ -16,7 +16,7 @@ export interface PlantedBugs {
   readonly cutAnywhere: boolean;
   /** A freed slab is used again at once. */
   readonly noQuarantine: boolean;
-  /** Discarded blocks keep their old data. */
+  /** A discard is acknowledged and not carried out. */
   readonly discardKeepsData: boolean;
   /** A page of any generation is accepted: the other slot's, or one that a lost write left. */
   readonly acceptAnyPage: boolean;
@@ -26,12 +26,22 @@ export interface PlantedBugs {
   readonly applyEarly: boolean;
   /** A checkpoint writes the superblock before its pages are durable. */
   readonly superblockFirst: boolean;
-  /** Replay accepts groups of an older opening behind newer ones. */
+  /** Replay accepts groups of an older opening behind newer ones, and follows no chain of CRCs. */
   readonly ignoreIncarnation: boolean;
   /** Recovered fresh and redirected data is believed without being read. */
   readonly trustTail: boolean;
   /** Write-back does not wait for reads of the block from the disk. */
   readonly writeBackEarly: boolean;
+  /** What recovery dropped is not made gone for good before new groups follow. */
+  readonly keepUncertain: boolean;
+  /** The log says that groups are settled before their write-back is durable. */
+  readonly logBeforeFlush: boolean;
+  /** Groups are marked complete when they are durable, wherever their data is. */
+  readonly markUnfinished: boolean;
+  /** Replay does not give back the slabs that records freed. */
+  readonly replayLeaks: boolean;
+  /** Copies of the superblock are written in a fixed order, whichever are good. */
+  readonly superblockFixedOrder: boolean;
 }
 
 export const NO_BUGS: PlantedBugs = {
@@ -50,4 +60,9 @@ export const NO_BUGS: PlantedBugs = {
   ignoreIncarnation: false,
   trustTail: false,
   writeBackEarly: false,
+  keepUncertain: false,
+  logBeforeFlush: false,
+  markUnfinished: false,
+  replayLeaks: false,
+  superblockFixedOrder: false,
 };

@@ -30,7 +30,7 @@ import {
 } from "./layouts.ts";
 import { OpList, type OpTable } from "./op-table.ts";
 import { PAGE_READY } from "./page-cache.ts";
-import type { WriteParts } from "./write-path.ts";
+import { blockKey, type WriteParts } from "./write-path.ts";
 
 /** Looked up anew so often, a block that keeps changing is someone else's problem. */
 const ATTEMPTS_MAX = 100;
@@ -113,6 +113,10 @@ export class ReadPath {
       const block = first + cursor;
       const inRing = index.count === 0 ? -1 : index.find(extent, slab * SLAB_BLOCKS + block);
       let result = 0;
+      if (this.isDoubtful(extent, slab, block)) {
+        this.end(op, -EIO);
+        return;
+      }
       if (inRing !== -1) {
         result = this.copyFromRing(op, entry, block, inRing);
       } else if (entryState(words, entry, block) !== BLOCK_DATA) {
@@ -128,6 +132,11 @@ export class ReadPath {
       ops.cursor[op] = cursor + 1;
     }
     this.end(op, 0);
+  }
+
+  private isDoubtful(extent: number, slab: number, block: number): boolean {
+    const { doubtful } = this.parts;
+    return doubtful.size > 0 && doubtful.has(blockKey(extent, slab * SLAB_BLOCKS + block));
   }
 
   private copyFromRing(op: number, entry: number, block: number, ringBlock: number): number {
@@ -164,6 +173,7 @@ export class ReadPath {
     let run = 0;
     while (block + run < endBlock && entryState(words, entry, block + run) === BLOCK_DATA) {
       const blockOfExtent = slab * SLAB_BLOCKS + block + run;
+      if (run > 0 && this.isDoubtful(extent, slab, block + run)) break;
       if (run > 0 && index.count > 0 && index.find(extent, blockOfExtent) !== -1) break;
       ops.crcs[crcs + run] = words[entry + CRCS + block + run] as number;
       run += 1;

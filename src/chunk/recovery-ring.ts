@@ -99,9 +99,10 @@ export class RingReader {
       if (block + this.groupBlocksMax > this.ring.blockCount) block = 0;
       const at = block * BLOCK_WORDS;
       if (!this.isGroup(at, block) || this.u64(at, GROUP.lsn) !== lsn + 1) break;
-      if (this.u32(at, GROUP.previousCrc) !== previousCrc) break;
-      const ignore = this.parts.planted.ignoreIncarnation;
-      if (this.u32(at, GROUP.incarnation) < incarnation && !ignore) break;
+      const isChained =
+        this.u32(at, GROUP.previousCrc) === previousCrc &&
+        this.u32(at, GROUP.incarnation) >= incarnation;
+      if (!isChained && !this.parts.planted.ignoreIncarnation) break;
       const found = this.takeRecords(at, lsn + 1);
       if (found instanceof StoreError) return found;
       if (!this.checkData(found, lsn + 1)) break;

@@ -289,7 +289,7 @@ export class Recovery {
       const freed = freedOf(words, at);
       assert(location <= slabs.slabCount && freed <= slabs.slabCount, "a slab that cannot be");
       if (location !== 0) slabs.setUsed(location - 1, true);
-      if (freed !== 0) slabs.setUsed(freed - 1, false);
+      if (freed !== 0 && !this.parts.planted.replayLeaks) slabs.setUsed(freed - 1, false);
       const page =
         this.geometry.slabPageStart +
         extentOf(words, at) * EXTENT_PAGES +

@@ -314,8 +314,10 @@ export class RingJournal {
     words[at + (GROUP.lsn >>> 2) + 1] = (lsn / TWO_32) | 0;
     words[at + (GROUP.durableLsn >>> 2)] = this.durableLsn >>> 0;
     words[at + (GROUP.durableLsn >>> 2) + 1] = (this.durableLsn / TWO_32) | 0;
-    words[at + (GROUP.completeLsn >>> 2)] = this.completeLsn >>> 0;
-    words[at + (GROUP.completeLsn >>> 2) + 1] = (this.completeLsn / TWO_32) | 0;
+    const { markUnfinished } = this.parts.planted;
+    const completeLsn = markUnfinished ? this.durableLsn : this.completeLsn;
+    words[at + (GROUP.completeLsn >>> 2)] = completeLsn >>> 0;
+    words[at + (GROUP.completeLsn >>> 2) + 1] = (completeLsn / TWO_32) | 0;
     this.markedLsn = this.completeLsn;
     words[at + (GROUP.previousCrc >>> 2)] = this.previousCrc;
     words[at + (GROUP.ringBlock >>> 2)] = this.openStart;

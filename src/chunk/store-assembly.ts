@@ -108,6 +108,7 @@ export function assembleStore(
     ring,
     index: new RingIndex(geometry.ringBlocks),
     slabs: new SlabMap(geometry.slabCount),
+    doubtful: new Set<number>(),
     buffers: new BufferPool(options.bufferCount ?? BUFFERS_DEFAULT, memory),
     segments: new SegmentView(requests, memory, ops.capacity),
   };

@@ -134,7 +134,8 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
         }
         this.isRecovered = true;
         // What was dropped must be gone for good before anything new is written.
-        if (report.uncertain.length > 0) assembly.upkeep.drain(false, () => this.ready(done));
+        const hasDropped = report.uncertain.length > 0 && !parts.planted.keepUncertain;
+        if (hasDropped) assembly.upkeep.drain(false, () => this.ready(done));
         else this.ready(done);
       });
     });
@@ -237,6 +238,7 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     if (this.all.volumeSet.isWaiting) this.all.volumeSet.resume();
     if (this.all.writes.hasWaiting) this.all.writes.resume();
     if (this.all.flow.hasParked) this.all.flow.resume();
+    this.failStarved();
   }
 
   private readEnded(): void {
@@ -276,6 +278,18 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
 
   beginRead(op: number): void {
     this.all.reads.begin(op);
+    this.failStarved();
+  }
+
+  /**
+   * Pages that a failed disk does not take keep their frames. When every operation waits for a frame,
+   * none can give one back.
+   */
+  private failStarved(): void {
+    if (this.phase !== "failed") return;
+    const { ops, cache } = this.all.parts;
+    const count = ops.capacity - ops.freeCount;
+    if (count > 0 && cache.waiterCount === count) cache.failWaiters();
   }
 
   beginWrite(op: number): void {
@@ -339,7 +353,9 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
 
   flush(): void {
     this.flushRequested = false;
-    if (!this.writesFailed) this.all.parts.ring.flush();
+    if (this.writesFailed) return;
+    this.all.writes.flushData();
+    this.all.parts.ring.flush();
   }
 
   // --- damage -------------------------------------------------------------------------------------
@@ -356,12 +372,14 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     this.modules.reactor.log.log("error", "store.disk-failed", { what, result });
     const ring = this.all.parts.ring;
     ring.failed = true;
+    this.all.writes.dropData();
     for (let lsn = ring.durableLsn + 1; lsn <= ring.nextLsn; lsn++) {
       this.failGroup(ring.takeOps(lsn));
     }
     this.all.writes.resume();
     this.all.flow.resume();
     this.all.volumeSet.resume();
+    this.failStarved();
     this.all.upkeep.pump();
   }
 

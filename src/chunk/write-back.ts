@@ -111,7 +111,7 @@ export class WriteBack {
     if (count > 0) {
       const result = yield this.writes(count);
       if (result !== 0) return result;
-      if (flushNeeded) {
+      if (flushNeeded && !planted.logBeforeFlush) {
         const synced = yield [ioSync()];
         if (synced !== 0) return synced;
       }

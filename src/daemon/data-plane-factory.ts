@@ -8,6 +8,8 @@ export interface DataPlaneOptions {
   readonly reactorCount: number;
   readonly pollUs: number;
   readonly trustMemory: boolean;
+  /** Of each disk of the store; nothing or 0 = no scrub. */
+  readonly scrubMibPerSecond?: number;
   readonly log: Log;
   /** May be called when a session or the health of a volume changed: events are told sooner. */
   readonly changed: () => void;

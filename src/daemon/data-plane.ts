@@ -113,6 +113,7 @@ export class ReactorDataPlane implements DataPlane {
         index,
         options: { ...REACTOR_OPTIONS, pollMaxUs },
         trustMemory: options.trustMemory,
+        scrubMibPerSecond: options.scrubMibPerSecond ?? 0,
         cpus: more.reactorCpus?.[index] ?? [],
         logRings,
       };

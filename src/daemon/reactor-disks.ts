@@ -6,8 +6,8 @@
 //  - a disk's descriptor belongs to the main thread, which closes it after close() or the end;
 //  - a disk is closed when no volume on it is open.
 
-import { assert, RingstoreError } from "../base/index.ts";
-import { Store, type StoreError } from "../chunk/index.ts";
+import { assert, MIB, RingstoreError } from "../base/index.ts";
+import { Store, type StoreError, type StoreOptions } from "../chunk/index.ts";
 import type { Workspace } from "../local/index.ts";
 import type { VolumeSpec } from "../ports/data-plane.ts";
 import type { StoreDiskFacts, StoreDiskSpec, StoreDiskStats } from "../ports/store-disk.ts";
@@ -17,12 +17,19 @@ import { SectorDevice, SectorWorkspace } from "../volume/index.ts";
 import { diskFactsOf, diskStatsOf } from "./disk-stats.ts";
 import { type OwnedDevice, refusal } from "./reactor-volume.ts";
 
+/** More than a store ever has on its way: operations, groups, pages, upkeep. */
+const DISK_OPERATIONS_MAX = 65536;
+/** Between two rounds of scrub. */
+const SCRUB_PAUSE_MS: number = 6 * 3600 * 1000;
+
 type Done = (error: RingstoreError | null) => void;
 
 export interface ReactorDisksModules {
   readonly reactor: Reactor;
   readonly workspace: Workspace;
   readonly changed: (stats: StoreDiskStats) => void;
+  /** Of each disk; 0 = no scrub. */
+  readonly scrubMibPerSecond: number;
 }
 
 interface OpenDisk {
@@ -50,9 +57,9 @@ export class ReactorDisks {
     if (this.disks.has(spec.id)) throw refusal("DISK_BUSY", `disk ${spec.name} is open already`);
     const { reactor } = this.modules;
     const geometry = { ...backing, capacityBytes: backing.sizeBytes };
-    const requestSlots = reactor.requests.capacity;
-    const disk = createDisk(geometry, { ring: reactor.ring, scheduler: reactor, requestSlots });
-    const store = new Store({ incarnationMin: spec.incarnationSeen }, { disk, reactor });
+    const modules = { ring: reactor.ring, scheduler: reactor, requestSlots: DISK_OPERATIONS_MAX };
+    const disk = createDisk(geometry, modules);
+    const store = new Store(this.storeOptions(spec), { disk, reactor });
     disk.setHandler(store);
     const one: OpenDisk = { spec, disk, store, told: "" };
     this.disks.set(spec.id, one);
@@ -67,6 +74,13 @@ export class ReactorDisks {
       this.tell(one);
       done(null, diskFactsOf(store.facts()));
     });
+  }
+
+  private storeOptions(spec: StoreDiskSpec): StoreOptions {
+    const bytesPerSecond = this.modules.scrubMibPerSecond * MIB;
+    const options = { incarnationMin: spec.incarnationSeen };
+    if (bytesPerSecond === 0) return options;
+    return { ...options, scrub: { bytesPerSecond, pauseMs: SCRUB_PAUSE_MS } };
   }
 
   private find(diskId: string): OpenDisk {

@@ -96,6 +96,7 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
       reactor,
       workspace,
       changed: (stats) => this.send({ kind: "disk", stats }),
+      scrubMibPerSecond: start.scrubMibPerSecond ?? 0,
     });
     this.reactor.watch(start.wakeFd, POLLIN, this, 0);
     this.reactor.setTimer(GAUGE_PERIOD_MS, this, TIMER_GAUGES);

@@ -15,6 +15,8 @@ export interface ReactorStart {
   readonly index: number;
   readonly options: ReactorOptions;
   readonly trustMemory: boolean;
+  /** Of each disk of the store; 0 = no scrub. */
+  readonly scrubMibPerSecond?: number;
   /** CPUs the thread may run on; empty = wherever the process may. */
   readonly cpus: readonly number[];
   /** Eventfd the main thread signals after it has posted. */

@@ -133,6 +133,7 @@ export class Daemon {
       reactorCount: config.reactorCount,
       pollUs: config.pollUs,
       trustMemory: config.trustMemory,
+      scrubMibPerSecond: config.scrubMibPerSecond,
       log,
       changed: () => daemon?.look(),
       fatal,

@@ -16,6 +16,7 @@ export interface DaemonConfig {
   readonly reactorCount: number;
   readonly pollUs: number;
   readonly trustMemory: boolean;
+  readonly scrubMibPerSecond: number;
   readonly socketDirectory: string;
   readonly socketGroup: string;
   readonly apiGroup: string;
@@ -105,6 +106,18 @@ export const SETTINGS: readonly Setting[] = [
     description:
       "use guest memory directly even where the front-end could truncate it: faster for memory " +
       "that cannot be sealed, but a front-end that truncates it ends the daemon (SIGBUS)",
+  },
+  {
+    key: "scrubMibPerSecond",
+    flag: "scrub-mib-per-second",
+    metavar: "N",
+    kind: "integer",
+    fallback: 8,
+    minimum: 0,
+    maximum: 65536,
+    description:
+      "how fast each disk of the store is read and verified in the background, in MiB per " +
+      "second; a round is followed by a pause of six hours; 0 = never",
   },
   {
     key: "socketDirectory",

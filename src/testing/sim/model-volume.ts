@@ -8,7 +8,7 @@
 
 import { assert } from "../../base/index.ts";
 import { RegisterHistory } from "./register-history.ts";
-import { NOBODY, readStamp, stampSectors } from "./sector-stamp.ts";
+import { NOBODY, readStamp, stampSectors, ZEROES } from "./sector-stamp.ts";
 import { SECTOR_BYTES } from "./sim-blocks.ts";
 
 export interface ModelVolumeOptions {
@@ -216,6 +216,29 @@ export class ModelVolume {
         this.unsettled.set(atom, list);
       }
     }
+  }
+
+  /**
+   * May a crash now leave `data` there? Answers as a read by a fork after crashed() would, and notes
+   * nothing, so that one model serves any number of crash states. Blocks of `atomicBytes` that are
+   * not of one write are refused, so every write so far must have been of whole ones.
+   */
+  checkCrashed(offsetBytes: number, data: Uint8Array): void {
+    const now = this.time + 1;
+    let before = NOBODY;
+    for (let at = 0; at < data.length; at += SECTOR_BYTES) {
+      const sector = (offsetBytes + at) / SECTOR_BYTES;
+      const found = readStamp(data, at, sector);
+      if (found === NOBODY) this.fail(sector, "holds what nobody wrote there");
+      const register = this.registers.get(sector);
+      const isAllowed = register === undefined ? found === ZEROES : register.allows(found, now);
+      if (!isAllowed) this.fail(sector, `holds ${found === ZEROES ? "zeroes" : `write ${found}`}`);
+      if (sector % this.sectorsPerAtom > 0 && found !== before) {
+        this.fail(sector, "is of another write than the sector before it");
+      }
+      before = found;
+    }
+    this.checkedSectors += data.length / SECTOR_BYTES;
   }
 
   private fail(sector: number, what: string): never {

@@ -85,6 +85,14 @@ export class RegisterHistory {
     return null;
   }
 
+  /** Could a read that begins now return `id`, whatever is in flight? Notes nothing. */
+  allows(id: number, now: number): boolean {
+    return this.versions.some((one) => {
+      const isIt = id === ZEROES ? one.isZero : one.id === id;
+      return isIt && this.rivalOf(one, now, now + 1) === null;
+    });
+  }
+
   /** The version that would come both before and after `version` with one more read of it. */
   private rivalOf(version: Version, start: number, end: number): Version | null {
     const firstEnd = Math.min(version.firstEnd, end);

@@ -12,6 +12,7 @@ import {
   crashPoints,
   crashStates,
   ModelVolume,
+  SimClient,
   SimMedia,
   SimMemory,
   type SimTrace,
@@ -41,6 +42,8 @@ export interface CrashRunOptions {
   readonly planted?: PlantedBugs;
   /** States tried at each crash point (default 10). */
   readonly statesPerPoint?: number;
+  /** Stops after so many states of a seed (default: all). */
+  readonly statesMax?: number;
   /** Stops between two states when it says so. */
   readonly isOver?: () => boolean;
 }
@@ -67,7 +70,8 @@ export class CrashEnumeration {
   constructor(options: CrashRunOptions = {}) {
     this.planted = options.planted ?? NO_BUGS;
     this.statesPerPoint = options.statesPerPoint ?? 10;
-    this.isOver = options.isOver ?? (() => false);
+    const { isOver, statesMax = Number.POSITIVE_INFINITY } = options;
+    this.isOver = () => this.counts.states >= statesMax || isOver?.() === true;
   }
 
   /** Everything about one seed. Throws CrashFound. */
@@ -123,8 +127,7 @@ export class CrashEnumeration {
     if (!isFirst) counts.secondStates += 1;
     const goesOn = isFirst && counts.states % SECOND_EVERY === 0;
     const again = goesOn ? SimMedia.over(state.media.history.durable.fork(), state.media) : null;
-    const forked = mark.model.fork();
-    this.named(name, seed, () => this.check(state.media, spec, { ...mark, model: forked }));
+    this.named(name, seed, () => this.check(state.media, spec, mark));
     if (again === null) return;
     const model = mark.model.fork();
     model.crashed();
@@ -149,18 +152,30 @@ export class CrashEnumeration {
 
   private check(media: SimMedia, spec: CrashSpec, mark: CrashMark): void {
     const { model, isCreated } = mark;
-    model.crashed();
     const before = model.checkedSectors;
     const store = openOn(media, spec, this.memory, this.counts.states);
     const error = store.open();
     if (error !== null) throw error;
     const isThere = store.store.listVolumes().some(({ uuid }) => uuid === VOLUME_UUID);
     if (isCreated && !isThere) throw new Error("the volume is gone");
-    if (isThere) readAll(store, model, spec.sizeBytes);
+    if (isThere) readCrashed(store, model, spec.sizeBytes);
     this.counts.uncertainWrites += store.store.usage().recovery?.uncertain.length ?? 0;
     checkBooks(store);
     this.counts.checkedSectors += model.checkedSectors - before;
   }
+}
+
+/** The same as readAll, of a model that serves other states too. */
+function readCrashed(store: SimStore, model: ModelVolume, sizeBytes: number): void {
+  const { reactor, memory, scheduler } = store;
+  const client = new SimClient({ reactor, memory, device: store.openVolume() });
+  for (let at = 0; at < sizeBytes; at += READ_BYTES) {
+    client.read(at, READ_BYTES, ({ result, offsetBytes, data }) => {
+      if (result !== 0) throw new Error(`a read ended with ${result}`);
+      model.checkCrashed(offsetBytes, data);
+    });
+  }
+  scheduler.runUntil(() => client.inflightCount === 0, "reads");
 }
 
 /** Reads everything, in some order, a few requests at a time. */

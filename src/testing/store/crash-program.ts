@@ -27,7 +27,7 @@ export interface CrashSpec {
 /** As small as the format allows: two of the largest groups, a log of a few blocks. */
 const RING_BYTES_MIN = 139264;
 const BLOCK = 4096;
-const SIZE_BYTES = 524288;
+const SIZE_BYTES = 262144;
 const FAST = { order: "shuffled", latencyMinUs: 10, latencyMaxUs: 120 } as const;
 
 export function crashSpec(seed: number, planted: PlantedBugs = NO_BUGS): CrashSpec {

@@ -13,6 +13,7 @@ import {
 } from "../../chunk/index.ts";
 import {
   CheckedClient,
+  type ClientRequest,
   type ModelVolume,
   SimClient,
   SimDisk,
@@ -83,7 +84,9 @@ export class SimStore {
   readonly reactor: SimReactor;
   readonly store: Store;
   readonly prng: Prng;
+  /** The one opened last, for client(). */
   volume: StoreVolume | null = null;
+  private readonly opened: StoreVolume[] = [];
 
   constructor(options: SimStoreOptions) {
     this.media = options.media;
@@ -122,7 +125,12 @@ export class SimStore {
 
   openVolume(uuid: string = VOLUME_UUID): StoreVolume {
     this.volume = this.store.openVolume(uuid, { readOnly: false, serial: "sim" });
+    this.opened.push(this.volume);
     return this.volume;
+  }
+
+  closeVolumes(): void {
+    for (const volume of this.opened.splice(0)) if (volume.isOpen) volume.close();
   }
 
   deleteVolume(uuid: string = VOLUME_UUID): StoreError | null {
@@ -138,9 +146,38 @@ export class SimStore {
     return new CheckedClient({ client, model, ...(done ? { done } : {}) });
   }
 
+  // Requests without a model: 0, or a negated errno.
+
+  private one(device: StoreVolume, start: (client: SimClient) => ClientRequest): ClientRequest {
+    const { reactor, memory } = this;
+    const request = start(new SimClient({ reactor, memory, device }));
+    this.scheduler.runUntil(() => request.result !== null, "a request");
+    return request;
+  }
+
+  plainRead(device: StoreVolume, offsetBytes: number, bytes: number): number {
+    return this.one(device, (client) => client.read(offsetBytes, bytes)).result as number;
+  }
+
+  readBytes(device: StoreVolume, offsetBytes: number, bytes: number): Uint8Array {
+    return this.one(device, (client) => client.read(offsetBytes, bytes)).data;
+  }
+
+  plainWrite(offsetBytes: number, data: Uint8Array): number {
+    return this.plainWriteTo(this.volume ?? this.openVolume(), offsetBytes, data);
+  }
+
+  plainWriteTo(device: StoreVolume, offsetBytes: number, data: Uint8Array): number {
+    return this.one(device, (client) => client.write(offsetBytes, data)).result as number;
+  }
+
+  plainDiscard(device: StoreVolume, offsetBytes: number, bytes: number): number {
+    return this.one(device, (client) => client.discard(offsetBytes, bytes)).result as number;
+  }
+
   /** A clean stop. */
   close(): void {
-    if (this.volume?.isOpen === true) this.volume.close();
+    this.closeVolumes();
     this.await<null>((done) => this.store.close(() => done(null)), "the store to close");
     this.reactor.stop();
     this.disk.close();

@@ -47,7 +47,11 @@ export interface Books {
   readonly usedSlabs: number;
   readonly dataBlocks: number;
   /** Byte offset of every page that counts, by what it is. */
-  readonly pages: readonly { readonly kind: number; readonly number: number; readonly at: number }[];
+  readonly pages: readonly {
+    readonly kind: number;
+    readonly number: number;
+    readonly at: number;
+  }[];
   /** Byte offset of every block of data that counts. */
   readonly blocks: readonly number[];
 }
@@ -140,9 +144,9 @@ class Walk {
   private pointersIn(kind: number, number: number, pointer: number): number[] {
     if (pointer === 0) return new Array<number>(PAGE_PAYLOAD_WORDS).fill(0);
     const page = this.page(kind, number, pointer);
-    return Array.from({ length: PAGE_PAYLOAD_WORDS }, (_, index) =>
-      page.u32(PAGE_PAYLOAD_OFFSET + index * 4),
-    );
+    const { buffer, byteOffset } = page.bytes;
+    const from = byteOffset + PAGE_PAYLOAD_OFFSET;
+    return Array.from(new Uint32Array(buffer, from, PAGE_PAYLOAD_WORDS));
   }
 
   private ownedExtents(leaves: readonly number[]): Set<number> {
@@ -170,8 +174,9 @@ class Walk {
       const location = page.u32(at + SLAB_ENTRY.location);
       const states = page.u32(at + SLAB_ENTRY.states);
       const name = `extent ${extent} slab ${firstSlab + index}`;
+      if (location + states === 0) continue;
       const isOwned = owned.has(extent);
-      demand(isOwned || location + states === 0, `${name}: nobody owns the extent`);
+      demand(isOwned, `${name}: nobody owns the extent`);
       if (location !== 0) this.claim(location - 1, name);
       let dataBlocks = 0;
       for (let block = 0; block < SLAB_BLOCKS; block++) {
@@ -195,7 +200,8 @@ class Walk {
   }
 
   private block(slab: number, blockOfExtent: number, crc: number, name: string): void {
-    const at = this.areas.slabOffset + slab * SLAB_BYTES + (blockOfExtent % SLAB_BLOCKS) * BLOCK_BYTES;
+    const at =
+      this.areas.slabOffset + slab * SLAB_BYTES + (blockOfExtent % SLAB_BLOCKS) * BLOCK_BYTES;
     const seed = Math.imul(blockOfExtent + 1, 0x9e3779b1) >>> 0;
     const found = crc32cTable(this.media.read(at, BLOCK_BYTES), seed);
     demand(found === crc, `${name} block ${blockOfExtent % SLAB_BLOCKS}: data does not match`);
@@ -210,6 +216,7 @@ class Walk {
       const first = (leaf - this.bitmapStart) * SLABS_PER_BITMAP_PAGE;
       for (let index = 0; index < SLABS_PER_BITMAP_PAGE; index++) {
         const byte = page.bytes[PAGE_PAYLOAD_OFFSET + (index >>> 3)];
+        if (byte === 0) index |= 7;
         if ((byte & (1 << (index & 7))) === 0) continue;
         marked += 1;
         demand(this.owners.has(first + index), `slab ${first + index} is marked used by nobody`);

@@ -1,0 +1,82 @@
+// Do the tests test? Each flag of planted.ts puts one hole back into the store; for each a suite must
+// find it within so many seeds, and find nothing in the same runs without it. A flag that nobody
+// finds fails here, and so does one without a line below.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { NO_BUGS, type PlantedBugs } from "../../chunk/planted.ts";
+import { CrashEnumeration } from "./crash-points.ts";
+import { randomCrashes } from "./random-crashes.ts";
+import {
+  damagedMiddle,
+  flippedData,
+  lostPage,
+  restlessGuest,
+  tornThenWritten,
+} from "./single-faults.ts";
+
+/** Throws when it finds something. */
+type Finder = (seed: number, planted: PlantedBugs) => void;
+
+const crashPoints: Finder = (seed, planted) =>
+  new CrashEnumeration({ planted, statesPerPoint: 6, statesMax: 700 }).run(seed);
+const randomly: Finder = (seed, planted) =>
+  void randomCrashes(seed, { planted, rounds: 3, requests: 150 });
+
+const FINDERS: Readonly<Record<keyof PlantedBugs, readonly [name: string, Finder, seeds: number]>> =
+  {
+    launderMismatch: ["flipped data", flippedData, 3],
+    noBlockOrder: ["random crashes", randomly, 6],
+    noPrivateCopy: ["a restless guest", restlessGuest, 3],
+    trustCompletion: ["random crashes", randomly, 12],
+    ackOutOfOrder: ["random crashes", randomly, 12],
+    cutAnywhere: ["a damaged middle", damagedMiddle, 3],
+    noQuarantine: ["random crashes", randomly, 12],
+    discardKeepsData: ["random crashes", randomly, 3],
+    acceptAnyPage: ["a lost page", lostPage, 6],
+    freeBeforeSettled: ["crash points", crashPoints, 8],
+    applyEarly: ["random crashes", randomly, 6],
+    superblockFirst: ["crash points", crashPoints, 8],
+    ignoreIncarnation: ["torn, then written", tornThenWritten, 30],
+    trustTail: ["crash points", crashPoints, 8],
+    writeBackEarly: ["random crashes", randomly, 12],
+    keepUncertain: ["crash points", crashPoints, 12],
+    logBeforeFlush: ["crash points", crashPoints, 12],
+    markUnfinished: ["crash points", crashPoints, 12],
+    replayLeaks: ["crash points", crashPoints, 8],
+    superblockFixedOrder: ["crash points", crashPoints, 12],
+  };
+
+/** The first seed with which `finder` throws, and what; null when none does. */
+function findFirst(finder: Finder, planted: PlantedBugs, seeds: number): [number, Error] | null {
+  for (let seed = 1; seed <= seeds; seed++) {
+    try {
+      finder(seed, planted);
+    } catch (error) {
+      return [seed, error as Error];
+    }
+  }
+  return null;
+}
+
+test("every flag has a finder", () => {
+  assert.deepEqual(Object.keys(FINDERS).sort(), Object.keys(NO_BUGS).sort());
+});
+
+for (const [flag, [name, finder, seeds]] of Object.entries(FINDERS)) {
+  test(`${flag} is found by ${name} within ${seeds} seeds`, (t) => {
+    const found = findFirst(finder, { ...NO_BUGS, [flag]: true }, seeds);
+    assert.ok(found !== null, `${seeds} seeds found nothing`);
+    const [seed, { message }] = found;
+    t.diagnostic(`seed ${seed}: ${message.split("\n")[0]}`);
+    assert.doesNotThrow(() => finder(seed, NO_BUGS), `seed ${seed} without the bug`);
+  });
+}
+
+test("late writes of a dead process are found within 12 seeds where nobody waits for them", (t) => {
+  const late: Finder = (seed) => void randomCrashes(seed, { rounds: 4, exclusive: false });
+  const found = findFirst(late, NO_BUGS, 12);
+  assert.ok(found !== null);
+  t.diagnostic(`seed ${found[0]}: ${found[1].message.split("\n")[0]}`);
+  assert.doesNotThrow(() => randomCrashes(found[0], { rounds: 4 }));
+});
