@@ -19,10 +19,11 @@ import {
   until,
 } from "./guest-fixture.ts";
 import {
-  acknowledged,
+  type Acknowledged,
+  acknowledgedIn,
   assertDatabase,
-  type Mark,
   makeDatabase,
+  NOTHING,
   stopWriters,
   untilMore,
   WRITERS,
@@ -165,21 +166,15 @@ scenario("SQLite on a store whose daemon is killed", limit("KILL"), async (host)
   await guest.must("umount /mnt/w && umount /mnt/d && echo 3 >/proc/sys/vm/drop_caches");
   for (const [name, device] of Object.entries(both)) {
     await guest.must(`e2fsck -fn ${device} && mount ${device} /mnt/${name}`);
-    const last = acknowledged(guest.console.text, name === "w" ? "W" : "D");
+    const last = acknowledgedIn(guest)[name === "w" ? "W" : "D"];
     const count = await assertDatabase(guest, `/mnt/${name}/db`, last);
     host.say(`${name}: ${count} transactions, ${last} acknowledged on the console`);
   }
   await assertNoErrors(guest);
 });
 
-interface Written {
-  readonly W: number;
-  readonly D: number;
-  readonly F: number;
-}
-
 /** Everything that was acknowledged is there, after a cut. */
-async function assertRecovered(guest: Guest, last: Written): Promise<void> {
+async function assertRecovered(guest: Guest, last: Acknowledged): Promise<void> {
   for (const device of ["/dev/vda", "/dev/vdb"]) {
     // 1: the journal was replayed, or inodes that were open are gone.
     const replayed = await guest.run(`e2fsck -p ${device}`);
@@ -198,7 +193,7 @@ async function mountBoth(guest: Guest): Promise<void> {
 
 scenario("a power cut of guest and daemon in the middle of it", limit("CUT"), async (host) => {
   const { daemon, diskPath, sockets } = await storeScene(host);
-  let last: Written = { W: 0, D: 0, F: 0 };
+  let last = NOTHING;
   for (let round = 0; round <= rounds("CUT"); round++) {
     const guest = await guestOn(host, sockets);
     if (round === 0) {
@@ -220,16 +215,10 @@ scenario("a power cut of guest and daemon in the middle of it", limit("CUT"), as
     // may be rolled back after a cut: SQLite's own words on EXTRA.
     void guest.run("transactions DELETE EXTRA D /db/d.db");
     void guest.run(`files ${last.F}`);
-    const marks: readonly Mark[] = ["W", "D", "F"];
-    await untilMore(guest, marks, 10);
+    await untilMore(guest, ["W", "D", "F"], 10, last);
     daemon.kill();
     await Promise.all([guest.kill(), daemon.waitForExit()]);
-    const { text } = guest.console;
-    last = {
-      W: Math.max(last.W, acknowledged(text, "W")),
-      D: Math.max(last.D, acknowledged(text, "D")),
-      F: Math.max(last.F, acknowledged(text, "F")),
-    };
+    last = acknowledgedIn(guest, last);
     host.say(`cut after ${JSON.stringify(last)}`);
     assert.equal(await checkDiskOffline(diskPath), "");
     await daemon.launch();
