@@ -12,7 +12,7 @@ const TWO_32 = 4294967296;
 export class SegmentView {
   private readonly requests: RequestTable;
   private readonly memory: Memory;
-  private readonly iovecs: Arena;
+  readonly iovecs: Arena;
   /** Iovecs that prepare() made for the operation. */
   iovecCount = 0;
   /** Where the stretch begins. */
