@@ -21,9 +21,14 @@ const ZERO_SEGMENTS = 2;
 /** Zeroes to copy from, and to write where a disk cannot zero. Never written: never resident. */
 export const ZERO_BYTES = 1048576;
 
+/** Memory as it was allocated: whoever made the copier frees it. */
+export interface CopyArena {
+  readonly address: number;
+}
+
 /** What the copier needs of the Memory port; addresses are opaque numbers. */
 export interface CopyMemory {
-  allocate(bytes: number): { readonly address: number };
+  allocate(bytes: number): CopyArena;
   copy(to: number, from: number, bytes: number): void;
   fill(to: number, byte: number, bytes: number): void;
   copyFaultable(to: number, from: number, bytes: number): number;

@@ -54,6 +54,15 @@ export function hasOtherData(
   return (data & ~statesMask(firstBlock, blockCount)) !== 0;
 }
 
+/** Is there data in blocks that are not in `mask`, a bit per block? */
+export function hasDataOutside(words: Uint32Array, entry: number, mask: number): boolean {
+  const data = (words[entry + STATES] as number) & 0x55555555;
+  for (let block = 0; block < 16; block++) {
+    if ((mask & (1 << block)) === 0 && (data & (1 << (block * 2))) !== 0) return true;
+  }
+  return false;
+}
+
 /** Nothing was ever written to the slab, or everything about it is forgotten. */
 export function isEmptyEntry(words: Uint32Array, entry: number): boolean {
   return (

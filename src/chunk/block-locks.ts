@@ -102,6 +102,12 @@ export class BlockLocks {
     return true;
   }
 
+  /** Blocks of the slab that others have locked. */
+  lockedByOthers(op: number): number {
+    const entry = this.ops.lock[op] as number;
+    return (this.locked[entry] as number) & ~(this.ops.lockMask[op] as number);
+  }
+
   /** Gives up what the operation holds, to lock anew. Wakes nobody: see leave(). */
   unlock(op: number): void {
     const entry = this.ops.lock[op] as number;

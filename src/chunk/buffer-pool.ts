@@ -3,17 +3,19 @@
 // before the caller may see them. A slab each.
 
 import { assert } from "../base/index.ts";
-import type { Address, Memory } from "../ports/index.ts";
+import type { Address, Arena, Memory } from "../ports/index.ts";
 import { SLAB_BYTES } from "./layouts.ts";
 
 export class BufferPool {
   freeCount: number;
+  readonly arena: Arena;
   private readonly address: Address;
   private readonly freeStack: Int32Array;
 
   constructor(count: number, memory: Memory) {
     this.freeCount = count;
-    this.address = memory.allocate(count * SLAB_BYTES).address;
+    this.arena = memory.allocate(count * SLAB_BYTES);
+    this.address = this.arena.address;
     this.freeStack = new Int32Array(count);
     for (let index = 0; index < count; index++) this.freeStack[index] = count - 1 - index;
   }

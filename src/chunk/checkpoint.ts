@@ -60,8 +60,8 @@ export class Checkpoint {
   scrubPage = 0;
   scrubRounds = 0;
   private readonly parts: CheckpointParts;
-  private readonly buffer: Arena;
-  private readonly superblockBuffer: Arena;
+  readonly buffer: Arena;
+  readonly superblockBuffer: Arena;
 
   constructor(parts: CheckpointParts, superblock: Superblock) {
     this.parts = parts;

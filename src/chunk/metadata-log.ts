@@ -51,7 +51,7 @@ export class MetadataLog {
   private durableSequence = 0;
   private readonly parts: StoreParts;
   private readonly ring: RingJournal;
-  private readonly buffer: Arena;
+  readonly buffer: Arena;
   private buffered = 0;
   private recordBytes = 0;
   private recordCount = 0;

@@ -226,14 +226,17 @@ export class RingReader {
     const voids: FoundRecord[] = [];
     if (this.parts.planted.trustTail) return voids;
     const buffer = this.parts.memory.allocate(SLAB_BYTES);
-    for (const record of tail) {
-      const type = typeOf(words, record.at);
-      if (type !== RECORD_FRESH && type !== RECORD_REDIRECT) continue;
-      const matches = yield* this.matches(record, buffer.address, newest);
-      if (matches instanceof StoreError) return matches;
-      if (!matches) voids.push(record);
+    try {
+      for (const record of tail) {
+        const type = typeOf(words, record.at);
+        if (type !== RECORD_FRESH && type !== RECORD_REDIRECT) continue;
+        const matches = yield* this.matches(record, buffer.address, newest);
+        if (matches instanceof StoreError) return matches;
+        if (!matches) voids.push(record);
+      }
+    } finally {
+      this.parts.memory.free(buffer);
     }
-    this.parts.memory.free(buffer);
     for (const { at } of voids) words[at] = ((words[at] as number) & ~0xff) | RECORD_VOID;
     return voids;
   }

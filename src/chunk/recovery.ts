@@ -137,7 +137,10 @@ export class Recovery {
     const { parts, superblock } = this;
     const reader = new LogReader(parts, superblock);
     const log = yield* reader.read();
-    if (log instanceof StoreError) return log;
+    if (log instanceof StoreError) {
+      parts.memory.free(reader.arena);
+      return log;
+    }
     for (const at of log.records) this.take(log.arena.u32, at);
     parts.memory.free(log.arena);
     this.step = "ring";
@@ -215,6 +218,15 @@ export class Recovery {
     const { tree } = this.parts;
     tree.l2.set(this.superblock.l2Pointers.subarray(0, tree.l2.length));
     const buffer = this.parts.memory.allocate(CHUNK_PAGES * BLOCK_BYTES);
+    try {
+      return yield* this.readTree(buffer);
+    } finally {
+      this.parts.memory.free(buffer);
+    }
+  }
+
+  private *readTree(buffer: Arena): IoTask<StoreError | null> {
+    const { tree } = this.parts;
     const all = (count: number): number[] => Array.from({ length: count }, (_, index) => index);
     const l1Needed = tree.l1Of(this.geometry.slabPageStart - 1) + 1;
     const steps: [number, number[], Uint32Array, (number: number, at: number) => void][] = [
@@ -235,7 +247,6 @@ export class Recovery {
         if (error !== null) return error;
       }
     }
-    this.parts.memory.free(buffer);
     return null;
   }
 

@@ -14,7 +14,7 @@ export const IOVECS_PER_OP: number = SLAB_BLOCKS;
 export class SegmentView {
   private readonly requests: RequestTable;
   private readonly memory: Memory;
-  private readonly iovecs: Arena;
+  readonly iovecs: Arena;
   /** Iovecs that prepare() made for the operation. */
   iovecCount = 0;
   /** Where the stretch begins. */

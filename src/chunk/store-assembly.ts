@@ -1,7 +1,7 @@
 // The modules of an open store put together, in the order in which they need each other.
 
 import { SegmentCopier } from "../base/index.ts";
-import type { Disk, ReactorPort } from "../ports/index.ts";
+import type { Arena, Disk, ReactorPort } from "../ports/index.ts";
 import { BlockLocks } from "./block-locks.ts";
 import { BufferPool } from "./buffer-pool.ts";
 import { Checkpoint } from "./checkpoint.ts";
@@ -67,6 +67,23 @@ export interface StoreAssembly {
   readonly recovery: Recovery;
   readonly volumeSet: VolumeSet;
   readonly scrub: Scrub;
+}
+
+/** Gives back the memory of all modules; nothing of the disk's may be on its way. */
+export function freeAssembly({ parts }: StoreAssembly): void {
+  const { memory, ring, cache, buffers, segments, metadataLog, writeBack, checkpoint } = parts;
+  const arenas = [
+    ring.arena,
+    cache.arena,
+    buffers.arena,
+    segments.iovecs,
+    metadataLog.buffer,
+    writeBack.iovecs,
+    checkpoint.buffer,
+    checkpoint.superblockBuffer,
+    parts.copier.zeroes as Arena,
+  ];
+  for (const arena of arenas) memory.free(arena);
 }
 
 /** Store, as the modules see it. */

@@ -19,6 +19,7 @@ import type { FlowVolume } from "./request-flow.ts";
 import {
   type AssemblyClient,
   assembleStore,
+  freeAssembly,
   type StoreAssembly,
   type StoreOptions,
 } from "./store-assembly.ts";
@@ -54,6 +55,8 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
   private isRecovered = false;
   private flushRequested = false;
   private markTimer = -1;
+  /** What a stop does when the last operation has ended. */
+  private idleThen: (() => void) | null = null;
 
   constructor(options: StoreOptions, modules: StoreModules) {
     this.options = options;
@@ -77,6 +80,8 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
   }
 
   private openFailed(error: StoreError, done: (error: StoreError) => void): void {
+    if (this.assembly !== null) freeAssembly(this.assembly);
+    this.assembly = null;
     this.phase = "closed";
     this.failure = error.message;
     done(error);
@@ -239,6 +244,10 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     if (this.all.writes.hasWaiting) this.all.writes.resume();
     if (this.all.flow.hasParked) this.all.flow.resume();
     this.failStarved();
+    if (this.idleThen === null || ops.freeCount < ops.capacity) return;
+    const then = this.idleThen;
+    this.idleThen = null;
+    then();
   }
 
   private readEnded(): void {
@@ -462,8 +471,18 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
         if (this.markTimer !== -1) this.modules.reactor.cancelTimer(this.markTimer);
         this.markTimer = -1;
         this.phase = "closed";
-        done();
+        this.whenIdle(() => {
+          freeAssembly(this.all);
+          done();
+        });
       });
     });
+  }
+
+  /** Scrub may still read: its memory must stay until it has. */
+  private whenIdle(then: () => void): void {
+    const { ops } = this.all.parts;
+    if (ops.freeCount === ops.capacity) then();
+    else this.idleThen = then;
   }
 }

@@ -55,7 +55,7 @@ export class WriteBack {
   private readonly keys: Float64Array;
   private readonly extents: Map<number, readonly [extent: number, block: number]> = new Map();
   private readonly locations: Set<number> = new Set();
-  private readonly iovecs: Arena;
+  readonly iovecs: Arena;
 
   constructor(parts: WriteBackParts, oldestRead: () => number) {
     this.parts = parts;

@@ -21,6 +21,7 @@ import {
   entryAt,
   entryLocation,
   hasDataIn,
+  hasDataOutside,
   hasOtherData,
   isEmptyEntry,
 } from "./apply.ts";
@@ -211,7 +212,12 @@ export class WritePath implements LockClient {
       this.end(op, 0);
       return;
     }
-    if (!leavesData && ops.lockMask[op] !== SLAB_MASK_FULL && !planted.noBlockOrder) {
+    // What others are changing may be gone as well when they have ended.
+    const others = locks.lockedByOthers(op);
+    const isSure =
+      leavesData &&
+      (others === 0 || hasDataOutside(cache.words, entry, others | (ops.lockMask[op] as number)));
+    if (!isSure && ops.lockMask[op] !== SLAB_MASK_FULL && !planted.noBlockOrder) {
       // Nothing would be left: the slab can go, if nobody else writes to it meanwhile.
       if (!locks.tryWiden(op)) {
         locks.unlock(op);

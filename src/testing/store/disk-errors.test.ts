@@ -95,7 +95,7 @@ describe("an error of the disk on a write", () => {
     load(one, store, 30);
     die(one, store);
     for (const on of ["read", "write"] as const) {
-      const refused = tryOpen(one, {}, (disk) => disk.faults.add({ kind: "eio", on, skip: 4 }));
+      const refused = tryOpen(one, {}, (disk) => disk.faults.add({ kind: "eio", on, skip: on === "read" ? 4 : 0 }));
       assert.ok(refused instanceof StoreError);
       assert.equal(refused.code, "DISK_FAILED");
     }
@@ -209,7 +209,8 @@ describe("a full disk", () => {
     assert.equal(store.plainWriteTo(wide, written * 65536, slab), -ENOSPC);
     assert.equal(store.store.usage().freeBytes, 0);
     assert.ok(store.store.usage().counters.noSpaceErrors > 0);
-    for (let index = 0; index < 10; index++) {
+    assert.ok(written > 8);
+    for (let index = 0; index < 8; index++) {
       assert.equal(store.plainWriteTo(wide, index * 65536, slab.fill(index + 10)), 0);
       assert.equal(store.plainWriteTo(wide, index * 65536 + BLOCK, slab.subarray(0, BLOCK)), 0);
     }
@@ -299,7 +300,7 @@ describe("slow and stuck operations", () => {
 test("records of more pages than are loaded at a time, none ever written, are all applied", () => {
   const wideUuid = "44444444-2222-3333-4444-555555555555";
   for (const isTorn of [false, true]) {
-    const one = stage(11);
+    const one = stage(11, undefined, false, 8 * 1048576);
     const store = mustOpen(one, { pageCacheCount: 64, writeBackAt: 1 });
     store.createVolume(128 * 1048576, wideUuid);
     const wide = store.openVolume(wideUuid);

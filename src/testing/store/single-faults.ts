@@ -12,7 +12,7 @@ import { step } from "./program.ts";
 import { formatMedia, SimStore } from "./sim-store.ts";
 import { walkMedium } from "./walk-medium.ts";
 
-const DISK_BYTES: number = 5 * 1048576;
+const DISK_BYTES: number = 6 * 1048576;
 const SIZE_BYTES = 262144;
 const BLOCK = 4096;
 
@@ -25,8 +25,13 @@ export interface Stage {
   readonly prng: Prng;
 }
 
-export function stage(seed: number, planted: PlantedBugs = NO_BUGS, volatileCache = false): Stage {
-  const media = new SimMedia({ capacityBytes: DISK_BYTES, volatileCache });
+export function stage(
+  seed: number,
+  planted: PlantedBugs = NO_BUGS,
+  volatileCache = false,
+  capacityBytes: number = DISK_BYTES,
+): Stage {
+  const media = new SimMedia({ capacityBytes, volatileCache });
   formatMedia(media, { durability: volatileCache ? "volatile" : "plp", ringBytes: 139264 });
   return { media, model: new ModelVolume(), planted, prng: new Prng(seed) };
 }
@@ -123,7 +128,8 @@ export function lostPage(seed: number, planted: PlantedBugs): void {
 /** A group in the middle of the ring is damaged, with durable ones behind it. */
 export function damagedMiddle(seed: number, planted: PlantedBugs): void {
   const one = stage(seed, planted);
-  const store = mustOpen(one);
+  // All of them stay in the ring.
+  const store = mustOpen(one, { writeBackAt: 1 });
   const client = store.client(one.model);
   for (let count = 0; count < 9; count++) {
     client.write(one.prng.below(48) * BLOCK, BLOCK);
@@ -193,7 +199,8 @@ export function tornThenWritten(seed: number, planted: PlantedBugs): void {
   const second = mustOpen(one);
   readAll(second, one.model, SIZE_BYTES);
   const again = second.client(one.model);
-  again.write(15 * BLOCK, BLOCK);
+  // With the record of the volume's opening as long as two of the old groups: a third would follow.
+  again.write(14 * BLOCK, 2 * BLOCK);
   second.scheduler.runUntil(() => again.inflightCount === 0, "one more write");
   die(one, second);
   const third = mustOpen(one);
