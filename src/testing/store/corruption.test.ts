@@ -68,7 +68,7 @@ function stopped(seed: number): Stage {
 /** Died in a pause: everything is marked, much of it still in ring and log. */
 function died(seed: number): Stage {
   const one = stopped(seed);
-  const store = mustOpen(one);
+  const store = mustOpen(one, { writeBackAt: 0.75 });
   load(one, store, 12);
   store.scheduler.runFor(200_000);
   die(one, store);
@@ -161,8 +161,9 @@ describe("a disk that lies while it runs", () => {
       for (let seed = first; seed < first + (asked === undefined ? 12 : 1); seed++) {
         const one = stopped(seed);
         const store = mustOpen(one);
-        store.disk.faults.add({ kind, on, chance: 0.1 });
+        store.disk.faults.add({ kind, on, chance: 0.25 });
         load(one, store, 50);
+        readAll(store, one.model, SIZE_BYTES);
         store.disk.faults.clear();
         // What follows the lies proves them: see the list below.
         load(one, store, 12);
