@@ -57,6 +57,12 @@ export const DEBIAN_PACKAGES = [
     why: "load that is not ours; unpacked, because the package registers a network service",
   },
   {
+    name: "sqlite3",
+    how: "install",
+    program: "sqlite3",
+    why: "a database in the guests, whose transactions the tests cut off",
+  },
+  {
     name: "busybox-static",
     how: "unpack",
     program: "busybox",

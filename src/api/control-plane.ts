@@ -34,6 +34,11 @@ export interface RequestOptions {
   readonly dryRun: boolean;
 }
 
+export interface DiskRemoveOptions extends RequestOptions {
+  /** Of a disk that is gone, the volumes that lived on it are deleted with it. */
+  readonly force: boolean;
+}
+
 export interface ControlPlane {
   version(): VersionReply;
   list(): readonly Volume[];
@@ -49,7 +54,7 @@ export interface ControlPlane {
   createDisk(request: DiskCreate, caller: Caller, options: RequestOptions): Promise<Disk>;
   /** Answers when the check has begun. */
   checkDisk(name: string): Promise<Disk>;
-  removeDisk(name: string, options: RequestOptions): Promise<DiskRemoveReply>;
+  removeDisk(name: string, options: DiskRemoveOptions): Promise<DiskRemoveReply>;
   stats(): StatsReply;
   status(): Promise<Status>;
   advise(): Promise<AdviseReply>;

@@ -21,6 +21,26 @@ export const DryRunSchema: SchemaOf<DryRunQuery> = describes<DryRunQuery>()(
   ),
 );
 
+export interface DiskRemoveQuery extends DryRunQuery {
+  readonly force?: "true" | "false";
+}
+
+export const DiskRemoveQuerySchema: SchemaOf<DiskRemoveQuery> = describes<DiskRemoveQuery>()(
+  Type.Object(
+    {
+      dryRun: Type.Optional(
+        Type.Enum(["true", "false"], { description: "check everything, change nothing" }),
+      ),
+      force: Type.Optional(
+        Type.Enum(["true", "false"], {
+          description: "the disk is gone for good: delete the volumes that lived on it as well",
+        }),
+      ),
+    },
+    closed,
+  ),
+);
+
 export interface EventsQuery {
   readonly since?: string;
 }

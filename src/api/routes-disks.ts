@@ -11,7 +11,12 @@ import {
 import type { DiskCreate } from "../model/disk-types.ts";
 import { ErrorReplySchema, VolumeParamsSchema } from "../model/schemas.ts";
 import type { ControlPlane } from "./control-plane.ts";
-import { DryRunSchema, EmptySchema } from "./query-schemas.ts";
+import {
+  type DiskRemoveQuery,
+  DiskRemoveQuerySchema,
+  DryRunSchema,
+  EmptySchema,
+} from "./query-schemas.ts";
 
 interface Named {
   readonly Params: { readonly name: string };
@@ -79,18 +84,19 @@ export function addDiskRoutes(app: FastifyInstance, controlPlane: ControlPlane):
     },
   );
 
-  app.delete<Named & DryRun>(
+  app.delete<Named & { readonly Querystring: DiskRemoveQuery }>(
     "/v1/disks/:name",
     {
-      schema: route("removeDisk", "Lets go of a disk without volumes; what is on it stays", {
+      schema: route("removeDisk", "Lets go of a disk; what is on it stays", {
         ...named,
-        ...dryRun,
+        querystring: DiskRemoveQuerySchema,
         response: { 200: DiskRemoveReplySchema },
       }),
     },
     async (request) =>
       await controlPlane.removeDisk(request.params.name, {
         dryRun: request.query.dryRun === "true",
+        force: request.query.force === "true",
       }),
   );
 }

@@ -6,8 +6,8 @@ import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { GIB, MIB, TIB } from "../base/index.ts";
+import { BenchRig, VOLUME_UUID } from "../testing/store/real-rig.ts";
 import type { StoreFact } from "./store-report.ts";
-import { BenchRig, VOLUME_UUID } from "./store-rig.ts";
 
 const DISK_BYTES: number = 8 * TIB;
 /** More pages than the cache holds, more blocks than the ring. */

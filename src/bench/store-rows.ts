@@ -1,6 +1,6 @@
 // The rows of the store's benchmark: what is done, on what, and which bars stand for it.
 
-import type { Measured, Work } from "./store-rig.ts";
+import type { Measured, Work } from "../testing/store/real-rig.ts";
 
 export interface Bar {
   /** What is compared with the raw file's figure, or taken as it is. */

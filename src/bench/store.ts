@@ -13,10 +13,10 @@ import { GIB, MIB } from "../base/index.ts";
 import type { Store, StoreVolume } from "../chunk/index.ts";
 import type { BlockDevice } from "../ports/index.ts";
 import { PROJECT_FOLDER } from "../testing/daemon.ts";
+import { BenchRig, type Measured, prewrite, VOLUME_UUID } from "../testing/store/real-rig.ts";
 import { describeMachine, loadText } from "./machine.ts";
 import { measureLarge } from "./store-large.ts";
 import { renderStore, type StorePair, type StoreRowResult } from "./store-report.ts";
-import { BenchRig, type Measured, prewrite, VOLUME_UUID } from "./store-rig.ts";
 import { type StoreRow, storeRows } from "./store-rows.ts";
 
 const { values } = parseArgs({

@@ -51,6 +51,8 @@ export class OpTable {
   readonly ringBlock: Int32Array;
   readonly groupDurable: Uint8Array;
   readonly dataDone: Uint8Array;
+  /** The next operation whose data goes to the disk with this one's; -1 = none. */
+  readonly dataNext: Int32Array;
   readonly lsn: Float64Array;
   readonly stampLow: Uint32Array;
   readonly stampHigh: Uint32Array;
@@ -91,6 +93,7 @@ export class OpTable {
     this.ringBlock = i32();
     this.groupDurable = new Uint8Array(capacity);
     this.dataDone = new Uint8Array(capacity);
+    this.dataNext = i32();
     this.lsn = new Float64Array(capacity);
     this.stampLow = new Uint32Array(capacity);
     this.stampHigh = new Uint32Array(capacity);
@@ -123,6 +126,7 @@ export class OpTable {
     this.recordAt[op] = -1;
     this.groupDurable[op] = 0;
     this.dataDone[op] = 0;
+    this.dataNext[op] = -1;
     this.cursor[op] = 0;
     this.attempt[op] = 0;
     return op;

@@ -8,6 +8,8 @@ import { BLOCK_BYTES, SLAB_BLOCKS } from "./layouts.ts";
 
 const IOVEC_WORDS = 4;
 const TWO_32 = 4294967296;
+/** Iovecs that each operation has for itself. */
+export const IOVECS_PER_OP: number = SLAB_BLOCKS;
 
 export class SegmentView {
   private readonly requests: RequestTable;
@@ -31,6 +33,14 @@ export class SegmentView {
   /** Where the stretch last prepared for the operation lies, if in one piece; otherwise -1. */
   oneAddress(op: number): number {
     return this.pieces[op] === 1 ? (this.addresses[op] as number) : -1;
+  }
+
+  setIovec(op: number, index: number, address: number, bytes: number): void {
+    const at = (op * SLAB_BLOCKS + index) * IOVEC_WORDS;
+    this.iovecs.u32[at] = address >>> 0;
+    this.iovecs.u32[at + 1] = (address / TWO_32) | 0;
+    this.iovecs.u32[at + 2] = bytes;
+    this.iovecs.u32[at + 3] = 0;
   }
 
   iovecsOf(op: number): number {

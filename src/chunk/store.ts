@@ -362,7 +362,9 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
 
   flush(): void {
     this.flushRequested = false;
-    if (!this.writesFailed) this.all.parts.ring.flush();
+    if (this.writesFailed) return;
+    this.all.writes.flushData();
+    this.all.parts.ring.flush();
   }
 
   // --- damage -------------------------------------------------------------------------------------
@@ -379,6 +381,7 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     this.modules.reactor.log.log("error", "store.disk-failed", { what, result });
     const ring = this.all.parts.ring;
     ring.failed = true;
+    this.all.writes.dropData();
     for (let lsn = ring.durableLsn + 1; lsn <= ring.nextLsn; lsn++) {
       this.failGroup(ring.takeOps(lsn));
     }

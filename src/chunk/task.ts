@@ -44,14 +44,15 @@ export function ioSync(): IoRequest {
   return { kind: IO_SYNC, offsetBytes: 0, address: 0, bytes: 0, durable: false, iovecCount: 0 };
 }
 
-/** Operations of one task on the disk at a time. */
-const INFLIGHT_MAX = 32;
+/** Operations of one task on the disk at a time, if nobody says otherwise. */
+const INFLIGHT_DEFAULT = 32;
 const SLOTS_MAX = 128;
 const RETRIES_MAX = 8;
 
 interface Run {
   readonly task: IoTask<unknown>;
   readonly done: (result: unknown) => void;
+  readonly inflightMax: number;
   requests: readonly IoRequest[];
   next: number;
   inflightCount: number;
@@ -81,10 +82,15 @@ export class TaskRunner {
   }
 
   /** Runs `task`; `done` gets what it returns. An error thrown in it is thrown from here. */
-  start<T>(task: IoTask<T>, done: (result: T) => void): void {
+  start<T>(
+    task: IoTask<T>,
+    done: (result: T) => void,
+    inflightMax: number = INFLIGHT_DEFAULT,
+  ): void {
     const run: Run = {
       task,
       done: done as (result: unknown) => void,
+      inflightMax,
       requests: [],
       next: 0,
       inflightCount: 0,
@@ -111,7 +117,7 @@ export class TaskRunner {
   }
 
   private submit(run: Run): void {
-    while (run.next < run.requests.length && run.inflightCount < INFLIGHT_MAX) {
+    while (run.next < run.requests.length && run.inflightCount < run.inflightMax) {
       const index = this.free.pop();
       if (index === undefined) {
         if (!this.waiting.includes(run)) this.waiting.push(run);

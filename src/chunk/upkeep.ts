@@ -20,6 +20,9 @@ import type { WriteBack, WriteBackParts } from "./write-back.ts";
 
 /** Pages brought up to date at a time; requests keep the rest of the operations. */
 const LOADING_MAX = 16;
+/** Writes of write-back on the disk at a time. */
+const DEPTH_GENTLE = 4;
+const DEPTH_PRESSED = 32;
 /** Operations that upkeep leaves to requests. */
 const OPS_RESERVED = 8;
 
@@ -111,7 +114,7 @@ export class Upkeep {
 
   private startWriteBack(): void {
     this.writingBack = true;
-    this.parts.runner.start(this.parts.writeBack.batch(), (result) => {
+    const ended = (result: number): void => {
       this.writingBack = false;
       if (result !== 0) {
         this.parts.diskFailed("write-back", result);
@@ -120,7 +123,15 @@ export class Upkeep {
       this.releaseSlabs();
       this.client.roomMade();
       this.pump();
-    });
+    };
+    this.parts.runner.start(this.parts.writeBack.batch(), ended, this.writeBackDepth());
+  }
+
+  /** Write-back takes the disk from requests: gently as long as the ring has room for them. */
+  private writeBackDepth(): number {
+    const { ring } = this.parts;
+    const isPressed = this.drained !== null || this.client.hasWaiting;
+    return isPressed || ring.usedBlocks * 2 > ring.blockCount ? DEPTH_PRESSED : DEPTH_GENTLE;
   }
 
   /** Frees slabs in quarantine whose time has come. */

@@ -91,10 +91,22 @@ export const DISK_COMMANDS: readonly CommandSpec[] = [
   },
   {
     path: ["disk", "remove"],
-    summary: "let go of a disk without volumes; what is on it stays on it",
+    summary: "let go of a disk; what is on it stays on it",
+    details: [
+      "A disk that holds volumes is refused. One that is gone for good (missing, exchanged, " +
+        "failing) is removed with --force, which names the volumes that lived only there and " +
+        "deletes them with it. They must be detached.",
+    ],
     arguments: [NAME],
-    options: [DRY_RUN],
-    examples: ["ringstore disk remove nvme0n1"],
+    options: [
+      {
+        long: "force",
+        kind: "switch",
+        description: "the disk is gone for good: its volumes are deleted with it",
+      },
+      DRY_RUN,
+    ],
+    examples: ["ringstore disk remove nvme0n1", "ringstore disk remove nvme0n1 --force"],
     load: async () => (await import("./commands/disk.ts")).remove,
   },
 ];

@@ -86,7 +86,10 @@ export class RingstoreClient {
     return await this.#call({ method: "POST", path, body: {} }, DISK_FIELDS);
   }
 
-  async removeDisk(name: string, options: CallOptions = {}): Promise<DiskRemoveReply> {
+  async removeDisk(
+    name: string,
+    options: CallOptions & { readonly force?: boolean } = {},
+  ): Promise<DiskRemoveReply> {
     const path = `${diskPath(name)}${query(options)}`;
     return await this.#call({ method: "DELETE", path }, ["disk"]);
   }
@@ -148,8 +151,12 @@ function volumePath(name: string): string {
   return `/v1/volumes/${encodeURIComponent(name)}`;
 }
 
-function query(options: CallOptions): string {
-  return options.dryRun === true ? "?dryRun=true" : "";
+function query(options: CallOptions & { readonly force?: boolean }): string {
+  const words = [
+    options.dryRun === true ? "dryRun=true" : "",
+    options.force === true ? "force=true" : "",
+  ].filter((word) => word !== "");
+  return words.length === 0 ? "" : `?${words.join("&")}`;
 }
 
 /** The server's own error, or that there is none to be understood. */

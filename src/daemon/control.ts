@@ -2,7 +2,13 @@
 
 import { readdirSync } from "node:fs";
 import { statfs } from "node:fs/promises";
-import type { AttachResult, Caller, ControlPlane, RequestOptions } from "../api/control-plane.ts";
+import type {
+  AttachResult,
+  Caller,
+  ControlPlane,
+  DiskRemoveOptions,
+  RequestOptions,
+} from "../api/control-plane.ts";
 import type { Disk, DiskCreate, DiskRemoveReply } from "../model/disk-types.ts";
 import { API_VERSION } from "../model/limits.ts";
 import type {
@@ -24,7 +30,8 @@ import type {
 import type { LatencySummary, VolumeStats } from "../ports/data-plane.ts";
 import type { ApiRequestCount, DaemonSample, MetricsExporter } from "../telemetry/prometheus.ts";
 import type { DiskHost } from "./disk-host.ts";
-import { checkDisk, createDisk, removeDisk } from "./disk-operations.ts";
+import { checkDisk, createDisk } from "./disk-operations.ts";
+import { removeDisk } from "./disk-removal.ts";
 import { asApiError } from "./failure.ts";
 import { Observer } from "./observer.ts";
 import { adviceFor, type FilesystemSpace, statusItems, summaryOf } from "./status.ts";
@@ -135,7 +142,7 @@ export class DaemonControl implements ControlPlane {
     return await guard("disk check", () => checkDisk(this.#disks, name));
   }
 
-  async removeDisk(name: string, options: RequestOptions): Promise<DiskRemoveReply> {
+  async removeDisk(name: string, options: DiskRemoveOptions): Promise<DiskRemoveReply> {
     return await guard("disk remove", () => removeDisk(this.#disks, name, options));
   }
 

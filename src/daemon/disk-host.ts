@@ -39,9 +39,11 @@ export class DiskHost {
   /** Refused declarations by disk name. */
   readonly damaged: Map<string, DamagedFile> = new Map();
   stopping = false;
-  /** The volumes on a disk, and what to do when they can be served; the volume host sets both. */
+  /** The volumes on a disk, and what to do when they can be served; the volume host sets these. */
   usersOf: (diskId: string) => readonly DiskUser[] = () => [];
   becameReady: (diskId: string) => void = () => undefined;
+  /** Removes the declarations of the volumes on a disk that is gone: all of them or, refused, none. */
+  forgetUsers: (diskId: string) => Promise<void> = async () => undefined;
 
   constructor(modules: DiskHostModules) {
     this.modules = modules;

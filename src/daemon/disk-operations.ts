@@ -1,10 +1,9 @@
-// The operations on disks: init, check, remove. Each is a sequence of durable declarations and
+// The operations on disks: init, check; remove is in disk-removal.ts. Each is a sequence of durable declarations and
 // work on the disk in an order that a crash anywhere leaves either undone, or to be finished at the
 // next start (disk-opening.ts):
 //
 //   init     declare formatting -> format, in a process of its own -> open -> declare ready
 //   check    close -> examine, in a process of its own -> open
-//   remove   close -> remove the declaration; what is on the disk stays there
 //
 // Formatting and checking go on after the call was answered: whoever wants to know looks at the
 // disk's task.
@@ -13,7 +12,7 @@ import { existsSync } from "node:fs";
 import { basename, dirname, isAbsolute, normalize } from "node:path";
 import type { Caller, RequestOptions } from "../api/control-plane.ts";
 import type { DeclaredDisk } from "../model/declared.ts";
-import type { Disk, DiskCreate, DiskRemoveReply } from "../model/disk-types.ts";
+import type { Disk, DiskCreate } from "../model/disk-types.ts";
 import { ApiError } from "../model/errors.ts";
 import { DISK_COUNT_MAX, STORE_BLOCK_BYTES, VOLUME_NAME_LENGTH_MAX } from "../model/limits.ts";
 import { checkVolumeName, quote } from "../model/volume-rules.ts";
@@ -21,7 +20,7 @@ import type { FormatJob, Formatting } from "../ports/store-disk.ts";
 import { checkNotUsed, checkPathAllowed, inspectBacking, isBlockDevicePath } from "./backing.ts";
 import { DiskEntry } from "./disk-entry.ts";
 import type { DiskHost } from "./disk-host.ts";
-import { noteFailure, openDisk, startOpening } from "./disk-opening.ts";
+import { openDisk, startOpening } from "./disk-opening.ts";
 import { asApiError } from "./failure.ts";
 
 export interface DiskRequestOptions extends RequestOptions {
@@ -287,44 +286,13 @@ const NOTHING_CHECKED = {
   findings: [],
 } as const;
 
-export async function removeDisk(
-  host: DiskHost,
-  name: string,
-  options: RequestOptions,
-): Promise<DiskRemoveReply> {
-  requireRunning(host);
-  const entry = requireIdle(host, name);
-  const users = host.usersOf(entry.declared.id).map((user) => user.name);
-  if (users.length > 0) {
-    const message = `disk ${name} holds volumes: ${listOf(users)}`;
-    throw new ApiError("disk_busy", message, { advice: "delete them first" });
-  }
-  const { path } = entry.declared;
-  if (options.dryRun) return { disk: name, path };
-  return await entry.exclusively(async () => {
-    requireUnused(host, entry, "removed");
-    entry.cancelRetry();
-    try {
-      if (entry.state === "ready") await closeDisk(host, entry);
-      entry.state = "failed";
-      await host.modules.store.remove(name);
-    } catch (error) {
-      noteFailure(host, entry, error);
-      throw asApiError(error, `cannot remove disk ${name}`);
-    }
-    host.entries.delete(name);
-    host.modules.events.addDisk("disk.removed", name, `${path} keeps what is on it`);
-    return { disk: name, path };
-  });
-}
-
-async function closeDisk(host: DiskHost, entry: DiskEntry): Promise<void> {
+export async function closeDisk(host: DiskHost, entry: DiskEntry): Promise<void> {
   await host.modules.dataPlane.closeDisk(entry.declared.id);
   entry.state = "checking";
   await host.declare(entry, { clean: true });
 }
 
-function requireUnused(host: DiskHost, entry: DiskEntry, what: string): void {
+export function requireUnused(host: DiskHost, entry: DiskEntry, what: string): void {
   const { id, name } = entry.declared;
   const active = host.usersOf(id).filter((user) => user.active);
   if (active.length === 0) return;
@@ -334,7 +302,7 @@ function requireUnused(host: DiskHost, entry: DiskEntry, what: string): void {
   });
 }
 
-function requireIdle(host: DiskHost, name: string): DiskEntry {
+export function requireIdle(host: DiskHost, name: string): DiskEntry {
   const entry = host.find(name);
   if (!entry.busy && entry.task === null) return entry;
   const what = entry.task === null ? entry.state : `busy: ${entry.task.kind}`;
@@ -343,7 +311,7 @@ function requireIdle(host: DiskHost, name: string): DiskEntry {
   });
 }
 
-function requireRunning(host: DiskHost): void {
+export function requireRunning(host: DiskHost): void {
   if (!host.stopping) return;
   throw new ApiError("shutting_down", "the daemon is stopping", {
     advice: "try again when it has been started",
@@ -352,7 +320,7 @@ function requireRunning(host: DiskHost): void {
 
 const LIST_LENGTH_MAX = 10;
 
-function listOf(names: readonly string[]): string {
+export function listOf(names: readonly string[]): string {
   const shown = names.slice(0, LIST_LENGTH_MAX).join(", ");
   return names.length > LIST_LENGTH_MAX
     ? `${shown} and ${names.length - LIST_LENGTH_MAX} more`

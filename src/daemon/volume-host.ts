@@ -54,6 +54,7 @@ export class VolumeHost {
     this.options = options;
     this.modules = modules;
     modules.disks.usersOf = (diskId) => this.usersOf(diskId);
+    modules.disks.forgetUsers = (diskId) => this.forgetOn(this.entriesOn(diskId));
   }
 
   get surroundings(): Surroundings {
@@ -76,6 +77,27 @@ export class VolumeHost {
       const { name, attachment } = entry.declared;
       return { name, active: attachment !== null || entry.open || entry.busy };
     });
+  }
+
+  /** Holds one after the other, so that nothing begins on any of them before all are gone. */
+  private async forgetOn(entries: readonly VolumeEntry[], held = 0): Promise<void> {
+    const next = entries[held];
+    if (next !== undefined) {
+      await next.exclusively(() => this.forgetOn(entries, held + 1));
+      return;
+    }
+    for (const { declared, open } of entries) {
+      if (declared.attachment === null && !open) continue;
+      throw new ApiError("volume_attached", `volume ${declared.name} is attached`, {
+        advice: `detach it first: ringstore volume detach ${declared.name}`,
+      });
+    }
+    for (const entry of entries) {
+      const { name } = entry.declared;
+      await this.modules.store.remove(name);
+      this.entries.delete(name);
+      this.modules.events.add("volume.deleted", name, "the disk that it lived on is gone");
+    }
   }
 
   add(declared: DeclaredVolume): VolumeEntry {

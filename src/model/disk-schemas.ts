@@ -134,5 +134,12 @@ export const DiskCreateSchema: SchemaOf<DiskCreate> = describes<DiskCreate>()(
 );
 
 export const DiskRemoveReplySchema: SchemaOf<DiskRemoveReply> = describes<DiskRemoveReply>()(
-  Type.Object({ disk: name, path }, { ...closed, title: "DiskRemoveReply" }),
+  Type.Object(
+    {
+      disk: name,
+      path,
+      volumes: Type.Array(name, { description: "that lived only there and are deleted with it" }),
+    },
+    { ...closed, title: "DiskRemoveReply" },
+  ),
 );

@@ -108,4 +108,6 @@ export interface DiskRemoveReply {
   readonly disk: string;
   /** What is on it stays on it. */
   readonly path: string;
+  /** Volumes that lived on it and are deleted with it: those of a disk that is gone, by force. */
+  readonly volumes: readonly string[];
 }

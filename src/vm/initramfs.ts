@@ -90,6 +90,13 @@ export const EXT4_TOOLS: readonly GuestProgram[] = [
 
 export const GUEST_PROGRAMS: readonly GuestProgram[] = [FIO, ...EXT4_TOOLS];
 
+/** For those who ask: with its libraries, 2 MB that every other guest's boot does without. */
+export const SQLITE: GuestProgram = {
+  program: "sqlite3",
+  debianPackage: "sqlite3",
+  paths: ["/bin/sqlite3"],
+};
+
 const BUSYBOX: ProgramSource = { program: "busybox", debianPackage: "busybox-static" };
 /** Searched by the loader without configuration, and where Debian's programs expect them. */
 const LIBRARY_DIRECTORY = "/lib/x86_64-linux-gnu";

@@ -187,8 +187,18 @@ export const check: CommandRun = async (context, { arguments: [name = ""] }) => 
 export const remove: CommandRun = async (context, { arguments: [name = ""], options }) => {
   checkVolumeName(name, "disk");
   const dryRun = options["dryRun"] === true;
-  const reply = await context.client.removeDisk(name, { dryRun });
+  const force = options["force"] === true;
+  if (force && !dryRun) {
+    const { volumes } = await context.client.removeDisk(name, { dryRun: true, force });
+    if (volumes.length > 0) {
+      context.note(`volumes that lived only there: ${volumes.join(", ")}`);
+      await context.confirm(`Delete them, and remove disk ${name} for good?`);
+    }
+  }
+  const reply = await context.client.removeDisk(name, { dryRun, force });
   const verb = dryRun ? "would be removed" : "removed";
-  const shown = `disk ${name} ${verb}: ${reply.path} keeps what is on it`;
+  const { volumes } = reply;
+  const deleted = volumes.length === 0 ? "" : `, and with it volumes ${volumes.join(", ")}`;
+  const shown = `disk ${name} ${verb}${deleted}: ${reply.path} keeps what is on it`;
   return { data: reply, shown, names: [name] };
 };

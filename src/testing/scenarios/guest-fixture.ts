@@ -5,14 +5,16 @@
 // to try it more often. Time limits grow with the count.
 
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync, statSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type BootOptions, bootGuest, type Guest, type VhostUserBlkDisk } from "../../vm/index.ts";
 import { Daemon, type DaemonOptions } from "../daemon.ts";
 
 /** The promises that can be tried more often, and how often `npm test` does. */
-const ROUNDS = { BOOT: 10, PLUG: 20, MEMORY: 4, RESIZE: 4, KILL: 10, MIGRATE: 1 } as const;
+const ROUNDS = { BOOT: 10, PLUG: 20, MEMORY: 4, RESIZE: 4, KILL: 10, MIGRATE: 1, CUT: 2 } as const;
 
 /** For scenarios that hang: emulated guests of a loaded machine take minutes. */
 const LIMIT_MS = 600_000;
@@ -55,6 +57,7 @@ export class GuestHost {
   private readonly t: TestContext;
   private readonly daemons: Daemon[] = [];
   private readonly guests: Guest[] = [];
+  private readonly folders: string[] = [];
 
   constructor(t: TestContext) {
     this.t = t;
@@ -62,6 +65,13 @@ export class GuestHost {
 
   say(text: string): void {
     this.t.diagnostic(text);
+  }
+
+  /** A new folder, gone after the daemons. */
+  folder(): string {
+    const folder = mkdtempSync(join(tmpdir(), "rs-guest-"));
+    this.folders.push(folder);
+    return folder;
   }
 
   async daemon(options: DaemonOptions = {}): Promise<Daemon> {
@@ -91,6 +101,7 @@ export class GuestHost {
   async end(): Promise<void> {
     for (const guest of this.guests) await guest.kill();
     for (const daemon of this.daemons) await daemon.stop();
+    for (const folder of this.folders) rmSync(folder, { recursive: true, force: true });
   }
 }
 

@@ -7,6 +7,7 @@ import { lateDmaSuite } from "./late-dma.ts";
 import { HELP, parseSoakOptions, type SoakOptions, type SuiteName, UsageError } from "./options.ts";
 import { reconnectSuite } from "./reconnect-suite.ts";
 import { RestartSuite } from "./restart-suite.ts";
+import { storePowerCutsSuite, storeRestartsSuite } from "./store-suites.ts";
 import type { SuiteContext, SuiteResult } from "./suite.ts";
 
 const EXIT_KEPT = 0;
@@ -29,6 +30,10 @@ function runSuite(
       return fuzzSuite(context, options.fuzzMinutes);
     case "guests":
       return guestSuite(context, options);
+    case "store-restarts":
+      return storeRestartsSuite(context, options.storeRoundCount);
+    case "store-power-cuts":
+      return storePowerCutsSuite(context, options.cutCount);
   }
 }
 

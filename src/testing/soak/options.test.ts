@@ -12,7 +12,9 @@ import { parseSoakOptions, UsageError } from "./options.ts";
 test("without arguments: every suite, full counts, a seed", () => {
   const options = parseSoakOptions([]);
   assert.ok(options !== null);
-  assert.deepEqual(options.suites, ["restarts", "late-dma", "reconnects", "fuzz", "guests"]);
+  const boost = ["restarts", "late-dma", "reconnects", "fuzz", "guests"];
+  assert.deepEqual(options.suites, [...boost, "store-restarts", "store-power-cuts"]);
+  assert.deepEqual([options.storeRoundCount, options.cutCount], [500, 1000]);
   assert.equal(options.roundCount, 1000);
   assert.equal(options.reconnectCount, 1000);
   assert.ok(options.seed > 0);

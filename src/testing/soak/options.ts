@@ -3,7 +3,15 @@
 
 import { parseArgs } from "node:util";
 
-const SUITES = ["restarts", "late-dma", "reconnects", "fuzz", "guests"] as const;
+const SUITES = [
+  "restarts",
+  "late-dma",
+  "reconnects",
+  "fuzz",
+  "guests",
+  "store-restarts",
+  "store-power-cuts",
+] as const;
 export type SuiteName = (typeof SUITES)[number];
 
 export interface SoakOptions {
@@ -17,6 +25,10 @@ export interface SoakOptions {
   readonly fuzzMinutes: number;
   readonly rebootCount: number;
   readonly guestKillCount: number;
+  /** Times that a daemon with a loaded disk of the store is killed, and the disk checked. */
+  readonly storeRoundCount: number;
+  /** Power cuts of a store on a real file. */
+  readonly cutCount: number;
   /** No suite begins, and none goes on for long, after so much time. */
   readonly minutesMax: number;
   readonly seed: number;
@@ -24,18 +36,21 @@ export interface SoakOptions {
   readonly logPath: string;
 }
 
-export const HELP = `Usage: npm run soak -- [options]
+export const HELP: string = `Usage: npm run soak -- [options]
 
 Tries the promises that npm test tries a few times as often as they are worth, and adds a line per
 suite to docs/soak.md. Exit code 0: every promise was kept.
 
-  --suite NAME       restarts, late-dma, reconnects, fuzz or guests; again for more (default all)
+  --suite NAME       ${SUITES.slice(0, 5).join(", ")},
+                     ${SUITES.slice(5).join(", ")}; again for more (default all)
   --rounds N         disturbances of a daemon under load (default 1000)
   --late N           kills with large reads in flight (default 100)
   --reconnects N     front-ends that come and go (default 1000)
   --fuzz-minutes N   for the fuzzers (default 30)
   --reboots N        reboots of a guest (default 100)
   --guest-kills N    kills of the daemon under a guest (default 100)
+  --store-rounds N   kills under load of a disk that is checked after each (default 500)
+  --cuts N           power cuts of a store on a real file (default 1000)
   --minutes N        stop early after so long; the log says what was done (default 1440)
   --seed N           default: from the clock
   --log FILE         default docs/soak.md
@@ -68,6 +83,8 @@ export function parseSoakOptions(argv: readonly string[]): SoakOptions | null {
         "fuzz-minutes": text,
         reboots: text,
         "guest-kills": text,
+        "store-rounds": text,
+        cuts: text,
         minutes: text,
         seed: text,
         log: text,
@@ -93,6 +110,8 @@ export function parseSoakOptions(argv: readonly string[]): SoakOptions | null {
     fuzzMinutes: number("fuzz-minutes", 30),
     rebootCount: number("reboots", 100),
     guestKillCount: number("guest-kills", 100),
+    storeRoundCount: number("store-rounds", 500),
+    cutCount: number("cuts", 1000),
     minutesMax: number("minutes", 1440),
     seed: number("seed", Math.floor(Date.now() / 1000) % 1_000_000_000),
     logPath: (values["log"] as string | undefined) ?? "",

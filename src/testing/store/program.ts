@@ -5,11 +5,17 @@
 import type { Prng } from "../../base/index.ts";
 import type { CheckedClient } from "../sim/index.ts";
 
+/** What a program needs of a client, simulated or real. */
+export type ProgramClient = Pick<
+  CheckedClient,
+  "write" | "read" | "discard" | "writeZeroes" | "writeZeroData" | "flush"
+>;
+
 const BLOCK = 4096;
 const SLAB = 65536;
 
 /** Starts one random request. */
-export function step(client: CheckedClient, prng: Prng, sizeBytes: number): void {
+export function step(client: ProgramClient, prng: Prng, sizeBytes: number): void {
   const kind = prng.below(100);
   const { offsetBytes, bytes } = place(prng, sizeBytes);
   if (kind < 55) client.write(offsetBytes, bytes, prng.chance(0.5));

@@ -1,17 +1,17 @@
-// What the store's benchmark stands on: a reactor in this thread, pre-written files on one disk, and
-// the two devices that are compared on them: the file itself, every write durable (O_DIRECT with
-// RWF_DSYNC), and a volume of a store in a file like it.
+// A store on a real disk without a daemon, for benchmarks and tests: a reactor in this thread,
+// pre-written files on one disk, and the two devices that are compared on them: the file itself,
+// every write durable (O_DIRECT with RWF_DSYNC), and a volume of a store in a file like it.
 
 import { readFileSync } from "node:fs";
-import { FLAG_DURABLE, MIB, OP_READ, OP_WRITE, Prng, RingstoreError } from "../base/index.ts";
-import { type BlockIo, formatDisk, Store, type StoreOptions } from "../chunk/index.ts";
-import { Histogram } from "../load/index.ts";
-import { FileDevice, Workspace } from "../local/index.ts";
-import type { Arena, BlockDevice, Disk, DiskHandler } from "../ports/index.ts";
-import { Reactor } from "../reactor/index.ts";
-import * as sys from "../sys/index.ts";
-import { createDisk, type OwnedDisk } from "../uring/index.ts";
-import { measureBacking } from "../uring/measure.ts";
+import { FLAG_DURABLE, MIB, OP_READ, OP_WRITE, Prng, RingstoreError } from "../../base/index.ts";
+import { type BlockIo, formatDisk, Store, type StoreOptions } from "../../chunk/index.ts";
+import { Histogram } from "../../load/index.ts";
+import { FileDevice, Workspace } from "../../local/index.ts";
+import type { Arena, BlockDevice, Disk, DiskHandler } from "../../ports/index.ts";
+import { Reactor } from "../../reactor/index.ts";
+import * as sys from "../../sys/index.ts";
+import { createDisk, type OwnedDisk } from "../../uring/index.ts";
+import { measureBacking } from "../../uring/measure.ts";
 
 export const VOLUME_UUID = "00000000-0000-4000-8000-000000000001";
 const SLOTS = 256;
@@ -133,7 +133,7 @@ export class BenchRig {
 
   /** Formats the file at `path` as a store. */
   format(path: string, ringBytes: number): void {
-    const fd = sys.check(sys.open(path, sys.O_RDWR | sys.O_DIRECT), "open", path);
+    const fd = sys.check(sys.open(path, sys.O_RDWR), "open", path);
     const options = {
       uuid: new Uint8Array(16).fill(7),
       label: "bench",
@@ -226,8 +226,10 @@ function fileIo(fd: number): BlockIo {
 
 /** Every byte written once, so that the file system has nothing left to allocate. */
 export function prewrite(path: string, bytes: number, memory: sys.SystemMemory): void {
-  const flags = sys.O_RDWR | sys.O_CREAT | sys.O_DIRECT;
-  const fd = sys.check(sys.open(path, flags, 0o600), "open", path);
+  const flags = sys.O_RDWR | sys.O_CREAT;
+  const direct = sys.open(path, flags | sys.O_DIRECT, 0o600);
+  // Not everywhere: on tmpfs of older kernels, for one.
+  const fd = direct >= 0 ? direct : sys.check(sys.open(path, flags, 0o600), "open", path);
   const buffer = memory.allocate(8 * MIB);
   for (let at = 0; at < bytes; at += 8 * MIB) {
     const piece = Math.min(8 * MIB, bytes - at);
