@@ -8,6 +8,7 @@ import { HELP, parseSoakOptions, type SoakOptions, type SuiteName, UsageError } 
 import { reconnectSuite } from "./reconnect-suite.ts";
 import { RestartSuite } from "./restart-suite.ts";
 import { storePowerCutsSuite, storeRestartsSuite } from "./store-suites.ts";
+import { storeCrashSuite } from "./store-crashes.ts";
 import type { SuiteContext, SuiteResult } from "./suite.ts";
 
 const EXIT_KEPT = 0;
@@ -18,8 +19,10 @@ function runSuite(
   name: SuiteName,
   context: SuiteContext,
   options: SoakOptions,
-): Promise<SuiteResult> {
+): Promise<SuiteResult> | SuiteResult {
   switch (name) {
+    case "store-crash-points":
+      return storeCrashSuite(context, options.crashStates);
     case "restarts":
       return new RestartSuite(context).run(options.roundCount);
     case "late-dma":

@@ -11,6 +11,7 @@ import {
   damagedMiddle,
   flippedData,
   lostPage,
+  overtakenRead,
   restlessGuest,
   tornThenWritten,
 } from "./single-faults.ts";
@@ -38,7 +39,7 @@ const FINDERS: Readonly<Record<keyof PlantedBugs, readonly [name: string, Finder
   superblockFirst: ["crash points", crashPoints, 8],
   ignoreIncarnation: ["torn, then written", tornThenWritten, 30],
   trustTail: ["crash points", crashPoints, 8],
-  writeBackEarly: ["random crashes", randomly, 12],
+  writeBackEarly: ["an overtaken read", overtakenRead, 3],
   keepUncertain: ["crash points", crashPoints, 12],
   logBeforeFlush: ["crash points", crashPoints, 12],
   markUnfinished: ["crash points", crashPoints, 12],

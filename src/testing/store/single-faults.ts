@@ -207,3 +207,24 @@ export function tornThenWritten(seed: number, planted: PlantedBugs): void {
   readAll(third, one.model, SIZE_BYTES);
   checkBooks(third);
 }
+
+/** A slow read of a block that is overwritten and written back meanwhile matches at first. */
+export function overtakenRead(seed: number, planted: PlantedBugs): void {
+  const one = stage(seed, planted);
+  const store = mustOpen(one, { writeBackAt: 0 });
+  const client = store.client(one.model);
+  const write = (bytes: number): void => {
+    client.write(0, bytes);
+    store.scheduler.runFor(20_000);
+  };
+  write(65536);
+  const { slabOffset } = areasOf(one.media);
+  const rule = { on: "read", fromBytes: slabOffset, count: 1 } as const;
+  store.disk.faults.add({ kind: "slow", delayUs: 100_000, ...rule });
+  client.read(0, BLOCK);
+  for (let count = 0; count < 4; count++) write(BLOCK);
+  store.scheduler.runUntil(() => client.inflightCount === 0, "the read");
+  const { readRetries } = store.store.usage().counters;
+  if (readRetries > 0) throw new Error("the read did not match at first");
+  checkBooks(store);
+}
