@@ -7,8 +7,8 @@ import { lateDmaSuite } from "./late-dma.ts";
 import { HELP, parseSoakOptions, type SoakOptions, type SuiteName, UsageError } from "./options.ts";
 import { reconnectSuite } from "./reconnect-suite.ts";
 import { RestartSuite } from "./restart-suite.ts";
-import { storePowerCutsSuite, storeRestartsSuite } from "./store-suites.ts";
 import { storeCrashSuite } from "./store-crashes.ts";
+import { storePowerCutsSuite, storeRestartsSuite } from "./store-suites.ts";
 import type { SuiteContext, SuiteResult } from "./suite.ts";
 
 const EXIT_KEPT = 0;

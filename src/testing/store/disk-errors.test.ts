@@ -95,7 +95,9 @@ describe("an error of the disk on a write", () => {
     load(one, store, 30);
     die(one, store);
     for (const on of ["read", "write"] as const) {
-      const refused = tryOpen(one, {}, (disk) => disk.faults.add({ kind: "eio", on, skip: on === "read" ? 4 : 0 }));
+      const refused = tryOpen(one, {}, (disk) =>
+        disk.faults.add({ kind: "eio", on, skip: on === "read" ? 4 : 0 }),
+      );
       assert.ok(refused instanceof StoreError);
       assert.equal(refused.code, "DISK_FAILED");
     }

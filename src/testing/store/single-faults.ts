@@ -228,3 +228,28 @@ export function overtakenRead(seed: number, planted: PlantedBugs): void {
   if (readRetries > 0) throw new Error("the read did not match at first");
   checkBooks(store);
 }
+
+/** A slab is freed while a slow write-back to it is on its way, and others look for room. */
+export function reusedSlab(seed: number, planted: PlantedBugs): void {
+  // The ring takes it all: nobody waits for the write-back.
+  const media = new SimMedia({ capacityBytes: DISK_BYTES });
+  formatMedia(media, { durability: "plp", ringBytes: 524288 });
+  const one = { ...stage(seed, planted), media };
+  const store = mustOpen(one, { writeBackAt: 0 });
+  const client = store.client(one.model);
+  const write = (offsetBytes: number, bytes: number): void => {
+    client.write(offsetBytes, bytes);
+    store.scheduler.runUntil(() => client.inflightCount === 0, "a write");
+  };
+  write(0, 65536);
+  const { slabOffset, slabCount } = areasOf(one.media);
+  const toBytes = slabOffset + slabCount * 65536;
+  const rule = { on: "write", fromBytes: slabOffset, toBytes, count: 1 } as const;
+  store.disk.faults.add({ kind: "slow", delayUs: 2_000_000, ...rule });
+  write(0, BLOCK);
+  store.scheduler.runFor(1000);
+  for (let count = 0; count <= slabCount; count++) write((count % 2) * 65536, 65536);
+  store.scheduler.runFor(3_000_000);
+  readAll(store, one.model, SIZE_BYTES);
+  checkBooks(store);
+}
