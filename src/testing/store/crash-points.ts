@@ -49,7 +49,7 @@ export interface CrashRunOptions {
 }
 
 /** A state that a crash may leave was not recovered as it must be. */
-export class CrashFound extends Error {
+class CrashFound extends Error {
   override readonly name = "CrashFound";
 }
 
