@@ -42,7 +42,7 @@ export class DiskHost {
   /** The volumes on a disk, and what to do when they can be served; the volume host sets these. */
   usersOf: (diskId: string) => readonly DiskUser[] = () => [];
   becameReady: (diskId: string) => void = () => undefined;
-  /** Removes the declarations of the volumes on a disk that is gone: all of them or, refused, none. */
+  /** Removes the declarations of the volumes on a disk that is gone; refused, of none. */
   forgetUsers: (diskId: string) => Promise<void> = async () => undefined;
 
   constructor(modules: DiskHostModules) {

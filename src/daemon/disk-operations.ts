@@ -1,6 +1,6 @@
-// The operations on disks: init, check; remove is in disk-removal.ts. Each is a sequence of durable declarations and
-// work on the disk in an order that a crash anywhere leaves either undone, or to be finished at the
-// next start (disk-opening.ts):
+// The operations on disks: init, check; remove is in disk-removal.ts. Each is a sequence of durable
+// declarations and work on the disk in an order that a crash anywhere leaves either undone, or to
+// be finished at the next start (disk-opening.ts):
 //
 //   init     declare formatting -> format, in a process of its own -> open -> declare ready
 //   check    close -> examine, in a process of its own -> open

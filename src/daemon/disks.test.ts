@@ -327,10 +327,30 @@ describe("disks of the store", () => {
     assert.match(await node.refused("DELETE", "/v1/disks/d", "disk_busy"), /holds volumes: v/);
     await node.call("DELETE", "/v1/volumes/v");
     const reply = await node.call<object>("DELETE", "/v1/disks/d");
-    assert.deepEqual(reply, { disk: "d", path: pathOf("d") });
+    assert.deepEqual(reply, { disk: "d", path: pathOf("d"), volumes: [] });
     assert.equal(readDiskFile(pathOf("d"))?.clean, true);
     await restart();
     assert.deepEqual(node.fixture.disks.list(), []);
+  });
+
+  test("remove by force: nothing of a ready disk, the volumes of a failing one too", async () => {
+    const { id } = await node.init(pathOf("d"), { sizeBytes: 8 * MIB });
+    for (const name of ["v", "w"]) {
+      await node.call("POST", "/v1/volumes", { name, sizeBytes: MIB });
+    }
+    const forced = "/v1/disks/d?force=true";
+    assert.match(await node.refused("DELETE", forced, "disk_busy"), /v, w \| delete them first/);
+    const usage = node.fixture.dataPlane.diskStats()[0]?.usage;
+    assert.ok(usage !== undefined);
+    node.fixture.dataPlane.extraDiskStats.set(id, { phase: "failed", usage, health: [] });
+    assert.match(await node.refused("DELETE", "/v1/disks/d", "disk_busy"), /v, w \| .*--force/);
+    const dryRun = await node.call<object>("DELETE", `${forced}&dryRun=true`);
+    assert.equal((await node.call<Disk>("GET", "/v1/disks/d")).volumeCount, 2);
+    assert.deepEqual(await node.call<object>("DELETE", forced), dryRun);
+    assert.deepEqual(dryRun, { disk: "d", path: pathOf("d"), volumes: ["v", "w"] });
+    await restart();
+    assert.deepEqual(node.fixture.disks.list(), []);
+    assert.deepEqual(await node.call<object>("GET", "/v1/volumes"), { volumes: [] });
   });
 
   test("a failed write, corruption and bad health become events and status items", async () => {

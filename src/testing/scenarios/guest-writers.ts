@@ -65,27 +65,38 @@ export const WRITERS: Pick<InitramfsOptions, "programs" | "files"> = {
 
 export type Mark = "W" | "D" | "F";
 
-/** The highest number that the writer with this mark was told is safe, by `text`; 0 for none. */
-export function acknowledged(text: string, mark: Mark): number {
+/** The highest number that the writer with this mark was told is safe; 0 for none. */
+function acknowledged(guest: Guest, mark: Mark): number {
   let last = 0;
-  for (const [, first, second] of text.matchAll(new RegExp(`${mark}(\\d+)/(\\d+);`, "g"))) {
+  for (const [, first, second] of guest.console.text.matchAll(
+    new RegExp(`${mark}(\\d+)/(\\d+);`, "g"),
+  )) {
     if (first === second) last = Math.max(last, Number(first));
   }
   return last;
 }
 
-/** Waits until each writer has been told of `count` more than when this was called. */
+export type Acknowledged = Readonly<Record<Mark, number>>;
+
+/** What each writer was told of, in this life of the guest or, where `before` has more, earlier. */
+export function acknowledgedIn(guest: Guest, before: Acknowledged = NOTHING): Acknowledged {
+  const last = (mark: Mark): number => Math.max(before[mark], acknowledged(guest, mark));
+  return { W: last("W"), D: last("D"), F: last("F") };
+}
+
+export const NOTHING: Acknowledged = { W: 0, D: 0, F: 0 };
+
+/** Waits until each of these writers has been told of `count` more than `before`. */
 export async function untilMore(
   guest: Guest,
   marks: readonly Mark[],
   count: number,
+  before: Acknowledged = acknowledgedIn(guest),
 ): Promise<void> {
-  const counts = (): number[] => marks.map((mark) => acknowledged(guest.console.text, mark));
-  const before = counts();
   await until(
-    async () => counts(),
-    (now) => now.every((number, index) => number >= (before[index] as number) + count),
-    `${count} more of ${marks.join(", ")} than ${before.join(", ")}`,
+    async () => JSON.stringify(acknowledgedIn(guest)),
+    () => marks.every((mark) => acknowledged(guest, mark) >= before[mark] + count),
+    `${count} more of ${marks.join(", ")} than ${JSON.stringify(before)}`,
   );
 }
 
