@@ -75,6 +75,9 @@ function died(seed: number): Stage {
   return one;
 }
 
+/** Flips in the ring that were refused, of all seeds. */
+let groupsNeeded = 0;
+
 for (const seed of seeds) {
   describe(`one flipped bit, seed ${seed}`, () => {
     const clean = stopped(seed);
@@ -137,15 +140,17 @@ for (const seed of seeds) {
 
     test("in every group that the ring still needs: never a wrong byte", () => {
       const { ringOffset, ringBytes } = areasOf(dead.media);
-      let refused = 0;
       for (let at = ringOffset; at < ringOffset + ringBytes; at += BLOCK_BYTES) {
         if (structureAt(dead.media, at).u32(GROUP.magic) !== GROUP_MAGIC) continue;
-        if (outcomeOf(flip(dead, at, BLOCK_BYTES)) === "refused") refused += 1;
+        if (outcomeOf(flip(dead, at, BLOCK_BYTES)) === "refused") groupsNeeded += 1;
       }
-      assert.ok(refused > 0, "no group was needed");
     });
   });
 }
+
+test("groups were needed, and their damage refused", { skip: asked !== undefined }, () => {
+  assert.ok(groupsNeeded > 0);
+});
 
 describe("a disk that lies while it runs", () => {
   const kinds: readonly [FaultKind, "read" | "write"][] = [
