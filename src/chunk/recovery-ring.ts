@@ -96,9 +96,9 @@ export class RingReader {
     let previousCrc = start.previousCrc;
     let incarnation = 0;
     for (;;) {
-      if (block + this.groupBlocksMax > this.ring.blockCount) block = 0;
-      const at = block * BLOCK_WORDS;
-      if (!this.isGroup(at, block) || this.u64(at, GROUP.lsn) !== lsn + 1) break;
+      const first = block + this.groupBlocksMax > this.ring.blockCount ? 0 : block;
+      const at = first * BLOCK_WORDS;
+      if (!this.isGroup(at, first) || this.u64(at, GROUP.lsn) !== lsn + 1) break;
       const isChained =
         this.u32(at, GROUP.previousCrc) === previousCrc &&
         this.u32(at, GROUP.incarnation) >= incarnation;
@@ -111,8 +111,8 @@ export class RingReader {
       previousCrc = this.u32(at, GROUP.crc);
       incarnation = this.u32(at, GROUP.incarnation);
       const blocks = this.u32(at, GROUP.dataBlocks) + 1;
-      this.ring.adopt(lsn, block, blocks, previousCrc);
-      block += blocks;
+      this.ring.adopt(lsn, first, blocks, previousCrc);
+      block = first + blocks;
       if (lsn - start.settledLsn >= this.ring.blockCount) break;
     }
     const lost = this.judgeEnd(lsn + 1);

@@ -126,7 +126,7 @@ export class Recovery {
 
   *run(): IoTask<RecoveryReport | StoreError> {
     if (this.parts.flushNeeded) {
-      // What a killed predecessor wrote may be in the disk's cache only: what is read is built upon.
+      // What a killed predecessor wrote may be in the cache only: what is read is built upon.
       const synced = yield [ioSync()];
       if (synced !== 0) return new StoreError("DISK_FAILED", `flush: ${synced}`);
     }

@@ -291,7 +291,7 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
   }
 
   /**
-   * Pages that a failed disk does not take keep their frames. When every operation waits for a frame,
+   * Pages that a failed disk does not take keep their frames. When every operation waits for one,
    * none can give one back.
    */
   private failStarved(): void {

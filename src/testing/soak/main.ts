@@ -7,6 +7,7 @@ import { lateDmaSuite } from "./late-dma.ts";
 import { HELP, parseSoakOptions, type SoakOptions, type SuiteName, UsageError } from "./options.ts";
 import { reconnectSuite } from "./reconnect-suite.ts";
 import { RestartSuite } from "./restart-suite.ts";
+import { storeCrashSuite } from "./store-crashes.ts";
 import { storePowerCutsSuite, storeRestartsSuite } from "./store-suites.ts";
 import type { SuiteContext, SuiteResult } from "./suite.ts";
 
@@ -18,8 +19,10 @@ function runSuite(
   name: SuiteName,
   context: SuiteContext,
   options: SoakOptions,
-): Promise<SuiteResult> {
+): Promise<SuiteResult> | SuiteResult {
   switch (name) {
+    case "store-crash-points":
+      return storeCrashSuite(context, options.crashStates);
     case "restarts":
       return new RestartSuite(context).run(options.roundCount);
     case "late-dma":

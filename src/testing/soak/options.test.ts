@@ -13,9 +13,15 @@ test("without arguments: every suite, full counts, a seed", () => {
   const options = parseSoakOptions([]);
   assert.ok(options !== null);
   const boost = ["restarts", "late-dma", "reconnects", "fuzz", "guests"];
-  assert.deepEqual(options.suites, [...boost, "store-restarts", "store-power-cuts"]);
+  assert.deepEqual(options.suites, [
+    ...boost,
+    "store-restarts",
+    "store-power-cuts",
+    "store-crash-points",
+  ]);
   assert.deepEqual([options.storeRoundCount, options.cutCount], [500, 1000]);
   assert.equal(options.roundCount, 1000);
+  assert.equal(options.crashStates, 2_000_000);
   assert.equal(options.reconnectCount, 1000);
   assert.ok(options.seed > 0);
 });

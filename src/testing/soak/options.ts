@@ -11,6 +11,7 @@ const SUITES = [
   "guests",
   "store-restarts",
   "store-power-cuts",
+  "store-crash-points",
 ] as const;
 export type SuiteName = (typeof SUITES)[number];
 
@@ -22,6 +23,8 @@ export interface SoakOptions {
   readonly lateCount: number;
   /** Front-ends that come and go at one living back-end. */
   readonly reconnectCount: number;
+  /** Crash states of the store that are recovered and checked. */
+  readonly crashStates: number;
   readonly fuzzMinutes: number;
   readonly rebootCount: number;
   readonly guestKillCount: number;
@@ -46,6 +49,7 @@ suite to docs/soak.md. Exit code 0: every promise was kept.
   --rounds N         disturbances of a daemon under load (default 1000)
   --late N           kills with large reads in flight (default 100)
   --reconnects N     front-ends that come and go (default 1000)
+  --crash-states N   crashes of the store that are enumerated (default 2000000)
   --fuzz-minutes N   for the fuzzers (default 30)
   --reboots N        reboots of a guest (default 100)
   --guest-kills N    kills of the daemon under a guest (default 100)
@@ -80,6 +84,7 @@ export function parseSoakOptions(argv: readonly string[]): SoakOptions | null {
         rounds: text,
         late: text,
         reconnects: text,
+        "crash-states": text,
         "fuzz-minutes": text,
         reboots: text,
         "guest-kills": text,
@@ -107,6 +112,7 @@ export function parseSoakOptions(argv: readonly string[]): SoakOptions | null {
     roundCount: number("rounds", 1000),
     lateCount: number("late", 100),
     reconnectCount: number("reconnects", 1000),
+    crashStates: number("crash-states", 2_000_000),
     fuzzMinutes: number("fuzz-minutes", 30),
     rebootCount: number("reboots", 100),
     guestKillCount: number("guest-kills", 100),

@@ -68,12 +68,15 @@ function stopped(seed: number): Stage {
 /** Died in a pause: everything is marked, much of it still in ring and log. */
 function died(seed: number): Stage {
   const one = stopped(seed);
-  const store = mustOpen(one);
+  const store = mustOpen(one, { writeBackAt: 0.75 });
   load(one, store, 12);
   store.scheduler.runFor(200_000);
   die(one, store);
   return one;
 }
+
+/** Flips in the ring that were refused, of all seeds. */
+let groupsNeeded = 0;
 
 for (const seed of seeds) {
   describe(`one flipped bit, seed ${seed}`, () => {
@@ -137,15 +140,17 @@ for (const seed of seeds) {
 
     test("in every group that the ring still needs: never a wrong byte", () => {
       const { ringOffset, ringBytes } = areasOf(dead.media);
-      let refused = 0;
       for (let at = ringOffset; at < ringOffset + ringBytes; at += BLOCK_BYTES) {
         if (structureAt(dead.media, at).u32(GROUP.magic) !== GROUP_MAGIC) continue;
-        if (outcomeOf(flip(dead, at, BLOCK_BYTES)) === "refused") refused += 1;
+        if (outcomeOf(flip(dead, at, BLOCK_BYTES)) === "refused") groupsNeeded += 1;
       }
-      assert.ok(refused > 0, "no group was needed");
     });
   });
 }
+
+test("groups were needed, and their damage refused", { skip: asked !== undefined }, () => {
+  assert.ok(groupsNeeded > 0);
+});
 
 describe("a disk that lies while it runs", () => {
   const kinds: readonly [FaultKind, "read" | "write"][] = [
@@ -161,8 +166,9 @@ describe("a disk that lies while it runs", () => {
       for (let seed = first; seed < first + (asked === undefined ? 12 : 1); seed++) {
         const one = stopped(seed);
         const store = mustOpen(one);
-        store.disk.faults.add({ kind, on, chance: 0.1 });
+        store.disk.faults.add({ kind, on, chance: 0.25 });
         load(one, store, 50);
+        readAll(store, one.model, SIZE_BYTES);
         store.disk.faults.clear();
         // What follows the lies proves them: see the list below.
         load(one, store, 12);

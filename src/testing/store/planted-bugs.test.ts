@@ -11,7 +11,9 @@ import {
   damagedMiddle,
   flippedData,
   lostPage,
+  overtakenRead,
   restlessGuest,
+  reusedSlab,
   tornThenWritten,
 } from "./single-faults.ts";
 
@@ -23,28 +25,29 @@ const crashPoints: Finder = (seed, planted) =>
 const randomly: Finder = (seed, planted) =>
   void randomCrashes(seed, { planted, rounds: 3, requests: 150 });
 
-const FINDERS: Readonly<Record<keyof PlantedBugs, readonly [name: string, Finder, seeds: number]>> = {
-  launderMismatch: ["flipped data", flippedData, 3],
-  noBlockOrder: ["random crashes", randomly, 6],
-  noPrivateCopy: ["a restless guest", restlessGuest, 3],
-  trustCompletion: ["random crashes", randomly, 12],
-  ackOutOfOrder: ["crash points", crashPoints, 12],
-  cutAnywhere: ["a damaged middle", damagedMiddle, 3],
-  noQuarantine: ["random crashes", randomly, 20],
-  discardKeepsData: ["random crashes", randomly, 3],
-  acceptAnyPage: ["a lost page", lostPage, 6],
-  freeBeforeSettled: ["crash points", crashPoints, 8],
-  applyEarly: ["random crashes", randomly, 6],
-  superblockFirst: ["crash points", crashPoints, 8],
-  ignoreIncarnation: ["torn, then written", tornThenWritten, 30],
-  trustTail: ["crash points", crashPoints, 8],
-  writeBackEarly: ["random crashes", randomly, 12],
-  keepUncertain: ["crash points", crashPoints, 12],
-  logBeforeFlush: ["crash points", crashPoints, 12],
-  markUnfinished: ["crash points", crashPoints, 12],
-  replayLeaks: ["crash points", crashPoints, 8],
-  superblockFixedOrder: ["crash points", crashPoints, 12],
-};
+const FINDERS: Readonly<Record<keyof PlantedBugs, readonly [name: string, Finder, seeds: number]>> =
+  {
+    launderMismatch: ["flipped data", flippedData, 3],
+    noBlockOrder: ["random crashes", randomly, 6],
+    noPrivateCopy: ["a restless guest", restlessGuest, 3],
+    trustCompletion: ["random crashes", randomly, 12],
+    ackOutOfOrder: ["crash points", crashPoints, 12],
+    cutAnywhere: ["a damaged middle", damagedMiddle, 3],
+    noQuarantine: ["a reused slab", reusedSlab, 5],
+    discardKeepsData: ["random crashes", randomly, 3],
+    acceptAnyPage: ["a lost page", lostPage, 6],
+    freeBeforeSettled: ["crash points", crashPoints, 8],
+    applyEarly: ["random crashes", randomly, 6],
+    superblockFirst: ["crash points", crashPoints, 8],
+    ignoreIncarnation: ["torn, then written", tornThenWritten, 30],
+    trustTail: ["crash points", crashPoints, 8],
+    writeBackEarly: ["an overtaken read", overtakenRead, 3],
+    keepUncertain: ["crash points", crashPoints, 12],
+    logBeforeFlush: ["crash points", crashPoints, 12],
+    markUnfinished: ["crash points", crashPoints, 12],
+    replayLeaks: ["crash points", crashPoints, 8],
+    superblockFixedOrder: ["crash points", crashPoints, 12],
+  };
 
 /** The first seed with which `finder` throws, and what; null when none does. */
 function findFirst(finder: Finder, planted: PlantedBugs, seeds: number): [number, Error] | null {

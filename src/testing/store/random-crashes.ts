@@ -5,8 +5,8 @@
 import { Prng } from "../../base/index.ts";
 import { NO_BUGS, type PlantedBugs } from "../../chunk/planted.ts";
 import { type CheckedClient, ModelVolume, SimMedia, SimMemory } from "../sim/index.ts";
-import { type CrashSpec, crashSpec } from "./crash-program.ts";
 import { checkBooks, checkQuiet, readAll } from "./crash-points.ts";
+import { type CrashSpec, crashSpec } from "./crash-program.ts";
 import { step } from "./program.ts";
 import { formatMedia, SimStore } from "./sim-store.ts";
 

@@ -207,3 +207,49 @@ export function tornThenWritten(seed: number, planted: PlantedBugs): void {
   readAll(third, one.model, SIZE_BYTES);
   checkBooks(third);
 }
+
+/** A slow read of a block that is overwritten and written back meanwhile matches at first. */
+export function overtakenRead(seed: number, planted: PlantedBugs): void {
+  const one = stage(seed, planted);
+  const store = mustOpen(one, { writeBackAt: 0 });
+  const client = store.client(one.model);
+  const write = (bytes: number): void => {
+    client.write(0, bytes);
+    store.scheduler.runFor(20_000);
+  };
+  write(65536);
+  const { slabOffset } = areasOf(one.media);
+  const rule = { on: "read", fromBytes: slabOffset, count: 1 } as const;
+  store.disk.faults.add({ kind: "slow", delayUs: 100_000, ...rule });
+  client.read(0, BLOCK);
+  for (let count = 0; count < 4; count++) write(BLOCK);
+  store.scheduler.runUntil(() => client.inflightCount === 0, "the read");
+  const { readRetries } = store.store.usage().counters;
+  if (readRetries > 0) throw new Error("the read did not match at first");
+  checkBooks(store);
+}
+
+/** A slab is freed while a slow write-back to it is on its way, and others look for room. */
+export function reusedSlab(seed: number, planted: PlantedBugs): void {
+  // The ring takes it all: nobody waits for the write-back.
+  const media = new SimMedia({ capacityBytes: DISK_BYTES });
+  formatMedia(media, { durability: "plp", ringBytes: 524288 });
+  const one = { ...stage(seed, planted), media };
+  const store = mustOpen(one, { writeBackAt: 0 });
+  const client = store.client(one.model);
+  const write = (offsetBytes: number, bytes: number): void => {
+    client.write(offsetBytes, bytes);
+    store.scheduler.runUntil(() => client.inflightCount === 0, "a write");
+  };
+  write(0, 65536);
+  const { slabOffset, slabCount } = areasOf(one.media);
+  const toBytes = slabOffset + slabCount * 65536;
+  const rule = { on: "write", fromBytes: slabOffset, toBytes, count: 1 } as const;
+  store.disk.faults.add({ kind: "slow", delayUs: 2_000_000, ...rule });
+  write(0, BLOCK);
+  store.scheduler.runFor(1000);
+  for (let count = 0; count <= slabCount; count++) write((count % 2) * 65536, 65536);
+  store.scheduler.runFor(3_000_000);
+  readAll(store, one.model, SIZE_BYTES);
+  checkBooks(store);
+}

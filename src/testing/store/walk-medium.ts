@@ -38,7 +38,7 @@ import {
   superblockOffsets,
 } from "./medium-bytes.ts";
 
-export class BooksWrong extends Error {
+class BooksWrong extends Error {
   override readonly name = "BooksWrong";
 }
 
