@@ -124,7 +124,7 @@ function zero(
 }
 
 /** The superblock that counts; null when there is none at all. Throws StoreError. */
-export function loadSuperblock(io: BlockIo, memory: Memory): Superblock | null {
+function loadSuperblock(io: BlockIo, memory: Memory): Superblock | null {
   const arena = memory.allocate(SUPERBLOCK_COPIES * BLOCK_BYTES);
   const found: CopyFound[] = [];
   for (let copy = 0; copy < SUPERBLOCK_COPIES; copy++) {

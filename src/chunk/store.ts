@@ -363,7 +363,7 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
   flush(): void {
     this.flushRequested = false;
     if (this.writesFailed) return;
-    this.all.writes.flushData();
+    this.all.writes.data.flush();
     this.all.parts.ring.flush();
   }
 
@@ -381,7 +381,7 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     this.modules.reactor.log.log("error", "store.disk-failed", { what, result });
     const ring = this.all.parts.ring;
     ring.failed = true;
-    this.all.writes.dropData();
+    this.all.writes.data.drop();
     for (let lsn = ring.durableLsn + 1; lsn <= ring.nextLsn; lsn++) {
       this.failGroup(ring.takeOps(lsn));
     }

@@ -28,10 +28,10 @@ import {
 import type { BlockLocks, LockClient } from "./block-locks.ts";
 import type { BufferPool } from "./buffer-pool.ts";
 import { blockCrc } from "./checksum.ts";
+import { DataWrites } from "./data-writes.ts";
 import {
   BLOCK_ABSENT,
   BLOCK_BYTES,
-  BLOCK_SHIFT,
   BLOCK_WORDS,
   BLOCK_ZERO,
   EXTENT_BLOCKS,
@@ -50,7 +50,7 @@ import type { StoreParts } from "./parts.ts";
 import { blockRecordBytes, putHead, RECORD_HEAD_WORDS } from "./records.ts";
 import type { RingIndex } from "./ring-index.ts";
 import type { RingJournal } from "./ring-journal.ts";
-import { IOVECS_PER_OP, type SegmentView } from "./segments.ts";
+import type { SegmentView } from "./segments.ts";
 import type { SlabMap } from "./slab-map.ts";
 
 /** Smaller runs of fresh blocks are journaled: one write for many beats one write each. */
@@ -92,6 +92,8 @@ export class WritePath implements LockClient {
   /** Writes by class, for counters: indexed by record type. */
   readonly classCounts: Float64Array = new Float64Array(8);
   noSpaceCount = 0;
+  /** Data of fresh and redirected writes, on its way to its slabs. */
+  readonly data: DataWrites;
   private readonly parts: WriteParts;
   private readonly ops: OpTable;
   private readonly client: WriteClient;
@@ -99,13 +101,11 @@ export class WritePath implements LockClient {
   private readonly freshBlocksMin: number;
   private readonly zeroes: number;
   private resuming = false;
-  /** Data of this turn, on its way at the turn's end. */
-  private dataHead = -1;
-  private dataTail = -1;
   private isBlocked = false;
 
   constructor(parts: WriteParts, client: WriteClient, freshBlocksMin: number | undefined) {
     this.parts = parts;
+    this.data = new DataWrites(parts);
     this.ops = parts.ops;
     this.client = client;
     this.waiting = new OpList(parts.ops);
@@ -302,7 +302,7 @@ export class WritePath implements LockClient {
 
   private copyIn(op: number, type: number, oldLocation: number): void {
     const ops = this.ops;
-    const { ring, buffers, copier, memory, planted } = this.parts;
+    const { ring, buffers, copier, memory } = this.parts;
     const count = ops.blockCount[op] as number;
     const bytes = count * BLOCK_BYTES;
     const ringBlock = ring.nextDataBlock;
@@ -336,79 +336,7 @@ export class WritePath implements LockClient {
       ops.dataDone[op] = 1;
       return;
     }
-    if (planted.noPrivateCopy) {
-      const source = this.callersMemory(op, bytes, address);
-      this.parts.disk.write(op, this.diskOffset(op), source, bytes, this.parts.flushNeeded);
-      return;
-    }
-    if (this.dataTail === -1) this.dataHead = op;
-    else ops.dataNext[this.dataTail] = op;
-    this.dataTail = op;
-  }
-
-  /**
-   * Sends the data of this turn's fresh and redirected writes to the disk, neighbours in one
-   * operation: slabs taken one after the other mostly lie side by side.
-   */
-  flushData(): void {
-    let head = this.dataHead;
-    this.dataHead = -1;
-    this.dataTail = -1;
-    while (head !== -1) {
-      head = this.writeData(head);
-    }
-  }
-
-  /** Writes the data of `head` and of those behind it that lie next on the disk. */
-  private writeData(head: number): number {
-    const ops = this.ops;
-    const { disk, buffers, segments, flushNeeded } = this.parts;
-    const offset = this.diskOffset(head);
-    let last = head;
-    let bytes = (ops.blockCount[head] as number) * BLOCK_BYTES;
-    let count = 1;
-    segments.setIovec(head, 0, buffers.addressOf(ops.buffer[head] as number), bytes);
-    let next = ops.dataNext[head] as number;
-    while (next !== -1 && count < IOVECS_PER_OP && this.diskOffset(next) === offset + bytes) {
-      const nextBytes = (ops.blockCount[next] as number) * BLOCK_BYTES;
-      segments.setIovec(head, count, buffers.addressOf(ops.buffer[next] as number), nextBytes);
-      bytes += nextBytes;
-      count += 1;
-      last = next;
-      next = ops.dataNext[next] as number;
-    }
-    ops.dataNext[last] = -1;
-    if (count > 1) disk.writev(head, offset, segments.iovecsOf(head), count, flushNeeded);
-    else
-      disk.write(head, offset, buffers.addressOf(ops.buffer[head] as number), bytes, flushNeeded);
-    return next;
-  }
-
-  /** The disk has failed: what was not sent will not be. */
-  dropData(): void {
-    let op = this.dataHead;
-    this.dataHead = -1;
-    this.dataTail = -1;
-    while (op !== -1) {
-      const next = this.ops.dataNext[op] as number;
-      this.ops.dataNext[op] = -1;
-      this.ops.dataDone[op] = 1;
-      op = next;
-    }
-  }
-
-  private callersMemory(op: number, bytes: number, otherwise: number): number {
-    const { segments } = this.parts;
-    const slot = this.ops.slot[op] as number;
-    const skip = this.ops.skipBytes[op] as number;
-    if (!segments.prepare(op, slot, skip, bytes, 511, 511)) return otherwise;
-    return segments.iovecCount === 1 ? segments.address : otherwise;
-  }
-
-  private diskOffset(op: number): number {
-    const slab = (this.ops.location[op] as number) - 1;
-    const inSlab = (this.ops.firstBlock[op] as number) << BLOCK_SHIFT;
-    return this.parts.geometry.slabOffsetBytes + slab * SLAB_BYTES + inSlab;
+    this.data.add(op);
   }
 
   /** Gives up what planWrite() took. */
@@ -461,10 +389,7 @@ export class WritePath implements LockClient {
   /** The disk's answer to a write of fresh or redirected data, of `head` and those with it. */
   dataWritten(head: number, result: number): void {
     const ops = this.ops;
-    let bytes = 0;
-    for (let op = head; op !== -1; op = ops.dataNext[op] as number) {
-      bytes += (ops.blockCount[op] as number) * BLOCK_BYTES;
-    }
+    const bytes = this.data.totalBytes(head);
     if (result !== bytes) this.parts.diskFailed("write of data", result);
     let op = head;
     while (op !== -1) {
