@@ -54,7 +54,8 @@ function measureFile(path: string, dataBytes: number): StoreFact[] {
   facts.push({
     name: `memory of a store on 8 TiB, ${dataBytes / GIB} GiB of data touched`,
     text:
-      `${emptyMib.toFixed(0)} MiB empty, ${baseMib.toFixed(0)} MiB with ring and page cache full, ` +
+      `${emptyMib.toFixed(0)} MiB empty, ` +
+      `${baseMib.toFixed(0)} MiB with ring and page cache full, ` +
       `${perTib.toFixed(0)} MiB more per TiB`,
     isMet: perTib <= MEMORY_MIB_PER_TIB,
   });

@@ -39,6 +39,8 @@ const NAMES: Readonly<Record<Bar["figure"], string>> = {
   stall: "p99.99 (us)",
 };
 
+const COLUMNS = "mean | p99 | p99.99 | CPU | WA";
+
 /** What a bar came to, over all pairs. */
 function outcomeOf(bar: Bar, pairs: readonly StorePair[]): number {
   return median(
@@ -83,15 +85,17 @@ export function renderStore(run: StoreRun): string {
     "",
     run.load,
     "",
-    "Raw is a pre-written file with O_DIRECT, every write durable by itself (RWF_DSYNC), through the",
-    `same reactor and generator. The store is a pre-written file beside it, ring ${run.ringMib} MiB, volatile`,
-    `cache assumed; files of ${run.fileGib} GiB each. The two take turns within one run. Figures are`,
+    "Raw is a pre-written file with O_DIRECT, every write durable by itself (RWF_DSYNC), through",
+    "the same reactor and generator. The store is a pre-written file beside it, with a ring of",
+    `${run.ringMib} MiB and a volatile cache assumed; files of ${run.fileGib} GiB each. The two`,
+    "take turns within one run. Figures are",
     "medians, latencies and CPU in microseconds; CPU is all of this process's, generator included;",
-    "write amplification is what the kernel counts as written for this process, per byte asked for.",
+    "write amplification is what the kernel counts as written for this process, per byte asked",
+    "for.",
     "",
     `Bars met: ${metCount} of ${verdicts.length}.`,
     "",
-    "| work | raw /s | mean | p99 | p99.99 | CPU | WA | store /s | mean | p99 | p99.99 | CPU | WA | bars |",
+    `| work | raw /s | ${COLUMNS} | store /s | ${COLUMNS} | bars |`,
     "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
   ];
   for (const { row, pairs } of run.rows) {

@@ -4,7 +4,7 @@
 // lie side by side, so a large write is one operation, and one flush of the disk's cache, not one
 // for each slab.
 //
-//   add, add, add --flush()--> [op, op] [op]   lists by OpTable.dataNext; the disk answers the first
+//   add, add, add --flush()--> [op, op] [op]   lists by OpTable.dataNext; the first has the answer
 //
 // Invariant: an operation is in at most one list from add() until the disk's answer was taken.
 

@@ -98,7 +98,7 @@ export function planAreas(diskBytes: number, sizes: AreaSizes = {}): Areas {
   const slabCount = Math.floor(slabBytes / SLAB_BYTES);
   if (slabCount < SLAB_COUNT_MIN) {
     throw new StoreError("DISK_TOO_SMALL", `a disk of ${formatBytes(diskBytes)}`, {
-      advice: `Its journals and tables alone need ${formatBytes(slabOffsetBytes + 6 * SLAB_BYTES)}.`,
+      advice: `Journals and tables alone need ${formatBytes(slabOffsetBytes + 6 * SLAB_BYTES)}.`,
     });
   }
   return {

@@ -19,6 +19,11 @@ export const OP_KIND_TABLE = 4;
 /** A page is wanted in memory, for recovery, scrub or reclaim. */
 export const OP_KIND_PAGE = 5;
 
+// @cold
+function filled(capacity: number): Int32Array {
+  return new Int32Array(capacity).fill(-1);
+}
+
 export class OpTable {
   readonly capacity: number;
   freeCount: number;
@@ -70,30 +75,29 @@ export class OpTable {
   private readonly freeStack: Int32Array;
 
   constructor(capacity: number) {
-    const i32 = (): Int32Array => new Int32Array(capacity).fill(-1);
     this.capacity = capacity;
     this.freeCount = capacity;
     this.kind = new Uint8Array(capacity);
-    this.slot = i32();
+    this.slot = filled(capacity);
     this.skipBytes = new Float64Array(capacity);
-    this.extent = i32();
-    this.slab = i32();
+    this.extent = filled(capacity);
+    this.slab = filled(capacity);
     this.firstBlock = new Uint8Array(capacity);
     this.blockCount = new Uint8Array(capacity);
     this.clearState = new Uint8Array(capacity);
-    this.next = i32();
-    this.frame = i32();
-    this.lock = i32();
+    this.next = filled(capacity);
+    this.frame = filled(capacity);
+    this.lock = filled(capacity);
     this.lockMask = new Uint16Array(capacity);
     this.recordType = new Uint8Array(capacity);
     this.location = new Uint32Array(capacity);
     this.freed = new Uint32Array(capacity);
     this.tookSlab = new Uint8Array(capacity);
-    this.recordAt = i32();
-    this.ringBlock = i32();
+    this.recordAt = filled(capacity);
+    this.ringBlock = filled(capacity);
     this.groupDurable = new Uint8Array(capacity);
     this.dataDone = new Uint8Array(capacity);
-    this.dataNext = i32();
+    this.dataNext = filled(capacity);
     this.lsn = new Float64Array(capacity);
     this.stampLow = new Uint32Array(capacity);
     this.stampHigh = new Uint32Array(capacity);
@@ -101,7 +105,7 @@ export class OpTable {
     this.runCount = new Uint8Array(capacity);
     this.attempt = new Uint8Array(capacity);
     this.readSequence = new Float64Array(capacity);
-    this.buffer = i32();
+    this.buffer = filled(capacity);
     this.crcs = new Uint32Array(capacity * SLAB_BLOCKS);
     this.freeStack = new Int32Array(capacity);
     for (let index = 0; index < capacity; index++) this.freeStack[index] = capacity - 1 - index;

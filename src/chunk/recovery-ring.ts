@@ -198,7 +198,7 @@ export class RingReader {
     if (proof === 0 || this.parts.planted.cutAnywhere) return cut;
     return new StoreError(
       "DISK_DAMAGED",
-      `group ${lsn} of the ring is lost or damaged: group ${proof} was written after it was durable`,
+      `group ${lsn} of the ring is lost or damaged: it was durable when group ${proof} was made`,
       { advice: "The disk lost or damaged acknowledged writes. Restore from another replica." },
     );
   }

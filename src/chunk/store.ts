@@ -186,7 +186,7 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     return this.assembly;
   }
 
-  // --- the disk's answers -----------------------------------------------------------------------
+  // --- the disk's answers ----------------------------------------------------------------------
 
   diskCompleted(tag: number, result: number): void {
     const index = tag & TAG_INDEX_MASK;
@@ -255,7 +255,7 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     if (slabs.quarantineCount > 0) this.all.upkeep.releaseSlabs();
   }
 
-  // --- what the modules ask ---------------------------------------------------------------------
+  // --- what the modules ask --------------------------------------------------------------------
 
   get writesFailed(): boolean {
     return this.phase === "failed";
@@ -348,7 +348,7 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     this.modules.reactor.setTimer(delayMs, this, TIMER_SCRUB);
   }
 
-  // --- Poller: groups are closed once per turn of the loop ----------------------------------------
+  // --- Poller: groups are closed once per turn of the loop -------------------------------------
 
   poll(): number {
     return 0;
@@ -367,7 +367,7 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     this.all.parts.ring.flush();
   }
 
-  // --- damage -------------------------------------------------------------------------------------
+  // --- damage ----------------------------------------------------------------------------------
 
   blockDamaged(extent: number, block: number, slab: number, result: number): void {
     const { parts, volumeSet } = this.all;
@@ -404,7 +404,7 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     }
   }
 
-  // --- volumes ------------------------------------------------------------------------------------
+  // --- volumes ---------------------------------------------------------------------------------
 
   createVolume(spec: VolumeSpecification, done: (error: StoreError | null) => void): void {
     this.whenReady(done, (set) => set.create(spec, done));
@@ -433,7 +433,7 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     return this.assembly.volumeSet.open(uuid, facts);
   }
 
-  // --- facts --------------------------------------------------------------------------------------
+  // --- facts -----------------------------------------------------------------------------------
 
   progress(): { step: string; doneBytes: number; totalBytes: number } {
     const step =
@@ -455,7 +455,7 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     this.all.upkeep.drain(false, done);
   }
 
-  // --- the end ------------------------------------------------------------------------------------
+  // --- the end ---------------------------------------------------------------------------------
 
   /** A clean stop: every volume is closed before. After a failure, as far as that goes. */
   close(done: () => void): void {

@@ -46,7 +46,7 @@ export function ioSync(): IoRequest {
 
 /** Operations of one task on the disk at a time, if nobody says otherwise. */
 const INFLIGHT_DEFAULT = 32;
-const SLOTS_MAX = 128;
+const SLOTS_MAX = 256;
 const RETRIES_MAX = 8;
 
 interface Run {

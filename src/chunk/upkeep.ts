@@ -22,7 +22,7 @@ import type { WriteBack, WriteBackParts } from "./write-back.ts";
 const LOADING_MAX = 16;
 /** Writes of write-back on the disk at a time. */
 const DEPTH_GENTLE = 4;
-const DEPTH_PRESSED = 32;
+const DEPTH_PRESSED = 96;
 /** Operations that upkeep leaves to requests. */
 const OPS_RESERVED = 8;
 

@@ -218,7 +218,7 @@ export class VolumeSet {
     this.want({ type: RECORD_VOLUME, extent: volume, location: 0, freed: 0, payload, done });
   }
 
-  // --- records ------------------------------------------------------------------------------------
+  // --- records ---------------------------------------------------------------------------------
 
   private want(record: WantedRecord): void {
     if (this.wanted.length > 0 || !this.tryWrite(record)) {
@@ -306,7 +306,7 @@ export class VolumeSet {
     return EXTENT_NONE;
   }
 
-  // --- reclaim ------------------------------------------------------------------------------------
+  // --- reclaim ---------------------------------------------------------------------------------
 
   /** Gives back the space of deleted volumes, one after the other. */
   reclaim(): void {

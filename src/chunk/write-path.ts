@@ -2,8 +2,8 @@
 // Writes, discards and zeroings of one slab each, from the caller's memory to the acknowledgement.
 //
 //   lock blocks -> page -> plan -> [wait for room] -> copy + CRC -> record in the open group
-//                                                        |             '-> group durable in order --.
-//                                                        '-> fresh, redirected: data to its slab --+-> finish
+//                                                      |       '-> group durable in order --.
+//                                                      '-> fresh, redirected: data to slab --+-> end
 //
 // What is written before the acknowledgement depends on the class:
 //   FRESH     blocks that hold nothing: data into its slab, the record beside it
@@ -290,7 +290,7 @@ export class WritePath implements LockClient {
     this.copyIn(op, type, location);
   }
 
-  /** No slab is free. While freed ones wait in quarantine that may change, otherwise the disk is full. */
+  /** No slab is free. Freed ones may wait in quarantine; otherwise the disk is full. */
   private outOfSlabs(op: number): void {
     if (this.parts.slabs.quarantineCount > 0) {
       this.wait(op);
