@@ -2,8 +2,8 @@
 // Writes, discards and zeroings of one slab each, from the caller's memory to the acknowledgement.
 //
 //   lock blocks -> page -> plan -> [wait for room] -> copy + CRC -> record in the open group
-//                                                      |       '-> group durable in order --.
-//                                                      '-> fresh, redirected: data to slab --+-> end
+//                                                      |       '-> group durable in order -.
+//                                                      '-> fresh, redirected: data to slab -+-> end
 //
 // What is written before the acknowledgement depends on the class:
 //   FRESH     blocks that hold nothing: data into its slab, the record beside it
