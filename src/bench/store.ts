@@ -5,9 +5,11 @@
 // (only rows whose name contains it), --folder FOLDER (where the files lie: the disk measured),
 // --large-gib N (1024; data of the part about large disks, 0 = without), --out FOLDER, --dry.
 
+import { execFileSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { GIB, MIB } from "../base/index.ts";
 import type { Store, StoreVolume } from "../chunk/index.ts";
@@ -15,8 +17,12 @@ import type { BlockDevice } from "../ports/index.ts";
 import { PROJECT_FOLDER } from "../testing/daemon.ts";
 import { BenchRig, type Measured, prewrite, VOLUME_UUID } from "../testing/store/real-rig.ts";
 import { describeMachine, loadText } from "./machine.ts";
-import { measureLarge } from "./store-large.ts";
-import { renderStore, type StorePair, type StoreRowResult } from "./store-report.ts";
+import {
+  renderStore,
+  type StoreFact,
+  type StorePair,
+  type StoreRowResult,
+} from "./store-report.ts";
 import { type StoreRow, storeRows } from "./store-rows.ts";
 
 const { values } = parseArgs({
@@ -102,6 +108,12 @@ function runRow(stage: Stage, row: StoreRow): StoreRowResult {
   return { row, pairs };
 }
 
+function largeFacts(): StoreFact[] {
+  const program = fileURLToPath(new URL("./store-large-main.js", import.meta.url));
+  const args = [program, values.folder, values["large-gib"]];
+  return JSON.parse(execFileSync(process.execPath, args, { encoding: "utf8" })) as StoreFact[];
+}
+
 const folder = mkdtempSync(join(values.folder, "bench-store-"));
 try {
   const machine = describeMachine();
@@ -109,8 +121,7 @@ try {
   const rows = storeRows(ringBytes / 4096, sliceMs)
     .filter((row) => row.name.includes(values.rows))
     .map((row) => runRow(stage, row));
-  const largeGib = Number(values["large-gib"]);
-  const facts = largeGib === 0 ? [] : measureLarge(values.folder, largeGib * GIB);
+  const facts = Number(values["large-gib"]) === 0 ? [] : largeFacts();
   const ringMib = ringBytes / MIB;
   const fileGib = fileBytes / GIB;
   const run = { machine, load: loadText(), rows, facts, ringMib, fileGib };
