@@ -16,7 +16,7 @@ import * as sys from "../../sys/index.ts";
 import { BLK_CONFIG, BLK_S_OK, BLK_T_FLUSH, BLK_T_IN, BLK_T_OUT } from "../../virtio/index.ts";
 
 const REQUEST_TIMEOUT_MS = 20_000;
-const RECONNECT_TIMEOUT_MS = 20_000;
+const RECONNECT_TIMEOUT_MS = 60_000;
 const QUEUE_SIZE = 128;
 
 export interface QuietGuestOptions {
