@@ -85,6 +85,7 @@ async function probe(options: AcceleratorOptions): Promise<AcceleratorChoice> {
     const machine = machineArguments({
       accelerator: "kvm",
       memoryMiB: PROBE_MEMORY_MIB,
+      spareKiB: 0,
       cpuCount: 1,
       memorySlots: undefined,
       hotplugPortCount: 0,

@@ -20,6 +20,7 @@ const DISK: VhostUserBlkDisk = { kind: "vhost-user-blk", socket: "/run/a,b.sock"
 const MACHINE: MachineOptions = {
   accelerator: "tcg",
   memoryMiB: 256,
+  spareKiB: 0,
   cpuCount: 2,
   memorySlots: undefined,
   hotplugPortCount: 0,
@@ -82,13 +83,16 @@ test("impossible options are refused by name", () => {
 test("memory is a shared memfd whatever else is asked for", () => {
   for (const accelerator of ["kvm", "tcg"] as const) {
     const args = machineArguments({ ...MACHINE, accelerator, hotplugPortCount: 2 });
-    assert.ok(args.includes("memory-backend-memfd,id=ram,size=256M,share=on"));
+    assert.ok(args.includes("memory-backend-memfd,id=ram,size=262144K,share=on"));
     assert.ok(args.includes("q35,memory-backend=ram"));
     assert.ok(args.includes("pcie-root-port,id=port1,chassis=2,slot=2"));
     assert.ok(args.includes("-no-reboot"));
   }
+  const odd = machineArguments({ ...MACHINE, spareKiB: 8 });
+  assert.ok(odd.includes("memory-backend-memfd,id=ram,size=262152K,share=on"));
+  assert.ok(odd.includes("262152K"));
   const slots = machineArguments({ ...MACHINE, memorySlots: { count: 4, maxMiB: 1024 } });
-  assert.ok(slots.includes("256M,slots=4,maxmem=1024M"));
+  assert.ok(slots.includes("262144K,slots=4,maxmem=1024M"));
 });
 
 test("option values may hold commas", () => {

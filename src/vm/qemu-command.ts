@@ -3,7 +3,7 @@
 //
 // Guest memory is a shared memfd: what vhost-user needs, without hugepages or root.
 
-import { assert } from "../base/index.ts";
+import { assert, KIB, MIB } from "../base/index.ts";
 import { VmError } from "./error.ts";
 import { requireOnSystem, runHostProgram } from "./host-program.ts";
 
@@ -67,6 +67,8 @@ export interface MemorySlots {
 export interface MachineOptions {
   readonly accelerator: Accelerator;
   readonly memoryMiB: number;
+  /** A little more memory, so that a migration loses none of it; see migration.ts. */
+  readonly spareKiB: number;
   readonly cpuCount: number;
   readonly memorySlots: MemorySlots | undefined;
   readonly hotplugPortCount: number;
@@ -97,6 +99,7 @@ export async function findQemu(): Promise<QemuProgram> {
 export function machineArguments(options: MachineOptions): string[] {
   checkMachine(options);
   const slots = options.memorySlots;
+  const size = `${options.memoryMiB * (MIB / KIB) + options.spareKiB}K`;
   const memory = slots === undefined ? "" : `,slots=${slots.count},maxmem=${slots.maxMiB}M`;
   const args = [
     "-nodefaults",
@@ -106,8 +109,8 @@ export function machineArguments(options: MachineOptions): string[] {
     ...["-accel", options.accelerator === "kvm" ? "kvm" : "tcg,thread=multi"],
     ...["-cpu", options.accelerator === "kvm" ? "host" : "max"],
     ...["-smp", `${options.cpuCount}`],
-    ...["-m", `${options.memoryMiB}M${memory}`],
-    ...["-object", `memory-backend-memfd,id=ram,size=${options.memoryMiB}M,share=on`],
+    ...["-m", `${size}${memory}`],
+    ...["-object", `memory-backend-memfd,id=ram,size=${size},share=on`],
     ...["-chardev", "stdio,id=console,signal=off"],
     ...["-serial", "chardev:console"],
   ];

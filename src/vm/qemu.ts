@@ -14,7 +14,7 @@ import { GuestAgent } from "./guest-agent.ts";
 import { ensureInitramfs, type InitramfsOptions } from "./initramfs.ts";
 import { ensureKernel } from "./kernel.ts";
 import { kernelLine } from "./kernel-line.ts";
-import { DIRTY_PAGES_PARAMETER, losesDirtyPages } from "./migration.ts";
+import { losesDirtyPages, WHOLE_BITMAP_SPARE_KIB } from "./migration.ts";
 import {
   type Accelerator,
   AGENT_PORT,
@@ -24,7 +24,6 @@ import {
   type MemorySlots,
   machineArguments,
   type QemuProgram,
-  type QemuVersion,
 } from "./qemu-command.ts";
 import { QemuProcess } from "./qemu-process.ts";
 import { QmpClient } from "./qmp.ts";
@@ -59,8 +58,8 @@ export interface BootOptions extends CacheOptions {
   /** Room for {@link Guest.addMemory}. */
   readonly memorySlots?: MemorySlots;
   /**
-   * The guest can be the source of a migration. Costs speed under TCG with QEMU before 9.0, which
-   * loses writes unless the guest's kernel helps; see migration.ts.
+   * The guest can be the source of a migration. Under TCG with QEMU before 9.0, which would lose
+   * writes, its memory is 8 KiB larger; see migration.ts.
    */
   readonly migratable?: boolean;
   /** The destination of a migration: does not boot, waits for {@link Guest.migrateTo}. */
@@ -154,20 +153,11 @@ async function prepare(options: BootOptions): Promise<Prepared> {
     agentPort: options.agent === false ? undefined : AGENT_PORT,
     script: options.script,
     allowReboot: options.allowReboot ?? false,
-    append: kernelParameters(options, qemu.version, choice.accelerator),
+    append: options.append ?? "",
     ...(options.modules === undefined ? {} : { modules: options.modules }),
   });
   const kernelArguments = ["-kernel", kernel.vmlinuzPath, "-initrd", initramfsPath];
   return { qemu, choice, kernelArguments: [...kernelArguments, "-append", line] };
-}
-
-function kernelParameters(
-  options: BootOptions,
-  version: QemuVersion,
-  accelerator: Accelerator,
-): string {
-  const workaround = options.migratable === true && losesDirtyPages(version, accelerator);
-  return [workaround ? DIRTY_PAGES_PARAMETER : "", options.append ?? ""].join(" ").trim();
 }
 
 function machineOptions(
@@ -176,9 +166,12 @@ function machineOptions(
   qmpSocket: string,
   agentSocket: string | undefined,
 ): Parameters<typeof machineArguments>[0] {
+  const { accelerator } = prepared.choice;
+  const loses = losesDirtyPages(prepared.qemu.version, accelerator);
   return {
-    accelerator: prepared.choice.accelerator,
+    accelerator,
     memoryMiB: options.memoryMiB ?? MEMORY_MIB,
+    spareKiB: options.migratable === true && loses ? WHOLE_BITMAP_SPARE_KIB : 0,
     cpuCount: options.cpuCount ?? 1,
     memorySlots: options.memorySlots,
     hotplugPortCount: options.hotplugPortCount ?? HOTPLUG_PORT_COUNT,
