@@ -8,4 +8,5 @@ export * from "./guest-memory.ts";
 export * from "./log.ts";
 export * from "./memory.ts";
 export * from "./reactor.ts";
+export * from "./replica.ts";
 export * from "./store-disk.ts";
