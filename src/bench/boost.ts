@@ -89,6 +89,10 @@ const load = loadText();
 const targets = new BoostTargets({
   tmpfsAio: values["qsd-aio"] === "threads" ? "threads" : "io_uring",
 });
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+  // Back-ends and their files do not outlive a run that is cut short.
+  process.once(signal, () => void targets.stop().finally(() => process.exit(1)));
+}
 try {
   const results: RowResult[] = [];
   for (const row of ROWS.filter(({ name }) => name.includes(values.rows))) {

@@ -2,6 +2,7 @@
 
 import {
   EACCES,
+  EBUSY,
   EDQUOT,
   EEXIST,
   EISDIR,
@@ -67,6 +68,10 @@ export function explainOpen(path: string, result: number): BackingError {
     case EISDIR:
       return new BackingError("INVALID_REQUEST", `${path} is a directory`, {
         advice: "Give a file, or a block device such as /dev/vg0/db1.",
+      });
+    case EBUSY:
+      return new BackingError("BACKING_IN_USE", `${path} is in use by another process`, {
+        advice: "It is mounted, part of another device, or claimed: lsblk and fuser tell by whom.",
       });
     case ETXTBSY:
       return new BackingError("BACKING_IN_USE", message, {
