@@ -41,6 +41,9 @@ export interface StoreModules {
 const MARK_DELAY_MS = 50;
 const TIMER_MARK = 0;
 const TIMER_SCRUB = 1;
+const TIMER_IDLE = 2;
+/** Freed slabs become free after so long without a write. */
+const IDLE_DELAY_MS = 1000;
 
 export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient {
   phase: StorePhase = "closed";
@@ -55,6 +58,7 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
   private isRecovered = false;
   private flushRequested = false;
   private markTimer = -1;
+  private idleTimer = -1;
   /** What a stop does when the last operation has ended. */
   private idleThen: (() => void) | null = null;
 
@@ -157,6 +161,7 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     this.all.upkeep.pump();
     this.all.volumeSet.reclaim();
     this.all.scrub.start();
+    this.beginIdle();
     done(null);
   }
 
@@ -323,6 +328,7 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
   groupOpened(): void {
     if (this.markTimer === -1) {
       this.markTimer = this.modules.reactor.setTimer(MARK_DELAY_MS, this, TIMER_MARK);
+      this.endIdle();
     }
     if (this.flushRequested) return;
     this.flushRequested = true;
@@ -335,13 +341,32 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
       this.all.scrub.timerFired();
       return;
     }
+    if (tag === TIMER_IDLE) {
+      this.idleTimer = -1;
+      if (this.phase === "ready") this.all.upkeep.releaseQuarantine();
+      return;
+    }
     assert(tag === TIMER_MARK, "a timer of nobody");
     this.markTimer = -1;
     const ring = this.all.parts.ring;
     if (this.phase !== "ready") return;
     if (ring.completeLsn < ring.nextLsn - 1 || ring.hasUnwritten) {
       this.markTimer = this.modules.reactor.setTimer(MARK_DELAY_MS, this, TIMER_MARK);
-    } else ring.writeMark();
+      return;
+    }
+    ring.writeMark();
+    this.beginIdle();
+  }
+
+  private beginIdle(): void {
+    if (this.idleTimer !== -1 || this.all.parts.slabs.quarantineCount === 0) return;
+    this.idleTimer = this.modules.reactor.setTimer(IDLE_DELAY_MS, this, TIMER_IDLE);
+  }
+
+  private endIdle(): void {
+    if (this.idleTimer !== -1) this.modules.reactor.cancelTimer(this.idleTimer);
+    this.idleTimer = -1;
+    this.all.upkeep.stopReleasing();
   }
 
   setScrubTimer(delayMs: number): void {
@@ -470,6 +495,7 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
         this.modules.reactor.removePoller(this);
         if (this.markTimer !== -1) this.modules.reactor.cancelTimer(this.markTimer);
         this.markTimer = -1;
+        this.endIdle();
         this.phase = "closed";
         this.whenIdle(() => {
           freeAssembly(this.all);

@@ -5,6 +5,7 @@
 //   ring >= 1/4 full, or somebody waits for room    -> write-back, batch after batch
 //   log >= 1/2 full, or >= 1/2 of the pages dirty   -> checkpoint
 //   draining (stop, or a recovery that dropped writes) -> both, until nothing is left
+//   idle with freed slabs in quarantine             -> write-back, until they are free
 //
 // Invariant: at most one batch and one checkpoint at a time; while recovered records wait for
 // their pages a checkpoint keeps the log's tail.
@@ -56,6 +57,8 @@ export class Upkeep {
   private drained: (() => void) | null = null;
   private drainState = STATE_OPEN;
   private pumping = false;
+  /** Idle: what waits in quarantine is to be free, pressed or not. */
+  private releasing = false;
 
   constructor(parts: UpkeepParts, client: UpkeepClient) {
     this.parts = parts;
@@ -68,6 +71,18 @@ export class Upkeep {
     this.drained = done;
     this.drainState = isFinal ? STATE_CLEAN : STATE_OPEN;
     this.pump();
+  }
+
+  /** The store has been idle for a while: gives back the slabs that only wait for write-back. */
+  releaseQuarantine(): void {
+    this.releaseSlabs();
+    this.releasing = this.parts.slabs.quarantineCount > 0;
+    if (this.releasing) this.pump();
+  }
+
+  /** Requests have come: what is written again soon is better left in the ring. */
+  stopReleasing(): void {
+    this.releasing = false;
   }
 
   get isBusy(): boolean {
@@ -105,6 +120,7 @@ export class Upkeep {
       ring.usedBlocks >= ring.blockCount * writeBackAt ||
       ring.groupCount >= ring.mask * 0.75 ||
       this.client.hasWaiting ||
+      (this.releasing && slabs.quarantineCount > 0) ||
       (slabs.freeCount < slabs.quarantineCount && slabs.quarantineCount > 0);
     if (!isPressed || ring.completeLsn === ring.settledLsn) return false;
     if (!writeBack.hasWork) return false;
