@@ -2,5 +2,6 @@
 // there, and who gets which disk. The embedded server is in server/.
 
 export * from "./errors.ts";
+export type { EtcdOptions } from "./etcd-connection.ts";
 export { EtcdMetaStore } from "./etcd-store.ts";
 export * from "./swap.ts";
