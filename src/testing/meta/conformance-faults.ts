@@ -58,7 +58,7 @@ export const FAULT_CASES: readonly Case[] = [
           proxy.cut();
         }
       })();
-      const rounds = 60;
+      const rounds = 25;
       for (let round = 1; round <= rounds; round++) {
         for (const n of followers.keys()) await write(store, `${prefix}${n}/key`, String(round));
       }
@@ -173,7 +173,7 @@ export const FAULT_CASES: readonly Case[] = [
       const { prefix } = bench;
       const proxies = [await bench.proxy(), await bench.proxy()];
       const endpoints = proxies.map((proxy) => proxy.endpoint);
-      const client = bench.connect({ endpoints, timeoutMs: 20_000 });
+      const client = bench.connect({ endpoints, timeoutMs: 6000 });
       const key = `${prefix}a`;
       const follower = new Follower();
       client.watch(prefix, follower);

@@ -53,7 +53,7 @@ export function secrets(kind: MetaKind): void {
     ];
     for (const [what, options, code] of wrong) {
       test(`${what} gets nothing`, { timeout: TIMEOUT_MS }, () =>
-        using(server.connect({ ...options, timeoutMs: 2000 }), async (store) => {
+        using(server.connect({ ...options, timeoutMs: 1000 }), async (store) => {
           await assert.rejects(store.get("a/k"), { code });
           await assert.rejects(store.compareAndSwap("stolen", 0, bytes("x")), { code });
           await assert.rejects(store.list("a/"), { code });
