@@ -111,12 +111,7 @@ export class Engine {
     this.#mvcc.begin();
     const responses = branch.map((operation) => this.#operate(operation));
     this.#end();
-    const header = this.header();
-    for (const one of responses) {
-      const answer = one.range ?? one.put ?? one.deleteRange;
-      if (answer !== null) answer.header = header;
-    }
-    return { header, succeeded, responses };
+    return { header: this.header(), succeeded, responses };
   }
 
   compact(revision: number): void {
@@ -152,11 +147,16 @@ export class Engine {
 
   #operate(operation: RequestOp): ResponseOp {
     const { range, put, deleteRange } = operation;
-    return {
-      range: range === null ? null : this.#range(range),
-      put: put === null ? null : this.#put(put),
-      deleteRange: deleteRange === null ? null : this.#deleteRange(deleteRange),
-    };
+    const response: ResponseOp = { range: null, put: null, deleteRange: null };
+    if (range !== null) response.range = this.#range(range);
+    else if (put !== null) response.put = this.#put(put);
+    else if (deleteRange !== null) response.deleteRange = this.#deleteRange(deleteRange);
+    const answer = response.range ?? response.put ?? response.deleteRange;
+    // As far as the transaction has come.
+    if (answer !== null) {
+      answer.header = { ...this.header(), revision: this.#mvcc.openRevision };
+    }
+    return response;
   }
 
   #range(request: RangeRequest): RangeResponse {

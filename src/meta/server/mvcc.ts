@@ -41,6 +41,11 @@ export class Mvcc {
     return this.#keys.length;
   }
 
+  /** Inside a transaction: the next one as soon as something has changed. */
+  get openRevision(): number {
+    return this.revision + (this.#changes !== null && this.#changes.length > 0 ? 1 : 0);
+  }
+
   get historyLength(): number {
     return this.#log.length - this.#logFrom;
   }
