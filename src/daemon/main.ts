@@ -7,7 +7,9 @@ import { startReactorEarly } from "./reactor-early.ts";
 
 const argv = process.argv.slice(2);
 
-if (argv.some((word, at) => word === "--role=meta" || (word === "meta" && argv[at - 1] === "--role"))) {
+if (
+  argv.some((word, at) => word === "--role=meta" || (word === "meta" && argv[at - 1] === "--role"))
+) {
   const { runMetaRole } = await import("./meta-role.ts");
   await runMetaRole(argv);
 } else if (argv.some((word) => word === "--role" || word.startsWith("--role="))) {

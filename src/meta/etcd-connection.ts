@@ -202,7 +202,8 @@ export class EtcdConnection {
   /** What to throw; null = try again. */
   #judge(error: unknown, isSentWrite: boolean): MetaError | null {
     if (!isServiceError(error)) {
-      if (error instanceof MetaError && !isSentWrite) return error.code === "unavailable" ? null : error;
+      if (error instanceof MetaError && !isSentWrite)
+        return error.code === "unavailable" ? null : error;
       return error instanceof MetaError ? unknownOutcome(error.message) : unknownCause(error);
     }
     if (isInvalidToken(error)) {
@@ -235,7 +236,13 @@ export class EtcdConnection {
   }
 
   async #authenticate(client: Client, timeoutMs: number): Promise<string> {
-    const answer = await unaryOnce(client, AUTHENTICATE, { ...this.#user }, new Metadata(), timeoutMs);
+    const answer = await unaryOnce(
+      client,
+      AUTHENTICATE,
+      { ...this.#user },
+      new Metadata(),
+      timeoutMs,
+    );
     return answer.token;
   }
 }
@@ -292,7 +299,9 @@ function exchangeOnce<Req, Res>(
       call.end();
     });
     call.on("error", reject);
-    call.on("end", () => reject(new MetaError("unavailable", "the stream ended without an answer")));
+    call.on("end", () =>
+      reject(new MetaError("unavailable", "the stream ended without an answer")),
+    );
     call.write(request);
   });
 }
@@ -335,7 +344,8 @@ function refusalOf(error: ServiceError): MetaError | null {
   if (code === status.OUT_OF_RANGE && /compacted/.test(details)) {
     return new MetaError("compacted", details);
   }
-  if (code === status.NOT_FOUND && /lease/.test(details)) return new MetaError("lease-lost", details);
+  if (code === status.NOT_FOUND && /lease/.test(details))
+    return new MetaError("lease-lost", details);
   if (/authentication failed|user name is empty/.test(details)) {
     return new MetaError("authentication", details, {
       advice: "Check the metadata user and its password.",

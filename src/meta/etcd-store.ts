@@ -30,6 +30,7 @@ export class EtcdMetaStore implements MetaStore {
   readonly client: EtcdClient;
   readonly #connection: EtcdConnection;
   readonly #watches: WatchHub;
+  readonly #leases = new Set<KeptLease>();
 
   constructor(options: EtcdOptions) {
     this.#connection = new EtcdConnection(options);
@@ -84,10 +85,17 @@ export class EtcdMetaStore implements MetaStore {
     const id = BigInt.asUintN(62, randomBytes(8).readBigUInt64BE()) | 1n;
     const sentMs = performance.now();
     const seconds = await this.client.grantLease(id, ttlMs / 1000);
-    return new KeptLease(this.client, id, seconds * 1000, sentMs, lost);
+    const lease = new KeptLease(this.client, id, seconds * 1000, sentMs, () => {
+      this.#leases.delete(lease);
+      lost();
+    });
+    this.#leases.add(lease);
+    return lease;
   }
 
+  /** Leases are renewed no more, and end when their time is over. */
   close(): void {
+    for (const lease of this.#leases) lease.abandon();
     this.#watches.close();
     this.#connection.close();
   }

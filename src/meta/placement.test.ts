@@ -6,7 +6,7 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { GIB } from "../base/index.ts";
 import { MetaError } from "./errors.ts";
-import { type Inventory, type PlacementRequest, planPlacement } from "./placement.ts";
+import { type PlacementCandidates, type PlacementRequest, planPlacement } from "./placement.ts";
 import { SEGMENT_BYTES } from "./placement-page.ts";
 
 const RUNS = Number(process.env["RINGSTORE_PLACEMENT_RUNS"] ?? 400);
@@ -22,7 +22,7 @@ const drawn = fc.record({
   disks: fc.array(fc.tuple(fc.nat(5), fc.nat(6)), { maxLength: 10 }),
 }) as fc.Arbitrary<Drawn>;
 
-function inventoryOf({ racks, disks }: Drawn, scale = SEGMENT_BYTES): Inventory {
+function inventoryOf({ racks, disks }: Drawn, scale = SEGMENT_BYTES): PlacementCandidates {
   return {
     nodes: racks.map((rack, index) => ({ id: `n${index}`, name: `node${index}`, rack })),
     disks: disks
@@ -37,7 +37,7 @@ function inventoryOf({ racks, disks }: Drawn, scale = SEGMENT_BYTES): Inventory 
 }
 
 /** Segments of one size fit if, and only if, no node is asked for more than one copy of each. */
-function fits(inventory: Inventory, segments: number, replicaCount: number): boolean {
+function fits(inventory: PlacementCandidates, segments: number, replicaCount: number): boolean {
   const room = new Map<string, number>();
   for (const { node, freeBytes } of inventory.disks) {
     room.set(node, (room.get(node) ?? 0) + Math.floor(freeBytes / SEGMENT_BYTES));
@@ -47,7 +47,7 @@ function fits(inventory: Inventory, segments: number, replicaCount: number): boo
   return sum >= segments * replicaCount;
 }
 
-function check(request: PlacementRequest, inventory: Inventory): void {
+function check(request: PlacementRequest, inventory: PlacementCandidates): void {
   const plan = planPlacement(request, inventory);
   const disks = new Map(inventory.disks.map((disk) => [disk.number, disk]));
   assert.equal(plan.segments.length, Math.ceil(request.sizeBytes / SEGMENT_BYTES));
@@ -99,7 +99,11 @@ test("a volume that is no whole number of segments is counted by its bytes", () 
   fc.assert(
     fc.property(drawn, fc.integer({ min: 1, max: 100 }), (one, quarters) => {
       const inventory = inventoryOf(one, SEGMENT_BYTES / 4);
-      const request = { sizeBytes: (quarters * SEGMENT_BYTES) / 4, replicaCount: 2, localNode: null };
+      const request = {
+        sizeBytes: (quarters * SEGMENT_BYTES) / 4,
+        replicaCount: 2,
+        localNode: null,
+      };
       try {
         check(request, inventory);
       } catch (error) {
@@ -114,22 +118,27 @@ test("a volume that is no whole number of segments is counted by its bytes", () 
 
 test("the order in which nodes and disks are listed changes nothing", () => {
   fc.assert(
-    fc.property(drawn, fc.integer({ min: 1, max: 6 }), fc.infiniteStream(fc.nat()), (one, segments, keys) => {
-      const inventory = inventoryOf(one);
-      const request = { sizeBytes: segments * SEGMENT_BYTES, replicaCount: 2, localNode: "n0" };
-      const shuffle = <T>(list: readonly T[]): T[] =>
-        list
-          .map((item) => ({ item, key: keys.next().value as number }))
-          .sort((a, b) => a.key - b.key)
-          .map(({ item }) => item);
-      const other = { nodes: shuffle(inventory.nodes), disks: shuffle(inventory.disks) };
-      assert.deepEqual(outcomeOf(request, other), outcomeOf(request, inventory));
-    }),
+    fc.property(
+      drawn,
+      fc.integer({ min: 1, max: 6 }),
+      fc.infiniteStream(fc.nat()),
+      (one, segments, keys) => {
+        const inventory = inventoryOf(one);
+        const request = { sizeBytes: segments * SEGMENT_BYTES, replicaCount: 2, localNode: "n0" };
+        const shuffle = <T>(list: readonly T[]): T[] =>
+          list
+            .map((item) => ({ item, key: keys.next().value as number }))
+            .sort((a, b) => a.key - b.key)
+            .map(({ item }) => item);
+        const other = { nodes: shuffle(inventory.nodes), disks: shuffle(inventory.disks) };
+        assert.deepEqual(outcomeOf(request, other), outcomeOf(request, inventory));
+      },
+    ),
     { numRuns: RUNS },
   );
 });
 
-function outcomeOf(request: PlacementRequest, inventory: Inventory): unknown {
+function outcomeOf(request: PlacementRequest, inventory: PlacementCandidates): unknown {
   try {
     return planPlacement(request, inventory);
   } catch (error) {
@@ -137,7 +146,7 @@ function outcomeOf(request: PlacementRequest, inventory: Inventory): unknown {
   }
 }
 
-const three: Inventory = {
+const three: PlacementCandidates = {
   nodes: [
     { id: "n1", name: "alpha", rack: "left" },
     { id: "n2", name: "beta", rack: "left" },
@@ -179,7 +188,11 @@ test("what cannot be kept is said: part of it is not local, copies share a rack"
 });
 
 test("a refusal names what is missing", () => {
-  const refusal = (sizeBytes: number, replicaCount: number, inventory: Inventory): MetaError => {
+  const refusal = (
+    sizeBytes: number,
+    replicaCount: number,
+    inventory: PlacementCandidates,
+  ): MetaError => {
     try {
       planPlacement({ sizeBytes, replicaCount, localNode: null }, inventory);
     } catch (error) {

@@ -37,7 +37,7 @@ export interface PlacementRequest {
 }
 
 /** Only what may take data: active disks of active nodes. */
-export interface Inventory {
+export interface PlacementCandidates {
   readonly nodes: readonly CandidateNode[];
   readonly disks: readonly CandidateDisk[];
 }
@@ -68,19 +68,22 @@ interface Disk {
 
 type Wishes = "all" | "none";
 
-export function planPlacement(request: PlacementRequest, inventory: Inventory): PlacementPlan {
+export function planPlacement(
+  request: PlacementRequest,
+  candidates: PlacementCandidates,
+): PlacementPlan {
   const { replicaCount, sizeBytes } = request;
   assert(replicaCount >= 1 && replicaCount <= REPLICAS_MAX, "checked with the request");
   assert(sizeBytes > 0, "checked with the request");
   const segments =
-    placeAll(request, readDisks(inventory), "all") ??
-    placeAll(request, readDisks(inventory), "none");
-  if (segments === null) throw noRoom(request, readDisks(inventory));
-  return explain(request, readDisks(inventory), segments);
+    placeAll(request, readDisks(candidates), "all") ??
+    placeAll(request, readDisks(candidates), "none");
+  if (segments === null) throw noRoom(request, readDisks(candidates));
+  return explain(request, readDisks(candidates), segments);
 }
 
 /** Sorted, so that the order of the question does not matter. */
-function readDisks({ nodes, disks }: Inventory): Disk[] {
+function readDisks({ nodes, disks }: PlacementCandidates): Disk[] {
   const byId = new Map(nodes.map((node) => [node.id, node]));
   return disks
     .flatMap(({ number, name, node: nodeId, freeBytes }) => {
@@ -231,7 +234,10 @@ function noRoom(request: PlacementRequest, disks: readonly Disk[]): MetaError {
   const nodes = new Map<CandidateNode, number>();
   for (const { node, leftBytes } of disks) nodes.set(node, (nodes.get(node) ?? 0) + leftBytes);
   if (nodes.size < replicaCount) {
-    const copies = replicaCount === 1 ? "1 copy needs a node" : `${replicaCount} copies need ${replicaCount} nodes`;
+    const copies =
+      replicaCount === 1
+        ? "1 copy needs a node"
+        : `${replicaCount} copies need ${replicaCount} nodes`;
     const message = `${copies} with a disk that takes data; there are ${nodes.size}.`;
     const advice = "Add a node with a disk, or ask for fewer replicas.";
     return new MetaError("no-room", message, { advice });
@@ -239,8 +245,7 @@ function noRoom(request: PlacementRequest, disks: readonly Disk[]): MetaError {
   const rows = [...nodes]
     .sort((a, b) => (a[0].name < b[0].name ? -1 : 1))
     .map(([node, free]) => `${node.name} ${formatBytes(free)}`);
-  const message =
-    `${replicaCount} × ${size} on different nodes do not fit. Free: ${rows.join(", ")}.`;
+  const message = `${replicaCount} × ${size} on different nodes do not fit. Free: ${rows.join(", ")}.`;
   const advice = "Add a disk, or ask for a smaller volume.";
   return new MetaError("no-room", message, { advice });
 }

@@ -120,7 +120,8 @@ export class Reader {
   delimited(): Buffer {
     const length = this.varint();
     const end = this.#at + length;
-    if (length < 0 || end > this.#bytes.length) throw malformed("a field is longer than its message");
+    if (length < 0 || end > this.#bytes.length)
+      throw malformed("a field is longer than its message");
     const bytes = this.#bytes.subarray(this.#at, end);
     this.#at = end;
     return bytes;
@@ -240,8 +241,7 @@ export function many<T>(number: number, type: () => MessageType<T>): FieldCodec<
 export function message<T extends object>(name: string, table: FieldTable<T>): MessageType<T> {
   const fields = Object.entries(table) as [string & keyof T, FieldCodec<unknown>][];
   const byNumber = new Map(fields.map(([key, codec]) => [codec.number, { key, codec }]));
-  const make = (): T =>
-    Object.fromEntries(fields.map(([key, codec]) => [key, codec.absent])) as T;
+  const make = (): T => Object.fromEntries(fields.map(([key, codec]) => [key, codec.absent])) as T;
   return {
     name,
     make: (value) => ({ ...make(), ...value }),

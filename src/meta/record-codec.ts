@@ -37,7 +37,8 @@ function codec<T>(what: string, validate: Validator, check: Check<T> = () => nul
   return {
     encode: (record) => {
       const problem = problemOf(record);
-      if (problem !== null) throw new MetaError("format", `A ${what} cannot be written: ${problem}.`);
+      if (problem !== null)
+        throw new MetaError("format", `A ${what} cannot be written: ${problem}.`);
       return Buffer.from(JSON.stringify(record));
     },
     decode: (key, bytes) => {
@@ -61,8 +62,7 @@ function parse(what: string, key: string, bytes: Uint8Array): unknown {
 function refuseNewer(what: string, key: string, record: unknown): void {
   const format = (record as { format?: unknown } | null)?.format;
   if (typeof format !== "number" || format <= RECORD_FORMAT) return;
-  const message =
-    `The ${what} at ${key} has format ${format}; this version reads up to ${RECORD_FORMAT}.`;
+  const message = `The ${what} at ${key} has format ${format}; this version reads up to ${RECORD_FORMAT}.`;
   throw new MetaError("newer-format", message, { advice: "Upgrade this node." });
 }
 

@@ -37,7 +37,9 @@ const volume: VolumeRecord = {
   owner: { node: NODE, incarnation: 3 },
   state: "open",
   members: [DISK_A, DISK_B],
-  out: [{ disk: DISK_B, sinceStamp: { epoch: 6, sequence: 2 ** 44 - 1 }, reason: "failed", since: AT }],
+  out: [
+    { disk: DISK_B, sinceStamp: { epoch: 6, sequence: 2 ** 44 - 1 }, reason: "failed", since: AT },
+  ],
   membershipVersion: 4,
   attachment: { generation: 2, node: NODE, readOnly: false },
   layers: [0],
@@ -89,7 +91,8 @@ test("a record in a newer format, or with an unknown feature, is refused by name
   const newer = Buffer.from(JSON.stringify({ ...volume, format: 2, colour: "red" }));
   assert.throws(() => volumeCodec.decode("ringstore/volume/x/record", newer), {
     code: "newer-format",
-    message: "The volume record at ringstore/volume/x/record has format 2; this version reads up to 1.",
+    message:
+      "The volume record at ringstore/volume/x/record has format 2; this version reads up to 1.",
     advice: "Upgrade this node.",
   });
   const featured = Buffer.from(JSON.stringify({ ...cluster, features: 4 }));

@@ -17,7 +17,12 @@ import { keyBytes, keyText, prefixEnd } from "./bytes.ts";
 import { MetaError } from "./errors.ts";
 import { entryOf } from "./etcd-client.ts";
 import type { EtcdConnection } from "./etcd-connection.ts";
-import { EVENT_DELETE, type Event, type WatchRequest, type WatchResponse } from "./etcd-messages.ts";
+import {
+  EVENT_DELETE,
+  type Event,
+  type WatchRequest,
+  type WatchResponse,
+} from "./etcd-messages.ts";
 import { WATCH } from "./etcd-services.ts";
 
 const PAUSE_FIRST_MS = 100;

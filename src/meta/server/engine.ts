@@ -243,7 +243,8 @@ export class Engine {
 
   #checkPut(request: PutRequest): void {
     if (request.key.length === 0) throw refuse.emptyKey();
-    if (request.ignoreValue || request.ignoreLease) throw refuse.notServed("ignore_value, ignore_lease");
+    if (request.ignoreValue || request.ignoreLease)
+      throw refuse.notServed("ignore_value, ignore_lease");
     if (request.lease !== 0n && !this.#leases.has(request.lease)) throw refuse.leaseNotFound();
   }
 
@@ -268,7 +269,8 @@ function checkBranch(operations: readonly RequestOp[]): void {
     puts.add(key);
   }
   for (const { from, to } of deletes) {
-    for (const key of puts) if (key >= from && (to === null || key < to)) throw refuse.duplicateKey();
+    for (const key of puts)
+      if (key >= from && (to === null || key < to)) throw refuse.duplicateKey();
   }
 }
 

@@ -26,10 +26,7 @@ export const requestTooLarge = (): RpcError =>
 export const noSpace = (): RpcError =>
   new RpcError(status.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded");
 export const compacted = (): RpcError =>
-  new RpcError(
-    status.OUT_OF_RANGE,
-    "etcdserver: mvcc: required revision has been compacted",
-  );
+  new RpcError(status.OUT_OF_RANGE, "etcdserver: mvcc: required revision has been compacted");
 export const futureRevision = (): RpcError =>
   new RpcError(status.OUT_OF_RANGE, "etcdserver: mvcc: required revision is a future revision");
 export const leaseNotFound = (): RpcError =>
@@ -55,7 +52,4 @@ export const answerTooLarge = (limitBytes: number): RpcError =>
   );
 /** Ours: etcd could do it. */
 export const notServed = (what: string): RpcError =>
-  new RpcError(
-    status.INVALID_ARGUMENT,
-    `etcdserver: the embedded server does not serve ${what}`,
-  );
+  new RpcError(status.INVALID_ARGUMENT, `etcdserver: the embedded server does not serve ${what}`);

@@ -12,8 +12,8 @@ import {
   ServerCredentials,
   type ServerDuplexStream,
   type ServiceError,
-  status,
   type sendUnaryData,
+  status,
 } from "@grpc/grpc-js";
 import type { Log } from "../../ports/log.ts";
 import { MetaError } from "../errors.ts";
@@ -74,12 +74,7 @@ export class MetaServer implements WatchHost {
   #isPublishing = false;
   #port = 0;
 
-  private constructor(
-    options: MetaServerOptions,
-    database: Database,
-    mvcc: Mvcc,
-    leases: Leases,
-  ) {
+  private constructor(options: MetaServerOptions, database: Database, mvcc: Mvcc, leases: Leases) {
     this.#options = options;
     this.#database = database;
     this.mvcc = mvcc;

@@ -76,11 +76,11 @@ export class WatchSession {
     const { startRevision, watchId } = request;
     while (this.#watches.has(this.#lastId)) this.#lastId++;
     const id = watchId === 0n ? this.#lastId++ : watchId;
-    const refuse = (cancelReason: string): void =>
+    const cancelReason = this.#refusal(request, id);
+    if (cancelReason !== null) {
       this.#send({ watchId: id, created: true, canceled: true, cancelReason });
-    if (request.key.length === 0) return refuse("etcdserver: key is not provided");
-    if (this.#watches.has(id)) return refuse("etcdserver: the watch id is in use");
-    if (this.#host.watchCount >= WATCHES_MAX) return refuse("etcdserver: too many watches");
+      return;
+    }
     const { durableRevision } = this.#host;
     const watch: Watch = {
       id,
@@ -98,6 +98,12 @@ export class WatchSession {
     } else if (watch.nextRevision <= durableRevision) {
       this.#tell(watch, mvcc.since(watch.nextRevision), durableRevision);
     }
+  }
+
+  #refusal({ key }: WatchCreateRequest, id: bigint): string | null {
+    if (key.length === 0) return "etcdserver: key is not provided";
+    if (this.#watches.has(id)) return "etcdserver: the watch id is in use";
+    return this.#host.watchCount < WATCHES_MAX ? null : "etcdserver: too many watches";
   }
 
   #cancel(id: bigint, cancelReason: string, compactRevision: number): void {

@@ -3,7 +3,7 @@
 
 import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
-import { type EtcdMetaStore, MetaError, swapUntilKnown } from "../../meta/index.ts";
+import { type EtcdMetaStore, type MetaError, swapUntilKnown } from "../../meta/index.ts";
 import { applied, type Bench, bytes, type Case, Follower, textOf, until } from "./conformance.ts";
 
 async function write(store: EtcdMetaStore, key: string, value: string): Promise<number> {

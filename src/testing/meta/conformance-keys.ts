@@ -62,7 +62,10 @@ export const KEY_CASES: readonly Case[] = [
       assert.equal(entries.length, META_TRANSACTION_MAX);
       assert.ok(entries.every((entry) => entry.modRevision === revision));
       const taken = [...guards.slice(0, 3), { key: `${prefix}5`, modRevision: revision }];
-      const outcome = await store.transact({ guards: taken, writes: [{ key: keys[5]!, value: null }] });
+      const outcome = await store.transact({
+        guards: taken,
+        writes: [{ key: keys[5]!, value: null }],
+      });
       assert.equal(outcome.outcome, "conflict");
       assert.equal((await store.list(prefix)).entries.length, META_TRANSACTION_MAX);
       // A write and a deletion, with only one guard.
@@ -172,7 +175,10 @@ export const KEY_CASES: readonly Case[] = [
       await assert.rejects(store.client.transact(guards, []), limit);
       const twice = { key, value: bytes("x"), leaseId: 0n };
       await assert.rejects(store.client.transact([], [twice, twice]), { code: "refused" });
-      await assert.rejects(store.grantLease(500, () => undefined), limit);
+      await assert.rejects(
+        store.grantLease(500, () => undefined),
+        limit,
+      );
       assert.equal(await store.get(key), null);
       const fits = Buffer.alloc(META_VALUE_MAX_BYTES, 7);
       applied(await store.compareAndSwap(key, 0, fits));

@@ -61,7 +61,9 @@ export function secrets(kind: MetaKind): void {
       );
     }
 
-    test("no password gets nothing, and nothing was written by all that", { timeout: TIMEOUT_MS }, async () => {
+    test("no password gets nothing, and nothing was written by all that", {
+      timeout: TIMEOUT_MS,
+    }, async () => {
       const { certificate } = server;
       assert.ok(certificate !== null);
       const { EtcdMetaStore: Store } = await import("../../meta/index.ts");
@@ -76,7 +78,10 @@ export function secrets(kind: MetaKind): void {
   });
 }
 
-async function using(store: EtcdMetaStore, act: (store: EtcdMetaStore) => Promise<void>): Promise<void> {
+async function using(
+  store: EtcdMetaStore,
+  act: (store: EtcdMetaStore) => Promise<void>,
+): Promise<void> {
   try {
     await act(store);
   } finally {

@@ -21,7 +21,11 @@ export async function enableEtcdAuth(
   const connection = new EtcdConnection(options);
   const ask = (name: string, first: string, second: string): Promise<unknown> => {
     const path = `/etcdserverpb.Auth/${name}`;
-    return connection.unary(method(path, TWO_WORDS, HEADER_ONLY), { first, second }, { isWrite: true });
+    return connection.unary(
+      method(path, TWO_WORDS, HEADER_ONLY),
+      { first, second },
+      { isWrite: true },
+    );
   };
   try {
     await ask("RoleAdd", "root", "");

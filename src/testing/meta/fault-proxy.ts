@@ -5,7 +5,7 @@
 //   stall         nothing goes either way, and nobody is told
 //   refuse        connections are closed at once, old ones too
 
-import { createServer, connect, type AddressInfo, type Server, type Socket } from "node:net";
+import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
 
 export type FaultMode = "pass" | "drop-answers" | "stall" | "refuse";
 

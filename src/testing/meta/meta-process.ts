@@ -9,7 +9,7 @@ import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { type EtcdOptions, EtcdMetaStore } from "../../meta/index.ts";
+import { EtcdMetaStore, type EtcdOptions } from "../../meta/index.ts";
 import { requireOnSystem } from "../../vm/index.ts";
 import { builtFile } from "../daemon.ts";
 import { type Certificate, makeCertificate } from "./certificate.ts";
@@ -49,7 +49,10 @@ export class MetaProcess {
       server.port = await freePort();
       await server.launch();
       if (kind === "etcd" && options.user !== undefined) {
-        await enableEtcdAuth({ ...server.clientOptions(), endpoints: [server.endpoint] }, options.user);
+        await enableEtcdAuth(
+          { ...server.clientOptions(), endpoints: [server.endpoint] },
+          options.user,
+        );
       }
       return server;
     } catch (error) {
