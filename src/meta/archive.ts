@@ -2,15 +2,15 @@
 // machine can trust it. The backup of a cluster with the embedded server, and the way from it to
 // etcd and back.
 //
-//   {"kind":"ringstore-metadata","format":1,"root":…,"cluster":…,"generation":…,"revision":…,"at":…}
+//   {"kind":"ringstore-metadata","format":1,"root":…,"cluster":…,"generation":…,"revision":…}
 //   {"key":…,"value":…}        keys without their root, values in base64; all of one revision
 //   …
 //   {"entries":…,"sha256":…}   of every byte before this line
 //
-// What hangs on a lease says who lives now, and is left out. An import puts the records back as they
-// were, generation and all: a disk that has seen later epochs refuses them (store.md, H25), and then
-// `cluster recover` is the way. It goes into an empty root, the cluster record last; one that was
-// interrupted is simply done again.
+// What hangs on a lease says who lives now, and is left out. An import puts the records back as
+// they were, generation and all: a disk that has seen later epochs refuses them (store.md, H25), and
+// then `cluster recover` is the way. It goes into an empty root, the cluster record last; one that
+// was interrupted is simply done again.
 
 import { createHash } from "node:crypto";
 import { closeSync, fsyncSync, openSync, readFileSync, renameSync, writeSync } from "node:fs";

@@ -141,8 +141,8 @@ export class EtcdClient {
   }
 
   /**
-   * etcd's own backup (the file that `etcdctl snapshot restore` takes), piece by piece. The embedded
-   * server has none: there the archive of archive.ts is the backup.
+   * etcd's own backup (the file that `etcdctl snapshot restore` takes), piece by piece. The
+   * embedded server has none: there the archive of archive.ts is the backup.
    */
   async snapshot(piece: (bytes: Uint8Array) => void): Promise<void> {
     const stream = await this.#connection.openDownload(SNAPSHOT, {});

@@ -1,9 +1,9 @@
-// Calls to an etcd cluster, or to the embedded server: several endpoints, one of which is used until
-// it fails; TLS; a token, got with name and password; a deadline for everything.
+// Calls to an etcd cluster, or to the embedded server: several endpoints, one of which is used
+// until it fails; TLS; a token, got with name and password; a deadline for everything.
 //
 // What may be said again and what may not (store.md H22): a request is sent only on a connection
-// that stands. An error before that means "surely not applied", and the next endpoint is tried. Once
-// it was sent, a write is never repeated: unless the server itself refused it, the outcome is
+// that stands. An error before that means "surely not applied", and the next endpoint is tried.
+// Once it was sent, a write is never repeated: unless the server itself refused it, the outcome is
 // "unknown". Reads are repeated until their time is over.
 
 import { randomInt } from "node:crypto";
@@ -36,7 +36,7 @@ export interface EtcdOptions {
   readonly timeoutMs?: number;
 }
 
-export const ENDPOINTS_MAX = 16;
+const ENDPOINTS_MAX = 16;
 const TIMEOUT_DEFAULT_MS = 5000;
 const CONNECT_TIMEOUT_MS = 2000;
 /** An endpoint that has not answered a read in this time may be half dead: ask another. */
@@ -310,11 +310,11 @@ function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
-export function isServiceError(error: unknown): error is ServiceError {
+function isServiceError(error: unknown): error is ServiceError {
   return error instanceof Error && typeof (error as ServiceError).code === "number";
 }
 
-export function reasonOf(error: unknown): string {
+function reasonOf(error: unknown): string {
   if (isServiceError(error)) return `${status[error.code]}: ${error.details}`;
   return error instanceof Error ? error.message : String(error);
 }

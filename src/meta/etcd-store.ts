@@ -120,7 +120,8 @@ function outcomeOf(answer: TxnResponse, guards: readonly MetaGuard[]): MetaOutco
   const revision = answer.header?.revision ?? 0;
   if (answer.succeeded) return { outcome: "applied", revision };
   if (answer.responses.length !== guards.length) {
-    const message = `A conflict told of ${answer.responses.length} keys instead of ${guards.length}.`;
+    const told = answer.responses.length;
+    const message = `A conflict told of ${told} keys instead of ${guards.length}.`;
     throw new MetaError("unknown", message);
   }
   const found = answer.responses.map((response) => {

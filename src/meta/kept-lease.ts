@@ -1,9 +1,9 @@
 // A lease that is kept alive until somebody ends it or it is lost.
 //
-// It is renewed three times in its life. Time is counted from the moment a renewal was sent, so that
-// we never believe longer than the server does (but for its clock's rate). When the time is over
-// without an answer, the lease is called lost although the server may not have ended it yet: whoever
-// holds it must assume the worst.
+// It is renewed three times in its life. Time is counted from the moment a renewal was sent, so
+// that we never believe longer than the server does (but for its clock's rate). When the time is
+// over without an answer, the lease is called lost although the server may not have ended it yet:
+// whoever holds it must assume the worst.
 
 import type { MetaLease } from "../ports/meta-store.ts";
 import { MetaError } from "./errors.ts";

@@ -1,7 +1,7 @@
 // The keys of a cluster's metadata. Everything hangs below one root, so that one etcd can hold
 // several clusters and other people's keys. docs/metadata.md has the table with what each holds.
 //
-//   <root>cluster                  the cluster record: written last by init, read first by everybody
+//   <root>cluster                  the cluster record: written last by init, read by everybody
 //   <root>node/<node>              a node
 //   <root>live/<node>              on a lease: the node's daemon was alive a moment ago; a hint
 //   <root>disk/<disk>              a disk
@@ -11,7 +11,8 @@
 //   <root>volume-name/<name>       which volume has the name
 //   <root>leader                   on a lease: who plans
 //
-// Ids are UUIDs, numbers are written in hexadecimal of fixed width, so that keys sort as they count.
+// Ids are UUIDs, numbers are written in hexadecimal of fixed width, so that keys sort as they
+// count.
 
 import { assert } from "../base/index.ts";
 import { MetaError } from "./errors.ts";

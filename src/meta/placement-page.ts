@@ -12,13 +12,13 @@ import { MetaError } from "./errors.ts";
 import { DISK_NUMBER_MAX } from "./keys.ts";
 import { REPLICAS_MAX } from "./records.ts";
 
-export const EXTENT_BYTES: number = 256 * 1024 * 1024;
+const EXTENT_BYTES: number = 256 * 1024 * 1024;
 export const SEGMENT_EXTENTS = 64;
 export const SEGMENT_BYTES: number = EXTENT_BYTES * SEGMENT_EXTENTS;
 export const PAGE_SEGMENTS = 1024;
 /** Beyond this a whole segment is moved instead. */
-export const PAGE_EXCEPTIONS_MAX = 256;
-export const PAGE_FORMAT = 1;
+const PAGE_EXCEPTIONS_MAX = 256;
+const PAGE_FORMAT = 1;
 
 const HEADER = layout("PlacementPageHeader", 32, {
   magic: [0, 4],

@@ -1,15 +1,15 @@
 // Which disks a volume's segments go to. Pure: the same question has the same answer on every node,
 // whatever the order in which disks are listed.
 //
-// Hard rules: the copies of a segment lie on different nodes; a disk takes no more than it has free.
-// Wishes, strongest first: one copy on the node where the VM is; copies in different racks; few
-// different disks for one volume (a lost disk or node then concerns few volumes' records); disks
-// with much room. A wish that cannot be kept is said, with the reason.
+// Hard rules: the copies of a segment lie on different nodes; a disk takes no more than it has
+// free. Wishes, strongest first: one copy on the node where the VM is; copies in different racks;
+// few different disks for one volume (a lost disk or node then concerns few volumes' records);
+// disks with much room. A wish that cannot be kept is said, with the reason.
 //
 // Segments are placed one after another and stay on the set of disks of the one before while it has
-// room. If that way does not end in a placement, the volume is placed without wishes, each segment on
-// the nodes with the most room left: that finds a placement whenever there is one for segments of
-// one size.
+// room. If that way does not end in a placement, the volume is placed without wishes, each segment
+// on the nodes with the most room left: that finds a placement whenever there is one for segments
+// of one size.
 
 import { assert, formatBytes } from "../base/index.ts";
 import { MetaError } from "./errors.ts";
@@ -245,7 +245,8 @@ function noRoom(request: PlacementRequest, disks: readonly Disk[]): MetaError {
   const rows = [...nodes]
     .sort((a, b) => (a[0].name < b[0].name ? -1 : 1))
     .map(([node, free]) => `${node.name} ${formatBytes(free)}`);
-  const message = `${replicaCount} × ${size} on different nodes do not fit. Free: ${rows.join(", ")}.`;
+  const free = rows.join(", ");
+  const message = `${replicaCount} × ${size} on different nodes do not fit. Free: ${free}.`;
   const advice = "Add a disk, or ask for a smaller volume.";
   return new MetaError("no-room", message, { advice });
 }

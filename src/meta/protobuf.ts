@@ -30,7 +30,7 @@ const FIXED64 = 1;
 const LENGTH_DELIMITED = 2;
 const FIXED32 = 5;
 
-export class Writer {
+class Writer {
   readonly #parts: Uint8Array[] = [];
   #lengthBytes = 0;
   readonly #scratch: number[] = [];
@@ -78,7 +78,7 @@ export class Writer {
   }
 }
 
-export class Reader {
+class Reader {
   readonly #bytes: Buffer;
   #at = 0;
 

@@ -1,5 +1,5 @@
-// Records as bytes: JSON that is checked against its schema both ways. What is beyond the schema and
-// can be told from the record alone is checked here too.
+// Records as bytes: JSON that is checked against its schema both ways. What is beyond the schema
+// and can be told from the record alone is checked here too.
 
 import { compileValidator, type Validator } from "../model/validate.ts";
 import { MetaError } from "./errors.ts";
@@ -62,7 +62,8 @@ function parse(what: string, key: string, bytes: Uint8Array): unknown {
 function refuseNewer(what: string, key: string, record: unknown): void {
   const format = (record as { format?: unknown } | null)?.format;
   if (typeof format !== "number" || format <= RECORD_FORMAT) return;
-  const message = `The ${what} at ${key} has format ${format}; this version reads up to ${RECORD_FORMAT}.`;
+  const known = RECORD_FORMAT;
+  const message = `The ${what} at ${key} has format ${format}; this version reads up to ${known}.`;
   throw new MetaError("newer-format", message, { advice: "Upgrade this node." });
 }
 

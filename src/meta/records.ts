@@ -1,5 +1,5 @@
-// The records of a cluster's metadata, plain types; their schemas are in record-schemas.ts, how they
-// become bytes is in record-codec.ts.
+// The records of a cluster's metadata, plain types; their schemas are in record-schemas.ts, how
+// they become bytes is in record-codec.ts.
 //
 // Rules:
 // - Every record carries the format it is written in. A record in a newer format is refused by name
@@ -127,8 +127,9 @@ export interface ClusterRecord {
   readonly id: string;
   readonly name: string;
   /**
-   * Rises when the metadata was restored or rebuilt. Disks keep the highest they have seen and refuse
-   * lower ones, so that an old backup cannot come to life beside newer disks (store.md, H25).
+   * Rises when the metadata was restored or rebuilt. Disks keep the highest they have seen and
+   * refuse lower ones, so that an old backup cannot come to life beside newer disks (store.md,
+   * H25).
    */
   readonly generation: number;
   /** Bits of FEATURES: who does not know one must not join. */

@@ -18,7 +18,7 @@ import { KEY_VALUE, type KeyValue } from "../etcd-messages.ts";
 import { flag, type MessageType, message, nested } from "../protobuf.ts";
 import { Mvcc, type Version } from "./mvcc.ts";
 
-export const DATABASE_FORMAT = 1;
+const DATABASE_FORMAT = 1;
 
 interface StoredVersion {
   kv: KeyValue | null;

@@ -1,6 +1,7 @@
-// The embedded server's operations: etcd's semantics over Mvcc and Leases, carried out in memory and
-// handed to the commit queue. Every operation is checked whole before anything is changed, so that
-// a refusal never leaves half of one behind. (etcd: server/etcdserver/apply and api/v3rpc/key.go.)
+// The embedded server's operations: etcd's semantics over Mvcc and Leases, carried out in memory
+// and handed to the commit queue. Every operation is checked whole before anything is changed, so
+// that a refusal never leaves half of one behind. (etcd: server/etcdserver/apply and
+// api/v3rpc/key.go.)
 
 import {
   COMPARE_EQUAL,
@@ -32,7 +33,7 @@ import type { Leases } from "./leases.ts";
 import type { Mvcc, Version } from "./mvcc.ts";
 import * as refuse from "./rpc-error.ts";
 
-export const TXN_OPERATIONS_MAX = 128;
+const TXN_OPERATIONS_MAX = 128;
 /** Keys, values and history, all in memory. etcd's default quota is 2 GiB. */
 const SIZE_MAX_BYTES = 1024 * 1024 * 1024;
 const ANSWER_MAX_BYTES = 32 * 1024 * 1024;

@@ -35,7 +35,7 @@ import { RpcError, requestTooLarge } from "./rpc-error.ts";
 import { type MetaUser, Users } from "./users.ts";
 import { type WatchHost, WatchSession, type WatchStream } from "./watch-session.ts";
 
-export const REQUEST_MAX_BYTES: number = 1.5 * 1024 * 1024;
+const REQUEST_MAX_BYTES: number = 1.5 * 1024 * 1024;
 /** What etcd allows the transport on top. */
 const OVERHEAD_MAX_BYTES = 512 * 1024;
 const STREAMS_MAX = 1024;

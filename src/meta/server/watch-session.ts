@@ -1,8 +1,8 @@
 // One watch stream of the embedded server: the watches that a client has put on it.
 //
 // Changes are told when they are on the disk, all of one revision together, each watch in order and
-// without gaps. A client that does not read is cut off: it comes back and follows from where it was,
-// or lists again. What is buffered for one stream is bounded by that.
+// without gaps. A client that does not read is cut off: it comes back and follows from where it
+// was, or lists again. What is buffered for one stream is bounded by that.
 
 import type { ServerDuplexStream } from "@grpc/grpc-js";
 import {
@@ -18,7 +18,7 @@ import { keyValueOf, rangeOf } from "./engine.ts";
 import type { Mvcc, Version } from "./mvcc.ts";
 
 /** On all streams together. */
-export const WATCHES_MAX = 20_000;
+const WATCHES_MAX = 20_000;
 const BUFFERED_MAX_BYTES = 16 * 1024 * 1024;
 /** Changes that one message brings, and their bytes; a revision is never cut without saying so. */
 const MESSAGE_MAX_BYTES = 1024 * 1024;

@@ -61,6 +61,10 @@ export class MetaProcess {
     }
   }
 
+  get pid(): number {
+    return this.#child?.pid ?? 0;
+  }
+
   get endpoint(): string {
     return `127.0.0.1:${this.port}`;
   }
@@ -163,7 +167,7 @@ export class MetaProcess {
   }
 }
 
-export async function freePort(): Promise<number> {
+async function freePort(): Promise<number> {
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const { port } = server.address() as AddressInfo;
