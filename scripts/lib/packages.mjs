@@ -57,6 +57,14 @@ export const DEBIAN_PACKAGES = [
     why: "load that is not ours; unpacked, because the package registers a network service",
   },
   {
+    name: "etcd-server",
+    how: "unpack",
+    program: "etcd",
+    paths: ["usr/bin/etcd"],
+    isStatic: true,
+    why: "metadata of clusters, in the tests; unpacked, because installing it starts a service",
+  },
+  {
     name: "sqlite3",
     how: "install",
     program: "sqlite3",

@@ -119,6 +119,9 @@ ${lines.join("\n")}
 ringstored --role disk-check --path PATH verifies a disk of the store that no daemon has open, and
 prints what is wrong: exit code 0 nothing, 1 errors, 2 it could not be carried out.
 
+ringstored --role meta --data DIR [--listen HOST:PORT] is the metadata server of a cluster on one
+machine; docs/metadata.md has the rest.
+
 Exit codes: 0 stopped cleanly, 1 cannot start or failed, 2 wrong usage.
 `;
 }

@@ -7,6 +7,7 @@ export * from "./disk.ts";
 export * from "./guest-memory.ts";
 export * from "./log.ts";
 export * from "./memory.ts";
+export * from "./meta-store.ts";
 export * from "./reactor.ts";
 export * from "./replica.ts";
 export * from "./store-disk.ts";

@@ -1,0 +1,12 @@
+// meta/: the cluster's metadata. The client of etcd's API, the records and pages that are kept
+// there, archives of them, and who gets which disk. The embedded server is in server/.
+
+export * from "./archive.ts";
+export * from "./errors.ts";
+export type { EtcdOptions } from "./etcd-connection.ts";
+export { EtcdMetaStore } from "./etcd-store.ts";
+export * from "./inventory.ts";
+export * from "./keys.ts";
+export * from "./record-codec.ts";
+export * from "./records.ts";
+export * from "./swap.ts";

@@ -1,0 +1,138 @@
+// Schemas of the metadata's records. A record that does not match is somebody's mistake, or
+// something's damage: it is refused with the field, its value and what it must be.
+
+import Type from "typebox";
+import {
+  VOLUME_NAME_LENGTH_MAX,
+  VOLUME_NAME_PATTERN,
+  VOLUME_SIZE_MAX_BYTES,
+} from "../model/limits.ts";
+import { describes, type SchemaOf } from "../model/schema.ts";
+import { DISK_NUMBER_MAX } from "./keys.ts";
+import {
+  type ClusterRecord,
+  type DiskRecord,
+  type LiveRecord,
+  type NodeRecord,
+  RECORD_FORMAT,
+  REPLICAS_MAX,
+  VOLUME_MEMBERS_MAX,
+  type VolumeRecord,
+} from "./records.ts";
+
+const closed = { additionalProperties: false } as const;
+const id = Type.String({ pattern: "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$" });
+const name = Type.String({ pattern: VOLUME_NAME_PATTERN, maxLength: VOLUME_NAME_LENGTH_MAX });
+const when = Type.String({ pattern: "^\\d{4}-\\d\\d-\\d\\dT[0-9:.]{8,12}Z$" });
+const format = Type.Integer({ minimum: 1, maximum: RECORD_FORMAT });
+const changeId = Type.String({ pattern: "^[0-9a-f]{16}$" });
+const count = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
+
+const EPOCH_MAX: number = 2 ** 20 - 1;
+const SEQUENCE_MAX: number = 2 ** 44 - 1;
+const epoch = Type.Integer({ minimum: 0, maximum: EPOCH_MAX });
+
+const process = Type.Object({ node: id, incarnation: count }, closed);
+
+const out = Type.Object(
+  {
+    disk: id,
+    sinceStamp: Type.Object(
+      { epoch, sequence: Type.Integer({ minimum: 0, maximum: SEQUENCE_MAX }) },
+      closed,
+    ),
+    reason: Type.Enum(["failed", "lagging", "maintenance", "missing", "new"]),
+    since: when,
+  },
+  closed,
+);
+
+const attachment = Type.Object(
+  { generation: count, node: Type.Union([id, Type.Null()]), readOnly: Type.Boolean() },
+  closed,
+);
+
+export const VOLUME_SCHEMA: SchemaOf<VolumeRecord> = describes<VolumeRecord>()(
+  Type.Object(
+    {
+      format,
+      changeId,
+      id,
+      name,
+      sizeBytes: Type.Integer({ minimum: 4096, maximum: VOLUME_SIZE_MAX_BYTES }),
+      blockBytes: Type.Enum([512, 4096]),
+      replicaCount: Type.Integer({ minimum: 1, maximum: REPLICAS_MAX }),
+      phase: Type.Enum(["creating", "ready", "deleting"]),
+      createdAt: when,
+      clusterGeneration: count,
+      epoch,
+      owner: Type.Union([process, Type.Null()]),
+      state: Type.Enum(["clean", "open"]),
+      members: Type.Array(id, { maxItems: VOLUME_MEMBERS_MAX }),
+      out: Type.Array(out, { maxItems: VOLUME_MEMBERS_MAX }),
+      membershipVersion: count,
+      attachment,
+      layers: Type.Array(Type.Integer({ minimum: 0, maximum: 0xffffffff }), {
+        minItems: 1,
+        maxItems: 64,
+      }),
+    },
+    closed,
+  ),
+);
+
+const wireFormat = Type.Integer({ minimum: 1, maximum: 0xffff });
+
+export const NODE_SCHEMA: SchemaOf<NodeRecord> = describes<NodeRecord>()(
+  Type.Object(
+    {
+      format,
+      changeId,
+      id,
+      name,
+      address: Type.String({ pattern: "^[^\\s]{1,255}:\\d{1,5}$" }),
+      rack: Type.Union([name, Type.Null()]),
+      phase: Type.Enum(["active", "maintenance", "draining"]),
+      joinedAt: when,
+      wireFormats: Type.Tuple([wireFormat, wireFormat]),
+    },
+    closed,
+  ),
+);
+
+export const LIVE_SCHEMA: SchemaOf<LiveRecord> = describes<LiveRecord>()(
+  Type.Object({ format, process, startedAt: when }, closed),
+);
+
+export const DISK_SCHEMA: SchemaOf<DiskRecord> = describes<DiskRecord>()(
+  Type.Object(
+    {
+      format,
+      changeId,
+      id,
+      number: Type.Integer({ minimum: 1, maximum: DISK_NUMBER_MAX }),
+      node: id,
+      name,
+      sizeBytes: count,
+      freeBytes: count,
+      phase: Type.Enum(["active", "draining", "failed"]),
+      incarnation: count,
+    },
+    closed,
+  ),
+);
+
+export const CLUSTER_SCHEMA: SchemaOf<ClusterRecord> = describes<ClusterRecord>()(
+  Type.Object(
+    {
+      format,
+      changeId,
+      id,
+      name,
+      generation: count,
+      features: Type.Integer({ minimum: 0, maximum: 0x7fffffff }),
+      createdAt: when,
+    },
+    closed,
+  ),
+);

@@ -1,0 +1,144 @@
+// The records of a cluster's metadata, plain types; their schemas are in record-schemas.ts, how
+// they become bytes is in record-codec.ts.
+//
+// Rules:
+// - Every record carries the format it is written in. A record in a newer format is refused by name
+//   and never written back: this version does not know what it would lose.
+// - A record is changed only by a swap on its revision. `changeId` is drawn anew with each change,
+//   so that who lost the answer to a swap can tell its own change from anybody else's (swap.ts).
+// - Times are for people. No decision compares clocks of two machines.
+
+/** Numbers are never used again. */
+export const RECORD_FORMAT = 1;
+
+/** Orders all writes of a volume: 20 bits of epoch, 44 of sequence (store.md, C3). */
+export interface Stamp {
+  readonly epoch: number;
+  readonly sequence: number;
+}
+
+/** A process: a daemon that restarted is another one. */
+export interface ProcessName {
+  readonly node: string;
+  readonly incarnation: number;
+}
+
+export type OutReason = "failed" | "lagging" | "maintenance" | "missing" | "new";
+
+/** A member whose copy does not count until it is resynced. */
+export interface OutMember {
+  readonly disk: string;
+  /** It has everything up to this write; 0, 0 = nothing. */
+  readonly sinceStamp: Stamp;
+  readonly reason: OutReason;
+  /** When it went out. */
+  readonly since: string;
+}
+
+export interface Attachment {
+  /** Rises with every attach and detach; an older one serves nothing (DESIGN, section 7). */
+  readonly generation: number;
+  /** null: attached nowhere. */
+  readonly node: string | null;
+  readonly readOnly: boolean;
+}
+
+/**
+ * ```
+ *  creating ──► ready ──► deleting ──► (nothing)
+ * ```
+ * One that is found "creating" was never promised to anybody.
+ */
+export type VolumePhase = "creating" | "ready" | "deleting";
+
+export interface VolumeRecord {
+  readonly format: number;
+  readonly changeId: string;
+  readonly id: string;
+  readonly name: string;
+  readonly sizeBytes: number;
+  readonly blockBytes: 512 | 4096;
+  readonly replicaCount: number;
+  readonly phase: VolumePhase;
+  readonly createdAt: string;
+  /** Of the cluster record when this was written; a disk refuses a lower one than it has seen. */
+  readonly clusterGeneration: number;
+  /** Rises by one with every takeover, a restarted owner's too. 0: never owned. */
+  readonly epoch: number;
+  readonly owner: ProcessName | null;
+  /** "clean": nothing was under way when the owner let go, and there is nothing to equalise. */
+  readonly state: "clean" | "open";
+  /** Disks that hold copies. In sync are those that are not in `out`. */
+  readonly members: readonly string[];
+  readonly out: readonly OutMember[];
+  /** Rises with every change of `members` or `out`. */
+  readonly membershipVersion: number;
+  readonly attachment: Attachment;
+  /** Newest last; one until there are snapshots. */
+  readonly layers: readonly number[];
+}
+
+export type NodePhase = "active" | "maintenance" | "draining";
+
+export interface NodeRecord {
+  readonly format: number;
+  readonly changeId: string;
+  readonly id: string;
+  readonly name: string;
+  /** Where other nodes reach it: `host:port`. */
+  readonly address: string;
+  /** Failure domain; null = none was told. */
+  readonly rack: string | null;
+  readonly phase: NodePhase;
+  readonly joinedAt: string;
+  /** Lowest and highest format of messages that it speaks. */
+  readonly wireFormats: readonly [number, number];
+}
+
+/** Behind a lease. */
+export interface LiveRecord {
+  readonly format: number;
+  readonly process: ProcessName;
+  readonly startedAt: string;
+}
+
+export type ClusterDiskPhase = "active" | "draining" | "failed";
+
+export interface DiskRecord {
+  readonly format: number;
+  readonly changeId: string;
+  /** UUID in its superblock. */
+  readonly id: string;
+  /** What placement pages call it: 1 to 65535, never given to another disk while it is here. */
+  readonly number: number;
+  readonly node: string;
+  readonly name: string;
+  readonly sizeBytes: number;
+  /** For data, when it was last reported. */
+  readonly freeBytes: number;
+  readonly phase: ClusterDiskPhase;
+  /** Of its last opening: a disk that says less was rolled back (store.md, H24). */
+  readonly incarnation: number;
+}
+
+export interface ClusterRecord {
+  readonly format: number;
+  readonly changeId: string;
+  readonly id: string;
+  readonly name: string;
+  /**
+   * Rises when the metadata was restored or rebuilt. Disks keep the highest they have seen and
+   * refuse lower ones, so that an old backup cannot come to life beside newer disks (store.md,
+   * H25).
+   */
+  readonly generation: number;
+  /** Bits of FEATURES: who does not know one must not join. */
+  readonly features: number;
+  readonly createdAt: string;
+}
+
+/** What a cluster can be built with, by bit. None yet: the first release is the base. */
+export const FEATURES: readonly string[] = [];
+
+export const VOLUME_MEMBERS_MAX = 64;
+export const REPLICAS_MAX = 3;

@@ -1,0 +1,155 @@
+// Swaps that end in a definite answer, and many swaps at once.
+//
+// After "unknown" a read proves nothing: the lost request may still be on its way and be applied
+// after it. Saying the same swap again does: at most one of the two can find the guard as it was.
+// If the second finds another value, and that is ours byte for byte, the first was applied. So what
+// is swapped in must be told from what anybody else could write: records carry a change id.
+
+import {
+  META_TRANSACTION_MAX,
+  META_VALUE_MAX_BYTES,
+  type MetaEntry,
+  type MetaGuard,
+  type MetaOutcome,
+  type MetaStore,
+  type MetaWrite,
+} from "../ports/meta-store.ts";
+import { MetaError } from "./errors.ts";
+
+export interface Swap {
+  readonly key: string;
+  /** 0 = there must be no such key. */
+  readonly modRevision: number;
+  readonly value: Uint8Array | null;
+}
+
+export type SwapAnswer =
+  /** modRevision: of the key from now on; 0 when it was taken away. */
+  | { readonly outcome: "applied"; readonly modRevision: number }
+  | { readonly outcome: "conflict"; readonly found: MetaEntry | null };
+
+/**
+ * One swap, said again until it is known what became of it, or until `isGivenUp` says that it is
+ * enough. Rejected with code "unknown": it is still open; with any other: it was not applied.
+ */
+export async function swapUntilKnown(
+  store: MetaStore,
+  swap: Swap,
+  isGivenUp: () => boolean,
+): Promise<SwapAnswer> {
+  let sent = 0;
+  for (;;) {
+    let answer: MetaOutcome;
+    try {
+      answer = await store.compareAndSwap(swap.key, swap.modRevision, swap.value);
+    } catch (error) {
+      if (sent === 0) throw error;
+      // This attempt came to nothing; what became of the earlier one is still open.
+      const isUnreachable = error instanceof MetaError && error.code === "unavailable";
+      if (isUnreachable && !isGivenUp()) continue;
+      throw stillUnknown(swap.key, error);
+    }
+    if (answer.outcome !== "unknown") return settle(swap, answer, sent > 0);
+    sent++;
+    if (isGivenUp()) throw stillUnknown(swap.key, new Error(answer.reason));
+  }
+}
+
+function stillUnknown(key: string, cause: unknown): MetaError {
+  return new MetaError("unknown", `Whether ${key} was changed is not known.`, { cause });
+}
+
+/**
+ * Swaps that do not depend on each other, as few transactions as possible; the answers in their
+ * order. A conflict of one does not keep the others from being applied.
+ */
+export async function swapMany(
+  store: MetaStore,
+  swaps: readonly Swap[],
+  isGivenUp: () => boolean,
+): Promise<SwapAnswer[]> {
+  const answers = new Array<SwapAnswer>(swaps.length);
+  let left: number[] = swaps.map((_, index) => index);
+  while (left.length > 0) {
+    const batch = takeBatch(swaps, left);
+    const conflicts = await swapBatch(store, swaps, batch, answers, isGivenUp);
+    // Those that were told of a conflict are done; the others of the batch are said again.
+    const again = conflicts ? batch.filter((index) => answers[index] === undefined) : [];
+    left = [...again, ...left.slice(batch.length)];
+  }
+  return answers;
+}
+
+function takeBatch(swaps: readonly Swap[], left: readonly number[]): number[] {
+  const batch: number[] = [];
+  let sizeBytes = 0;
+  for (const index of left) {
+    sizeBytes += swaps[index]!.value?.length ?? 0;
+    const isFull = batch.length === META_TRANSACTION_MAX || sizeBytes > META_VALUE_MAX_BYTES;
+    if (isFull && batch.length > 0) break;
+    batch.push(index);
+  }
+  return batch;
+}
+
+/** Returns whether there was a conflict; then `answers` has those that it was about. */
+async function swapBatch(
+  store: MetaStore,
+  swaps: readonly Swap[],
+  batch: readonly number[],
+  answers: SwapAnswer[],
+  isGivenUp: () => boolean,
+): Promise<boolean> {
+  const guards: MetaGuard[] = batch.map((index) => swaps[index]!);
+  const writes: MetaWrite[] = batch.map((index) => swaps[index]!);
+  const outcome = await store.transact({ guards, writes });
+  if (outcome.outcome === "unknown") {
+    // Rare: each by itself, which is always right.
+    for (const index of batch) {
+      answers[index] = await settleOne(store, swaps[index]!, isGivenUp);
+    }
+    return false;
+  }
+  if (outcome.outcome === "applied") {
+    for (const index of batch) answers[index] = settle(swaps[index]!, outcome, false);
+    return false;
+  }
+  for (const [at, index] of batch.entries()) {
+    const found = outcome.found[at] ?? null;
+    if ((found?.modRevision ?? 0) === swaps[index]!.modRevision) continue;
+    answers[index] = { outcome: "conflict", found };
+  }
+  return true;
+}
+
+async function settleOne(
+  store: MetaStore,
+  swap: Swap,
+  isGivenUp: () => boolean,
+): Promise<SwapAnswer> {
+  const answer = await swapUntilKnown(store, swap, isGivenUp);
+  return answer.outcome === "conflict" ? recognise(swap, answer.found) : answer;
+}
+
+function settle(
+  swap: Swap,
+  outcome: Exclude<MetaOutcome, { outcome: "unknown" }>,
+  mayBeOurs: boolean,
+): SwapAnswer {
+  if (outcome.outcome === "applied") {
+    return { outcome: "applied", modRevision: swap.value === null ? 0 : outcome.revision };
+  }
+  const found = outcome.found[0] ?? null;
+  return mayBeOurs ? recognise(swap, found) : { outcome: "conflict", found };
+}
+
+/** Is what was found what an earlier attempt of this swap left there? */
+function recognise(swap: Swap, found: MetaEntry | null): SwapAnswer {
+  if (swap.value === null) {
+    return found === null ? { outcome: "applied", modRevision: 0 } : { outcome: "conflict", found };
+  }
+  if (found !== null && Buffer.compare(swap.value, found.value) === 0) {
+    return { outcome: "applied", modRevision: found.modRevision };
+  }
+  return { outcome: "conflict", found };
+}
