@@ -13,6 +13,8 @@ import type { SuiteContext, SuiteResult } from "./suite.ts";
 
 const EXIT_KEPT = 0;
 const EXIT_BROKEN = 1;
+/** Of a failure in the log's table; stderr has all of it. */
+const FAILURE_CHARS_MAX = 400;
 const EXIT_USAGE = 2;
 
 function runSuite(
@@ -58,7 +60,8 @@ async function soak(options: SoakOptions): Promise<number> {
     const startedMs = Date.now();
     const { counts, broken } = await runSuite(suite, context, options);
     const durationMs = Date.now() - startedMs;
-    const result = broken.length === 0 ? KEPT : `BROKEN: ${broken[0]}`;
+    const result =
+      broken.length === 0 ? KEPT : `BROKEN: ${(broken[0] as string).slice(0, FAILURE_CHARS_MAX)}`;
     const line = formatEntry({ suite, seed, counts, durationMs, result }, commit, new Date());
     appendEntry(path, line);
     say(line.trimEnd());
