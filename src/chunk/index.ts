@@ -12,5 +12,6 @@ export {
 export { Store, type StorePhase } from "./store.ts";
 export type { StoreOptions } from "./store-assembly.ts";
 export type { StoreUsage } from "./store-usage.ts";
+export { StoreReplica, type StoreReplicaOptions } from "./store-replica.ts";
 export { StoreVolume } from "./store-volume.ts";
 export type { DiskFacts, Durability } from "./superblock-facts.ts";

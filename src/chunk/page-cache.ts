@@ -9,7 +9,7 @@
 // Invariants: a frame with pins or dirty is never given to another page; a page has at most one
 // frame; what is in a frame is what durable records say and nothing else.
 
-import { assert, EIO } from "../base/index.ts";
+import { assert, EBADMSG, EIO } from "../base/index.ts";
 import type { Arena, Disk } from "../ports/index.ts";
 import {
   BLOCK_BYTES,
@@ -32,7 +32,7 @@ export const PAGE_READY = 0;
 const PAGE_WAIT = 1;
 
 export interface PageClient {
-  /** `result` 0: the page is pinned in ops.frame[op]; otherwise a negated errno. */
+  /** `result` 0: the page is pinned in ops.frame[op]; -EBADMSG: it is damaged; or an errno. */
   pageReady(op: number, result: number): void;
 }
 
@@ -211,7 +211,7 @@ export class PageCache {
       this.parts.pageDamaged(kind, number, `read: ${result}`);
     }
     this.faultCount += 1;
-    this.answer(frame, -EIO);
+    this.answer(frame, -EBADMSG);
     return false;
   }
 

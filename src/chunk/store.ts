@@ -12,7 +12,15 @@ import type { Disk, DiskHandler, Poller, ReactorPort, TimerHandler } from "../po
 import { StoreError } from "./errors.ts";
 import { type Geometry, geometryOf } from "./geometry.ts";
 import { BLOCK_BYTES, STATE_OPEN, SUPERBLOCK_COPIES } from "./layouts.ts";
-import { OP_KIND_CLEAR, OP_KIND_PAGE, OP_KIND_READ, OP_KIND_TABLE } from "./op-table.ts";
+import {
+  OP_KIND_CLEAR,
+  OP_KIND_IMAGE,
+  OP_KIND_PAGE,
+  OP_KIND_READ,
+  OP_KIND_SCAN,
+  OP_KIND_SLAB,
+  OP_KIND_TABLE,
+} from "./op-table.ts";
 import { TAG_GROUP, TAG_INDEX_MASK, TAG_KIND_MASK, TAG_OP, TAG_PAGE, TAG_TASK } from "./parts.ts";
 import { type RecoveryReport, readSuperblock } from "./recovery.ts";
 import type { FlowVolume } from "./request-flow.ts";
@@ -23,6 +31,8 @@ import {
   type StoreAssembly,
   type StoreOptions,
 } from "./store-assembly.ts";
+import { logRecovery, openingRefusal } from "./store-opening.ts";
+import type { StoreReplica, StoreReplicaOptions } from "./store-replica.ts";
 import { type StoreUsage, usageOf } from "./store-usage.ts";
 import type { StoreVolume } from "./store-volume.ts";
 import type { Superblock } from "./superblock.ts";
@@ -73,7 +83,11 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     const task = readSuperblock(this.modules.disk.capacityBytes, arena, memory);
     this.runner.start(task, (superblock) => {
       memory.free(arena);
-      const error = superblock instanceof StoreError ? superblock : this.refusal(superblock);
+      const { capacityBytes } = this.modules.disk;
+      const error =
+        superblock instanceof StoreError
+          ? superblock
+          : openingRefusal(superblock, this.options.incarnationMin, capacityBytes);
       if (error !== null) this.openFailed(error, done);
       else this.recover(superblock as Superblock, done);
     });
@@ -85,23 +99,6 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     this.phase = "closed";
     this.failure = error.message;
     done(error);
-  }
-
-  private refusal(superblock: Superblock): StoreError | null {
-    const { incarnationMin } = this.options;
-    if (incarnationMin !== undefined && superblock.incarnation < incarnationMin) {
-      return new StoreError(
-        "DISK_STALE",
-        `the disk was last opened as incarnation ${superblock.incarnation}, ` +
-          `but incarnation ${incarnationMin} has been seen: it is an old copy of itself`,
-        { advice: "Bring the current disk back, or forget this one and restore its volumes." },
-      );
-    }
-    if (superblock.diskBytes > this.modules.disk.capacityBytes) {
-      const has = `${this.modules.disk.capacityBytes} of ${superblock.diskBytes} bytes`;
-      return new StoreError("DISK_DAMAGED", `the disk has become smaller: ${has}`);
-    }
-    return null;
   }
 
   private recover(superblock: Superblock, done: (error: StoreError | null) => void): void {
@@ -139,7 +136,8 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
         }
         this.isRecovered = true;
         // What was dropped must be gone for good before anything new is written.
-        const hasDropped = report.uncertain.length > 0 && !parts.planted.keepUncertain;
+        const isDoubtful = report.uncertain.length > 0 || recovery.doubtCount > 0;
+        const hasDropped = isDoubtful && !parts.planted.keepUncertain;
         if (hasDropped) assembly.upkeep.drain(false, () => this.ready(done));
         else this.ready(done);
       });
@@ -153,32 +151,11 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     }
     this.phase = "ready";
     this.modules.reactor.addPoller(this);
-    this.logRecovery();
+    logRecovery(this.modules.reactor.log, this.recoveryReport as RecoveryReport);
     this.all.upkeep.pump();
-    this.all.volumeSet.reclaim();
+    this.all.volumeSet.beginReclaim();
     this.all.scrub.start();
     done(null);
-  }
-
-  private logRecovery(): void {
-    const report = this.recoveryReport as RecoveryReport;
-    const { log } = this.modules.reactor;
-    log.log(
-      report.uncertain.length + report.rottenBlocks > 0 ? "warn" : "info",
-      "store.recovered",
-      {
-        clean: report.wasClean,
-        logRecords: report.logRecords,
-        ringGroups: report.ringGroups,
-        ringRecords: report.ringRecords,
-        uncertainWrites: report.uncertain.length,
-        rottenBlocks: report.rottenBlocks,
-        cutGroups: report.cutGroups,
-      },
-    );
-    for (const { extent, block } of report.uncertain.slice(0, 100)) {
-      log.log("warn", "store.uncertain-write", { extent, block });
-    }
   }
 
   private get all(): StoreAssembly {
@@ -193,8 +170,8 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     const kind = tag & TAG_KIND_MASK;
     if (kind === TAG_OP) {
       const ops = this.all.parts.ops;
-      const isRead = ops.kind[index] === OP_KIND_READ;
-      if (isRead) this.all.reads.completed(index, result);
+      const kindOfOp = ops.kind[index];
+      if (kindOfOp === OP_KIND_READ || kindOfOp === OP_KIND_SLAB) this.all.reads.completed(index, result);
       else this.all.writes.dataWritten(index, result);
       this.all.parts.ring.advanceComplete();
     } else if (kind === TAG_GROUP) {
@@ -223,8 +200,12 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
 
   pageReady(op: number, result: number): void {
     const kind = this.all.parts.ops.kind[op] as number;
-    if (kind === OP_KIND_READ) this.all.reads.pageReady(op, result);
+    if (kind === OP_KIND_READ || kind === OP_KIND_SLAB) this.all.reads.pageReady(op, result);
     else if (kind === OP_KIND_PAGE) this.all.upkeep.pageReady(op, result);
+    else if (kind === OP_KIND_SCAN) {
+      this.all.replicas.scans.pageReady(op, result);
+      this.opReleased();
+    }
     else this.all.writes.pageReady(op, result);
   }
 
@@ -233,16 +214,29 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     const ops = this.all.parts.ops;
     const slot = ops.slot[op] as number;
     const kind = ops.kind[op] as number;
+    const write = ops.write[op] as number;
+    if (kind === OP_KIND_SLAB) this.all.parts.locks.leave(op, this.all.writes);
+    if (kind === OP_KIND_SLAB || kind === OP_KIND_IMAGE) {
+      this.all.replicas.slabs.slabDone(op, result);
+    }
     ops.release(op);
     if (slot >= 0) this.all.flow.oneDone(slot, result);
+    else if (write >= 0) this.all.replicas.writes.opDone(write, result);
     else if (kind === OP_KIND_READ) this.all.scrub.slabDone(result);
     else if (kind === OP_KIND_CLEAR) this.all.volumeSet.slabCleared(result);
-    if (kind === OP_KIND_READ) this.readEnded();
+    if (kind === OP_KIND_READ || kind === OP_KIND_SLAB) this.readEnded();
+    this.opReleased();
+  }
+
+  /** An operation is free: whoever waits for one, or for what it had, goes on. */
+  private opReleased(): void {
+    const { ops } = this.all.parts;
     // Writes give back buffers too.
     if (this.all.reads.hasWaiting) this.all.reads.resume();
     if (this.all.volumeSet.isWaiting) this.all.volumeSet.resume();
     if (this.all.writes.hasWaiting) this.all.writes.resume();
     if (this.all.flow.hasParked) this.all.flow.resume();
+    this.all.replicas.resume();
     this.failStarved();
     if (this.idleThen === null || ops.freeCount < ops.capacity) return;
     const then = this.idleThen;
@@ -270,13 +264,14 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
   }
 
   get hasWaiting(): boolean {
-    return this.all.writes.hasWaiting || this.all.flow.hasParked;
+    const { writes, flow, replicas } = this.all;
+    return writes.hasWaiting || flow.hasParked || replicas.writes.hasParked;
   }
 
   /** No request and no record is on its way. */
   get isQuiet(): boolean {
     const ring = this.all.parts.ring;
-    const isIdle = this.all.flow.inflightCount === 0;
+    const isIdle = this.all.flow.inflightCount === 0 && this.all.replicas.isIdle;
     if (this.writesFailed) return isIdle && !ring.isWriting;
     return isIdle && !ring.hasUnwritten && !ring.isWriting && ring.completeLsn === ring.nextLsn - 1;
   }
@@ -318,15 +313,42 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     this.all.volumeSet.resume();
     this.all.writes.resume();
     this.all.flow.resume();
+    this.all.replicas.resume();
+  }
+
+  slabLocked(op: number): void {
+    this.all.reads.begin(op);
+    this.failStarved();
+  }
+
+  volumeResized(volume: number, sizeBytes: number): void {
+    this.all.replicas.resized(volume, sizeBytes);
+  }
+
+  isReplicaOpen(volume: number): boolean {
+    return this.all.replicas.isOpen(volume);
+  }
+
+  turnWanted(): void {
+    this.wantFlush();
+  }
+
+  commitMoved(): void {
+    if (this.markTimer !== -1 || this.phase !== "ready") return;
+    this.markTimer = this.modules.reactor.setTimer(MARK_DELAY_MS, this, TIMER_MARK);
   }
 
   groupOpened(): void {
     if (this.markTimer === -1) {
       this.markTimer = this.modules.reactor.setTimer(MARK_DELAY_MS, this, TIMER_MARK);
     }
+    this.wantFlush();
+  }
+
+  private wantFlush(): void {
     if (this.flushRequested) return;
     this.flushRequested = true;
-    if (this.phase === "ready") this.modules.reactor.requestFlush(this);
+    if (this.phase === "ready" || this.phase === "failed") this.modules.reactor.requestFlush(this);
     else this.flush();
   }
 
@@ -341,7 +363,11 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     if (this.phase !== "ready") return;
     if (ring.completeLsn < ring.nextLsn - 1 || ring.hasUnwritten) {
       this.markTimer = this.modules.reactor.setTimer(MARK_DELAY_MS, this, TIMER_MARK);
-    } else ring.writeMark();
+    } else {
+      this.all.replicas.addCommits();
+      if (ring.hasUnwritten) ring.flush();
+      else ring.writeMark();
+    }
   }
 
   setScrubTimer(delayMs: number): void {
@@ -362,9 +388,13 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
 
   flush(): void {
     this.flushRequested = false;
+    const { replicas, writes, parts } = this.all;
+    // First: those who are told of a write often begin the next.
+    replicas.turn();
     if (this.writesFailed) return;
-    this.all.writes.data.flush();
-    this.all.parts.ring.flush();
+    writes.data.flush();
+    if (parts.ring.hasUnwritten) replicas.addCommits();
+    parts.ring.flush();
   }
 
   // --- damage ----------------------------------------------------------------------------------
@@ -388,6 +418,7 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     this.all.writes.resume();
     this.all.flow.resume();
     this.all.volumeSet.resume();
+    this.all.replicas.resume();
     this.failStarved();
     this.all.upkeep.pump();
   }
@@ -431,6 +462,15 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
   openVolume(uuid: string, facts: { readOnly: boolean; serial: string }): StoreVolume {
     if (this.assembly === null) throw new StoreError("STORE_CLOSED", "the store is not open");
     return this.assembly.volumeSet.open(uuid, facts);
+  }
+
+  /**
+   * A volume that was made with `isReplica`, for an owner; any number may have it open. Throws
+   * StoreError when there is no such replica.
+   */
+  openReplica(uuid: string, options: StoreReplicaOptions): StoreReplica {
+    if (this.assembly === null) throw new StoreError("STORE_CLOSED", "the store is not open");
+    return this.assembly.replicas.open(uuid, options);
   }
 
   // --- facts -----------------------------------------------------------------------------------

@@ -47,6 +47,11 @@ const FINDERS: Readonly<Record<keyof PlantedBugs, readonly [name: string, Finder
     markUnfinished: ["crash points", crashPoints, 12],
     replayLeaks: ["crash points", crashPoints, 8],
     superblockFixedOrder: ["crash points", crashPoints, 12],
+    fenceWithoutDrain: ["crash points", crashPoints, 12],
+    epochInMemory: ["crash points", crashPoints, 12],
+    commitAlone: ["crash points", crashPoints, 12],
+    forgetUncertain: ["crash points", crashPoints, 12],
+    lastStampWins: ["crash points", crashPoints, 12],
   };
 
 /** The first seed with which `finder` throws, and what; null when none does. */
