@@ -145,7 +145,12 @@ function applyImage(record: Uint32Array, at: number, words: Uint32Array, entry: 
 }
 
 /** Gives the entry the record's stamp, whatever it has. */
-export function setEntryStamp(record: Uint32Array, at: number, words: Uint32Array, entry: number): void {
+export function setEntryStamp(
+  record: Uint32Array,
+  at: number,
+  words: Uint32Array,
+  entry: number,
+): void {
   words[entry + STAMP_LOW] = record[at + 5] as number;
   words[entry + STAMP_HIGH] = record[at + 6] as number;
 }

@@ -284,13 +284,14 @@ export class PageCache {
     }
   }
 
-  get waiterCount(): number {
-    return this.frameWaiters.count;
-  }
-
-  /** No frame will become free any more: whoever waits for one is told. */
+  /**
+   * Pages that a failed disk does not take keep their frames. When every operation waits for one,
+   * none can give one back: they are told.
+   */
   // @cold
-  failWaiters(): void {
+  failStarved(): void {
+    const count = this.ops.capacity - this.ops.freeCount;
+    if (count === 0 || this.frameWaiters.count !== count) return;
     while (!this.frameWaiters.isEmpty) {
       const op = this.frameWaiters.shift();
       this.ops.frame[op] = -1;

@@ -14,10 +14,10 @@
 
 import { assert } from "../base/index.ts";
 import {
-  RECORD,
-  RECORD_BYTES_MAX,
   BLOCK_DATA,
   IMAGE_IN_GROUP,
+  RECORD,
+  RECORD_BYTES_MAX,
   RECORD_CLEAR,
   RECORD_COMMIT,
   RECORD_DOUBT,

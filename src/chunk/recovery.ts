@@ -394,7 +394,8 @@ export class Recovery {
     const first = this.firstBlockOfExtent(at);
     const inGroup = isInGroup(ring.words, at);
     for (let block = 0; block < blockCountOf(ring.words, at); block++) {
-      if (inGroup && hasData(ring.words, at, block)) index.set(extent, first + block, dataBlock + block);
+      if (inGroup && hasData(ring.words, at, block))
+        index.set(extent, first + block, dataBlock + block);
       else index.remove(extent, first + block);
     }
   }

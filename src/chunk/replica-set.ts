@@ -68,12 +68,7 @@ export class ReplicaSet implements ReplicaKeeper, ReplicaWritesClient {
   private readonly fences: Map<ReplicaGate, Fence> = new Map();
   private answers: (() => void)[] = [];
 
-  constructor(
-    parts: ScanParts,
-    flow: RequestFlow,
-    volumeSet: VolumeSet,
-    client: ReplicaSetClient,
-  ) {
+  constructor(parts: ScanParts, flow: RequestFlow, volumeSet: VolumeSet, client: ReplicaSetClient) {
     this.parts = parts;
     this.flow = flow;
     this.volumeSet = volumeSet;

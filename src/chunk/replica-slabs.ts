@@ -54,11 +54,7 @@ export class ReplicaSlabs {
   private readonly waiting: SlabJob[] = [];
   private resuming = false;
 
-  constructor(
-    parts: SlabParts,
-    client: ReplicaSlabsClient,
-    later: (answer: () => void) => void,
-  ) {
+  constructor(parts: SlabParts, client: ReplicaSlabsClient, later: (answer: () => void) => void) {
     this.parts = parts;
     this.client = client;
     this.later = later;

@@ -29,7 +29,6 @@ import { OP_KIND_CLEAR, OP_KIND_READ, OP_KIND_WRITE, type OpTable } from "./op-t
 import { stampHigh, stampLow } from "./stamps.ts";
 import { EXTENT_NONE } from "./tables.ts";
 
-
 /** What a request needs to know of its volume. */
 export interface FlowVolume {
   readonly volume: number;

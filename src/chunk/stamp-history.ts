@@ -83,7 +83,8 @@ export class StampHistory {
   generationFor(volume: number, low: number, high: number): number {
     let generation = 0;
     for (const pair of this.pairs.get(volume) ?? []) {
-      if (!isNewer(pair.low, pair.high, low, high)) generation = Math.max(generation, pair.generation);
+      if (!isNewer(pair.low, pair.high, low, high))
+        generation = Math.max(generation, pair.generation);
     }
     return generation;
   }

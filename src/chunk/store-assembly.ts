@@ -147,6 +147,8 @@ export function assembleStore(
   const parts = { ...logParts, runner, writeBack, checkpoint, pending, writeBackAt };
   const flow = new RequestFlow(requests, ops, base.copier, client);
   const volumeSet = new VolumeSet(parts, flow, client);
+  const replicas = new ReplicaSet(parts, flow, volumeSet, client);
+  volumeSet.replicas = replicas;
   ring.setClient(client);
   cache.setClient(client);
   return {
@@ -157,7 +159,7 @@ export function assembleStore(
     writes: new WritePath(writeParts, client, options.freshBlocksMin),
     upkeep: new Upkeep(parts, client),
     volumeSet,
-    replicas: new ReplicaSet(parts, flow, volumeSet, client),
+    replicas,
     scrub: new Scrub(parts, client, options.scrub ?? null),
   };
 }

@@ -10,13 +10,13 @@ import {
   type Address,
   type FenceAnswer,
   type MetadataVersion,
+  REPLICA_WRITE,
+  REPLICA_ZERO,
   type Replica,
   type ReplicaFailure,
   type ReplicaHandler,
   type SlabImage,
   type SlabPage,
-  REPLICA_WRITE,
-  REPLICA_ZERO,
 } from "../ports/index.ts";
 import { BLOCK_BYTES } from "./layouts.ts";
 import type { ReplicaGate } from "./replica-gate.ts";

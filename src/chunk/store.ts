@@ -12,6 +12,7 @@ import type { Disk, DiskHandler, Poller, ReactorPort, TimerHandler } from "../po
 import { StoreError } from "./errors.ts";
 import { type Geometry, geometryOf } from "./geometry.ts";
 import { BLOCK_BYTES, STATE_OPEN, SUPERBLOCK_COPIES } from "./layouts.ts";
+import { MarkTimer } from "./mark-timer.ts";
 import {
   OP_KIND_CLEAR,
   OP_KIND_IMAGE,
@@ -47,8 +48,6 @@ export interface StoreModules {
   readonly reactor: ReactorPort;
 }
 
-/** After the last write, what is in place is marked as such. */
-const MARK_DELAY_MS = 50;
 const TIMER_MARK = 0;
 const TIMER_SCRUB = 1;
 
@@ -64,7 +63,7 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
   /** Recovery has read everything: upkeep may begin. */
   private isRecovered = false;
   private flushRequested = false;
-  private markTimer = -1;
+  private readonly marks: MarkTimer;
   /** What a stop does when the last operation has ended. */
   private idleThen: (() => void) | null = null;
 
@@ -72,6 +71,7 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     this.options = options;
     this.modules = modules;
     this.runner = new TaskRunner(modules.disk);
+    this.marks = new MarkTimer(modules.reactor, this, TIMER_MARK);
   }
 
   /** Recovers and begins to serve. The disk's completions must reach diskCompleted(). */
@@ -171,7 +171,8 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     if (kind === TAG_OP) {
       const ops = this.all.parts.ops;
       const kindOfOp = ops.kind[index];
-      if (kindOfOp === OP_KIND_READ || kindOfOp === OP_KIND_SLAB) this.all.reads.completed(index, result);
+      if (kindOfOp === OP_KIND_READ || kindOfOp === OP_KIND_SLAB)
+        this.all.reads.completed(index, result);
       else this.all.writes.dataWritten(index, result);
       this.all.parts.ring.advanceComplete();
     } else if (kind === TAG_GROUP) {
@@ -205,8 +206,7 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     else if (kind === OP_KIND_SCAN) {
       this.all.replicas.scans.pageReady(op, result);
       this.opReleased();
-    }
-    else this.all.writes.pageReady(op, result);
+    } else this.all.writes.pageReady(op, result);
   }
 
   /** An operation has ended. Whose was it? */
@@ -285,15 +285,8 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     this.failStarved();
   }
 
-  /**
-   * Pages that a failed disk does not take keep their frames. When every operation waits for one,
-   * none can give one back.
-   */
   private failStarved(): void {
-    if (this.phase !== "failed") return;
-    const { ops, cache } = this.all.parts;
-    const count = ops.capacity - ops.freeCount;
-    if (count > 0 && cache.waiterCount === count) cache.failWaiters();
+    if (this.phase === "failed") this.all.parts.cache.failStarved();
   }
 
   beginWrite(op: number): void {
@@ -321,31 +314,16 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     this.failStarved();
   }
 
-  volumeResized(volume: number, sizeBytes: number): void {
-    this.all.replicas.resized(volume, sizeBytes);
-  }
-
-  isReplicaOpen(volume: number): boolean {
-    return this.all.replicas.isOpen(volume);
-  }
-
-  turnWanted(): void {
-    this.wantFlush();
-  }
-
   commitMoved(): void {
-    if (this.markTimer !== -1 || this.phase !== "ready") return;
-    this.markTimer = this.modules.reactor.setTimer(MARK_DELAY_MS, this, TIMER_MARK);
+    if (this.phase === "ready") this.marks.arm();
   }
 
   groupOpened(): void {
-    if (this.markTimer === -1) {
-      this.markTimer = this.modules.reactor.setTimer(MARK_DELAY_MS, this, TIMER_MARK);
-    }
-    this.wantFlush();
+    this.marks.arm();
+    this.turnWanted();
   }
 
-  private wantFlush(): void {
+  turnWanted(): void {
     if (this.flushRequested) return;
     this.flushRequested = true;
     if (this.phase === "ready" || this.phase === "failed") this.modules.reactor.requestFlush(this);
@@ -358,16 +336,9 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
       return;
     }
     assert(tag === TIMER_MARK, "a timer of nobody");
-    this.markTimer = -1;
-    const ring = this.all.parts.ring;
-    if (this.phase !== "ready") return;
-    if (ring.completeLsn < ring.nextLsn - 1 || ring.hasUnwritten) {
-      this.markTimer = this.modules.reactor.setTimer(MARK_DELAY_MS, this, TIMER_MARK);
-    } else {
-      this.all.replicas.addCommits();
-      if (ring.hasUnwritten) ring.flush();
-      else ring.writeMark();
-    }
+    const { parts, replicas } = this.all;
+    if (this.phase === "ready") this.marks.fired(parts.ring, () => replicas.addCommits());
+    else this.marks.cancel();
   }
 
   setScrubTimer(delayMs: number): void {
@@ -508,8 +479,7 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     this.all.volumeSet.stop(() => {
       this.all.upkeep.drain(true, () => {
         this.modules.reactor.removePoller(this);
-        if (this.markTimer !== -1) this.modules.reactor.cancelTimer(this.markTimer);
-        this.markTimer = -1;
+        this.marks.cancel();
         this.phase = "closed";
         this.whenIdle(() => {
           freeAssembly(this.all);

@@ -74,9 +74,13 @@ export interface VolumeSetClient {
   beginWrite(op: number): void;
   roomWanted(): void;
   readonly writesFailed: boolean;
-  volumeResized(volume: number, sizeBytes: number): void;
-  /** Somebody has the replica open, or writes to it are on their way. */
-  isReplicaOpen(volume: number): boolean;
+}
+
+/** The replicas that are open: see ReplicaSet. */
+interface OpenReplicas {
+  resized(volume: number, sizeBytes: number): void;
+  /** Somebody has the replica open, or something of it is on its way. */
+  isOpen(volume: number): boolean;
 }
 
 type Done = (error: StoreError | null) => void;
@@ -104,6 +108,7 @@ export class VolumeSet {
   /** Creations that wait for the superblock to say that the disk has replicas. */
   private readonly unannounced: (() => void)[] = [];
   private readonly reclaim: Reclaim;
+  replicas: OpenReplicas | null = null;
 
   constructor(parts: VolumeSetParts, flow: RequestFlow, client: VolumeSetClient) {
     this.parts = parts;
@@ -216,7 +221,7 @@ export class VolumeSet {
     this.update(volume, { sizeBytes }, (error) => {
       if (error === null) {
         this.open_.get(volume)?.setCapacity(sizeBytes);
-        this.client.volumeResized(volume, sizeBytes);
+        this.replicas?.resized(volume, sizeBytes);
       }
       done(error);
     });
@@ -228,7 +233,7 @@ export class VolumeSet {
       done(unknownVolume(uuid));
       return;
     }
-    if (this.open_.has(volume) || this.client.isReplicaOpen(volume)) {
+    if (this.open_.has(volume) || this.replicas?.isOpen(volume) === true) {
       done(new StoreError("VOLUME_BUSY", `volume ${uuid} is open`, { advice: "Detach it first." }));
       return;
     }

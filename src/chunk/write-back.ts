@@ -10,13 +10,7 @@
 // other.
 
 import type { Arena } from "../ports/index.ts";
-import {
-  BLOCK_BYTES,
-  BLOCK_WORDS,
-  GROUP,
-  GROUP_RECORDS_OFFSET,
-  SLAB_BLOCKS,
-} from "./layouts.ts";
+import { BLOCK_BYTES, BLOCK_WORDS, GROUP, GROUP_RECORDS_OFFSET, SLAB_BLOCKS } from "./layouts.ts";
 import type { MetadataLog } from "./metadata-log.ts";
 import {
   blockCountOf,

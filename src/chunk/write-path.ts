@@ -30,13 +30,11 @@ import {
 } from "./apply.ts";
 import type { BlockLocks, LockClient } from "./block-locks.ts";
 import type { BufferPool } from "./buffer-pool.ts";
-import { blockCrc } from "./checksum.ts";
 import type { Damage } from "./damage.ts";
 import { DataWrites } from "./data-writes.ts";
 import {
   BLOCK_ABSENT,
   BLOCK_BYTES,
-  BLOCK_DATA,
   BLOCK_WORDS,
   BLOCK_ZERO,
   EXTENT_BLOCKS,
@@ -61,18 +59,13 @@ import {
 } from "./op-table.ts";
 import { PAGE_READY, type PageCache } from "./page-cache.ts";
 import type { StoreParts } from "./parts.ts";
-import {
-  blockRecordBytes,
-  hasData,
-  putHead,
-  putImageStates,
-  RECORD_HEAD_WORDS,
-} from "./records.ts";
+import { blockRecordBytes } from "./records.ts";
 import type { RingIndex } from "./ring-index.ts";
 import type { RingJournal } from "./ring-journal.ts";
 import type { SegmentView } from "./segments.ts";
 import type { SlabMap } from "./slab-map.ts";
 import { WriteEffects } from "./write-effects.ts";
+import { copyData, putBlockRecord } from "./write-record.ts";
 
 /** Smaller runs of fresh blocks are journaled: one write for many beats one write each. */
 const FRESH_BLOCKS_MIN_DEFAULT = 4;
@@ -115,7 +108,7 @@ export interface WriteClient {
 
 export class WritePath implements LockClient {
   /** Writes by class, for counters: indexed by record type. */
-  readonly classCounts: Float64Array = new Float64Array(8);
+  readonly classCounts: Float64Array = new Float64Array(16);
   noSpaceCount = 0;
   /** Data of fresh and redirected writes, on its way to its slabs. */
   readonly data: DataWrites;
@@ -362,7 +355,7 @@ export class WritePath implements LockClient {
       type === RECORD_JOURNAL
         ? ring.addressOf(ringBlock)
         : buffers.addressOf(ops.buffer[op] as number);
-    const copied = this.copyData(op, address, bytes);
+    const copied = copyData(this.parts, op, address, bytes);
     if (copied !== 0) {
       this.dropPlan(op);
       this.fail(op, copied);
@@ -392,23 +385,6 @@ export class WritePath implements LockClient {
     this.data.add(op);
   }
 
-  /** The one copy out of the caller's memory. */
-  private copyData(op: number, to: number, bytes: number): number {
-    const ops = this.ops;
-    const { copier, memory } = this.parts;
-    const from = ops.address[op] as number;
-    if (from === 0) {
-      return copier.gather(ops.slot[op] as number, ops.skipBytes[op] as number, to, bytes);
-    }
-    memory.copy(to, from, bytes);
-    if (ops.kind[op] !== OP_KIND_IMAGE) return 0;
-    for (let block = 0; block < SLAB_BLOCKS; block++) {
-      if ((((ops.states[op] as number) >>> (block * 2)) & 3) === BLOCK_DATA) continue;
-      memory.fill(to + block * BLOCK_BYTES, 0, BLOCK_BYTES);
-    }
-    return 0;
-  }
-
   /** Gives up what planWrite() took. */
   private dropPlan(op: number): void {
     const ops = this.ops;
@@ -424,41 +400,9 @@ export class WritePath implements LockClient {
     this.parts.buffers.giveBack(buffer);
   }
 
-  /** Puts the operation's record into the open group; `address` is where its data lies, or 0. */
   private addRecord(op: number, type: number, flags: number, address: number): void {
-    const ops = this.ops;
-    const { ring, memory } = this.parts;
-    const first = ops.firstBlock[op] as number;
-    const count = ops.blockCount[op] as number;
-    const slab = ops.slab[op] as number;
-    const bytes = blockRecordBytes(type, count);
-    const at = ring.addRecord(bytes);
-    const words = ring.words;
-    const isImage = type === RECORD_IMAGE;
-    putHead(words, at, type, flags, first, count, ops.extent[op] as number, slab, bytes);
-    words[at + 3] = ops.location[op] as number;
-    words[at + 4] = ops.freed[op] as number;
-    words[at + 5] = ops.stampLow[op] as number;
-    words[at + 6] = ops.stampHigh[op] as number;
-    // Set first: they say which blocks of an image have a CRC.
-    if (isImage) putImageStates(words, at, ops.states[op] as number);
-    if (address !== 0 || isImage) {
-      const firstOfExtent = slab * SLAB_BLOCKS + first;
-      for (let block = 0; block < count; block++) {
-        if (!hasData(words, at, block)) {
-          words[at + RECORD_HEAD_WORDS + block] = 0;
-          continue;
-        }
-        const crc = blockCrc(memory, address + block * BLOCK_BYTES, firstOfExtent + block);
-        words[at + RECORD_HEAD_WORDS + block] = crc;
-      }
-      if ((count & 1) !== 0) words[at + RECORD_HEAD_WORDS + count] = 0;
-    }
-    ops.recordType[op] = type;
-    ops.recordAt[op] = at;
-    ops.lsn[op] = ring.nextLsn;
+    putBlockRecord(this.parts, op, type, flags, address);
     this.classCounts[type] = (this.classCounts[type] as number) + 1;
-    ring.addOp(op);
     if (this.parts.planted.applyEarly) this.effects.applyPage(op);
     this.client.groupOpened();
   }
