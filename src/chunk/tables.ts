@@ -117,7 +117,9 @@ export class VolumeTable {
     assert(volume < this.capacity, "a record of a volume that cannot be");
     const to = this.wordOf(volume);
     const from = at + RECORD_HEAD_WORDS;
-    const isAnother = !this.isSameUuid(to, words, from);
+    // What a deleted volume knew is not the next one's, even under the same name.
+    const isLive = words[from + (VOLUME_ENTRY.state >>> 2)] === VOLUME_LIVE;
+    const isAnother = !isLive || !this.isSameUuid(to, words, from);
     for (let word = 0; word < VOLUME_WORDS; word++) {
       if (word < RUNNING_FIRST || word >= RUNNING_END) {
         this.words[to + word] = words[from + word] as number;

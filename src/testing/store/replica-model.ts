@@ -10,6 +10,7 @@ import { ModelVolume } from "../sim/index.ts";
 const EPOCH_UNIT = 17592186044416;
 const SLAB_BLOCKS = 16;
 const BLOCK = 4096;
+const STATE_DATA = 1;
 
 export function stampOf(epoch: number, sequence: number): number {
   return epoch * EPOCH_UNIT + sequence;
@@ -31,6 +32,13 @@ export interface ModelWrite {
   readonly firstBlock: number;
   readonly blockCount: number;
   readonly isZero: boolean;
+}
+
+export interface ModelSlab {
+  readonly ids: readonly number[];
+  readonly slab: number;
+  readonly stamp: number;
+  readonly data: Uint8Array;
 }
 
 export class ReplicaModel {
@@ -102,25 +110,30 @@ export class ReplicaModel {
   }
 
   /** A whole slab is to become what an image says; nothing else of it may be on its way. */
-  startSlab(
-    slab: number,
-    stamp: number,
-  ): { readonly write: ModelWrite; readonly data: Uint8Array } {
-    const firstBlock = slab * SLAB_BLOCKS;
-    const started = this.content.startWrite(firstBlock * BLOCK, SLAB_BLOCKS * BLOCK);
-    const blockCount = SLAB_BLOCKS;
-    const write = { id: started.id, stamp, firstBlock, blockCount, isZero: false };
+  startSlab(slab: number, stamp: number, states: number): ModelSlab {
+    const data = new Uint8Array(SLAB_BLOCKS * BLOCK).fill(0xee);
+    const ids: number[] = [];
+    for (let block = 0; block < SLAB_BLOCKS; block++) {
+      const offset = (slab * SLAB_BLOCKS + block) * BLOCK;
+      if (((states >>> (block * 2)) & 3) === STATE_DATA) {
+        const started = this.content.startWrite(offset, BLOCK);
+        data.set(started.data, block * BLOCK);
+        ids.push(started.id);
+      } else {
+        ids.push(this.content.startWriteZeroes(offset, BLOCK));
+      }
+    }
     const found = this.slab(slab);
     found.floor = Math.min(found.floor, stamp);
     found.possible.push(stamp);
-    return { write, data: started.data };
+    return { ids, slab, stamp, data };
   }
 
-  endSlab({ id, firstBlock, stamp }: ModelWrite, result: number): void {
-    this.content.endWrite(id, result);
+  endSlab({ ids, slab, stamp }: ModelSlab, result: number): void {
+    for (const id of ids) this.content.endWrite(id, result);
     if (result !== 0) return;
     this.hasExtent = true;
-    const found = this.slab(firstBlock / SLAB_BLOCKS);
+    const found = this.slab(slab);
     found.floor = stamp;
     found.possible = [stamp];
   }

@@ -165,20 +165,31 @@ export class ReplicaSession implements ReplicaHandler {
     const stamp = { epoch: this.epoch, sequence: this.prng.between(1, this.sequence + 1) };
     if (this.prng.chance(0.5)) this.sequence = Math.max(this.sequence, stamp.sequence);
     else stamp.sequence = this.sequence += 1;
-    const { write, data } = this.model.startSlab(slab, stampOf(stamp.epoch, stamp.sequence));
-    const arena = this.store.memory.allocate(data.length);
-    arena.u8.set(data);
+    const states = this.states();
+    const image = this.model.startSlab(slab, stampOf(stamp.epoch, stamp.sequence), states);
+    const arena = this.store.memory.allocate(image.data.length);
+    arena.u8.set(image.data);
     this.slabs.add(slab);
     const at = { extentIndex: 0, slab };
-    this.replica.writeSlab(at, { ...stamp, states: STATES_DATA }, arena.address, (failure) => {
+    this.replica.writeSlab(at, { ...stamp, states }, arena.address, (failure) => {
       this.store.memory.free(arena);
       this.slabs.delete(slab);
       if (this.isOver && failure === null) throw new Error("an old slab write came after a fence");
       const isExpected = failure === null || failure.code === "limit" || this.isOver;
       if (!isExpected) throw new Error(`a slab write ended: ${failure.message}`);
-      this.model.endSlab(write, failure === null ? 0 : -ENOSPC);
+      this.model.endSlab(image, failure === null ? 0 : -ENOSPC);
       this.changed();
     });
+  }
+
+  /** All data, or any mixture, or nothing at all. */
+  private states(): number {
+    const { prng } = this;
+    if (prng.chance(0.3)) return STATES_DATA;
+    if (prng.chance(0.1)) return 0;
+    let states = 0;
+    for (let block = 0; block < SLAB_BLOCKS; block++) states |= prng.below(3) << (block * 2);
+    return states >>> 0;
   }
 
   /** A successor fences while our writes are on their way; then nothing of ours may land. */
