@@ -272,7 +272,8 @@ export const RECORD_EXTENT = 6;
 export const RECORD_COMMIT = 7;
 /**
  * A whole slab as another replica has it: 16 CRCs follow, then the states. The stamp is set as it
- * is, even if it is lower. With IMAGE_IN_GROUP in `flags` the data of all 16 blocks is in the group.
+ * is, even if it is lower. With IMAGE_IN_GROUP in `flags` the data of all 16 blocks lies in the
+ * group.
  */
 export const RECORD_IMAGE = 8;
 /** In the log only: what a recovery makes of a record whose data had not arrived. */

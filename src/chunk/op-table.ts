@@ -1,7 +1,7 @@
 // @hot
 // Operations: the part of a request that lies in one slab. An operation is an index into these
-// arrays; it belongs to one slot of the request table, or to one write of a replica, and one module at
-// a time has it.
+// arrays; it belongs to one slot of the request table, or to one write of a replica, and one module
+// at a time has it.
 //
 // Invariants: a free operation's kind is OP_KIND_FREE; an operation is in at most one list, linked
 // by `next`; none left is a state: the request waits and is resumed.

@@ -1,8 +1,8 @@
 // Reclaim: a deleted volume's slabs come back slab by slab, then its extents, then its entry; after
 // a restart from where that had come to. One volume at a time.
 //
-// Invariants: an extent is free only when every slab of it is clear, durably; what cannot be cleared
-// keeps its extent, and is tried again after the next opening.
+// Invariants: an extent is free only when every slab of it is clear, durably; what cannot be
+// cleared keeps its extent, and is tried again after the next opening.
 
 import { assert } from "../base/index.ts";
 import type { StoreError } from "./errors.ts";

@@ -266,7 +266,7 @@ export class VolumeSet {
     return opened;
   }
 
-  /** The volume's index, for a replica. Throws StoreError when there is none, or it is no replica. */
+  /** Index of the replica. Throws StoreError when there is no such volume, or it is none. */
   findReplica(uuid: string): number {
     const volume = this.find(uuid);
     if (volume === -1) throw unknownVolume(uuid);
