@@ -8,7 +8,7 @@
 
 import { assert, type SegmentCopier } from "../base/index.ts";
 import type { Arena, Disk, Memory, ReactorPort } from "../ports/index.ts";
-import { entryAt, entryCrc, entryLocation, entryState } from "./apply.ts";
+import { entryAt, entryCrc, entryLocation, entryState, isDoubted } from "./apply.ts";
 import { runBlocking } from "./blocking.ts";
 import { subArena } from "./checkpoint.ts";
 import { blockCrc } from "./checksum.ts";
@@ -36,6 +36,7 @@ import { pageName, Recovery, type RecoveryParts, readSuperblock } from "./recove
 import { RingIndex } from "./ring-index.ts";
 import { RingJournal } from "./ring-journal.ts";
 import { SlabMap } from "./slab-map.ts";
+import { StampHistory } from "./stamp-history.ts";
 import { decodeSuperblock, type Superblock } from "./superblock.ts";
 import { type DiskFacts, factsOf } from "./superblock-facts.ts";
 import { ExtentTable, VolumeTable } from "./tables.ts";
@@ -260,6 +261,10 @@ class DiskCheck {
     const entry = entryAt(0, slab);
     const location = entryLocation(words, entry);
     const where = `extent ${extent} slab ${slab}`;
+    if (isDoubted(words, 0, slab)) {
+      const what = "a crash lost a write to it, and no whole write has come since: ask its owner";
+      this.report("note", where, what);
+    }
     let hasData = false;
     for (let block = 0; block < SLAB_BLOCKS; block++) {
       hasData ||= entryState(words, entry, block) === BLOCK_DATA;
@@ -332,13 +337,15 @@ function partsFor(superblock: Superblock, geometry: Geometry, memory: Memory): R
     diskFailed: () => assert(false, "a check does not write"),
   };
   const ring = new RingJournal(base);
+  const volumes = new VolumeTable(geometry);
   return {
     ...base,
     ring,
     index: new RingIndex(geometry.ringBlocks),
     metadataLog: new MetadataLog(base, ring),
     slabs: new SlabMap(geometry.slabCount),
-    volumes: new VolumeTable(geometry),
+    volumes,
     extents: new ExtentTable(geometry),
+    history: new StampHistory(volumes),
   };
 }

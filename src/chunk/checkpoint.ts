@@ -11,7 +11,7 @@
 
 import { assert } from "../base/index.ts";
 import type { Arena } from "../ports/index.ts";
-import { isEmptyPage } from "./apply.ts";
+import { DOUBTS, isEmptyPage } from "./apply.ts";
 import { superblockOffset } from "./geometry.ts";
 import {
   BLOCK_BYTES,
@@ -29,6 +29,7 @@ import { nextPointer, POINTER_NONE, pageOffset, sealPage } from "./page-tree.ts"
 import type { StoreParts } from "./parts.ts";
 import type { RingJournal } from "./ring-journal.ts";
 import type { SlabMap } from "./slab-map.ts";
+import type { StampHistory } from "./stamp-history.ts";
 import { encodeSuperblock, type Superblock, writeOrder } from "./superblock.ts";
 import type { ExtentTable, VolumeTable } from "./tables.ts";
 import { type IoRequest, type IoTask, ioSync, ioWrite } from "./task.ts";
@@ -43,6 +44,7 @@ export interface CheckpointParts extends StoreParts {
   readonly slabs: SlabMap;
   readonly volumes: VolumeTable;
   readonly extents: ExtentTable;
+  readonly history: StampHistory;
 }
 
 /** Pages whose words are always in memory: a window of PAGE_PAYLOAD_WORDS for each. */
@@ -59,6 +61,8 @@ export class Checkpoint {
   /** Where scrub stands; goes into every superblock. */
   scrubPage = 0;
   scrubRounds = 0;
+  /** What readers of the disk must know; goes into every superblock. */
+  featuresIncompatible: number;
   private readonly parts: CheckpointParts;
   readonly buffer: Arena;
   readonly superblockBuffer: Arena;
@@ -68,8 +72,14 @@ export class Checkpoint {
     this.superblock = superblock;
     this.scrubPage = superblock.scrubPage;
     this.scrubRounds = superblock.scrubRounds;
+    this.featuresIncompatible = superblock.featuresIncompatible;
     this.buffer = parts.memory.allocate(CHUNK_PAGES * BLOCK_BYTES);
     this.superblockBuffer = parts.memory.allocate(SUPERBLOCK_COPIES * BLOCK_BYTES);
+  }
+
+  /** Does the superblock on the disk not name what it should? */
+  get isFeatureNew(): boolean {
+    return this.featuresIncompatible !== this.superblock.featuresIncompatible;
   }
 
   private resident(): ResidentPages[] {
@@ -86,7 +96,8 @@ export class Checkpoint {
    * Returns 0, or a negated errno.
    */
   *run(state: number, keepTail: boolean): IoTask<number> {
-    const { metadataLog, ring, flushNeeded, planted } = this.parts;
+    const { metadataLog, ring, flushNeeded, planted, history } = this.parts;
+    history.checkpointBegins(this.superblock.generation);
     const position = metadataLog.position;
     const settledLsn = metadataLog.settledLsn;
     const ringTailBlock = ring.tailStart(settledLsn);
@@ -128,6 +139,7 @@ export class Checkpoint {
       sequence: this.superblock.sequence + 1,
       scrubPage: this.scrubPage,
       scrubRounds: this.scrubRounds,
+      featuresIncompatible: this.featuresIncompatible,
     };
     const order = writeOrder(planted.superblockFixedOrder ? undefined : wanted.copiesFound);
     delete superblock.copiesFound;
@@ -181,7 +193,8 @@ export class Checkpoint {
       pointers.push(pointer);
       const from = frame * BLOCK_WORDS + PAGE_PAYLOAD_OFFSET / 4;
       const payload = cache.words.subarray(from, from + PAGE_PAYLOAD_WORDS);
-      writes.push(this.seal(writes.length, PAGE_KIND_LEAF, page, pointer, payload));
+      const doubts = cache.words[frame * BLOCK_WORDS + DOUBTS] as number;
+      writes.push(this.seal(writes.length, PAGE_KIND_LEAF, page, pointer, payload, doubts));
     }
     const result = yield writes;
     if (result !== 0) return result;
@@ -247,11 +260,13 @@ export class Checkpoint {
     number: number,
     pointer: number,
     payload: Uint32Array | null,
+    doubts = 0,
   ): IoRequest {
     const words = this.buffer.u32;
     const at = index * BLOCK_WORDS;
     if (payload !== null) words.set(payload, at + PAGE_PAYLOAD_OFFSET / 4);
-    sealPage({ kind, number, pointer }, words, this.buffer.address, at, this.parts);
+    const page = { kind, number, pointer, doubts };
+    sealPage(page, words, this.buffer.address, at, this.parts);
     this.pagesWritten += 1;
     const offset = pageOffset(this.parts.geometry, kind, number, pointer);
     return ioWrite(offset, this.buffer.address + index * BLOCK_BYTES, BLOCK_BYTES, false);

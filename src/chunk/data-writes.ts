@@ -32,7 +32,7 @@ export class DataWrites {
 
   /** The operation's buffer has its data; `location` says where it goes. */
   add(op: number): void {
-    if (this.parts.planted.noPrivateCopy) {
+    if (this.parts.planted.noPrivateCopy && (this.ops.slot[op] as number) >= 0) {
       this.writeCallersMemory(op);
       return;
     }

@@ -21,6 +21,8 @@ export type StoreErrorCode =
   | "VOLUME_UNKNOWN"
   | "VOLUME_LIMIT"
   | "VOLUME_BUSY"
+  /** A replica where a volume of this disk alone is asked for, or the other way round. */
+  | "VOLUME_KIND"
   /** Not a positive number of whole blocks, or smaller than before. */
   | "VOLUME_SIZE"
   | "STORE_CLOSED";

@@ -148,7 +148,8 @@ export function geometryOf(areas: Areas): Geometry {
   };
 }
 
-const AREA_NAMES = [
+/** As the superblock's layout calls them. */
+export const AREA_NAMES = [
   "diskBytes",
   "ringOffsetBytes",
   "ringBytes",

@@ -11,6 +11,7 @@ export {
 } from "./format-disk.ts";
 export { Store, type StorePhase } from "./store.ts";
 export type { StoreOptions } from "./store-assembly.ts";
+export { StoreReplica, type StoreReplicaOptions } from "./store-replica.ts";
 export type { StoreUsage } from "./store-usage.ts";
 export { StoreVolume } from "./store-volume.ts";
 export type { DiskFacts, Durability } from "./superblock-facts.ts";

@@ -22,7 +22,10 @@
 import { type Layout, layout } from "../base/index.ts";
 
 export const FORMAT_VERSION = 1;
-export const FEATURES_INCOMPATIBLE = 0;
+/** Volumes kept for an owner elsewhere: see VOLUME_REPLICA, the records from 7 on, page doubts. */
+export const FEATURE_REPLICAS = 1;
+/** What this program knows. A disk gets a bit when it first needs it. */
+export const FEATURES_INCOMPATIBLE: number = FEATURE_REPLICAS;
 
 export const BLOCK_BYTES = 4096;
 export const BLOCK_SHIFT = 12;
@@ -178,6 +181,8 @@ const PAGE_FIELDS = {
   generation: [12, 4],
   uuid: [16, 16],
   crc: [32, 4],
+  /** Of a leaf: a bit for each slab with a write that a crash has lost. FEATURE_REPLICAS. */
+  doubts: [36, 4],
   payload: [64, 4032],
 } as const;
 export const PAGE: Layout<typeof PAGE_FIELDS> = layout("page", BLOCK_BYTES, PAGE_FIELDS);
@@ -213,6 +218,17 @@ const VOLUME_ENTRY_FIELDS = {
   uuid: [8, 16],
   sizeBytes: [24, 8],
   createdAtMs: [32, 8],
+  /** What follows belongs to FEATURE_REPLICAS. */
+  flags: [40, 4],
+  /** Pages up to this generation hold no slab stamped above `committed`. */
+  baseGeneration: [44, 4],
+  /** Stamps: everything up to it is durable on every member; the newest that was applied. */
+  committedLow: [48, 4],
+  committedHigh: [52, 4],
+  newestLow: [56, 4],
+  newestHigh: [60, 4],
+  membershipVersion: [64, 8],
+  clusterGeneration: [72, 8],
 } as const;
 export const VOLUME_ENTRY: Layout<typeof VOLUME_ENTRY_FIELDS> = layout(
   "volume entry",
@@ -220,6 +236,8 @@ export const VOLUME_ENTRY: Layout<typeof VOLUME_ENTRY_FIELDS> = layout(
   VOLUME_ENTRY_FIELDS,
 );
 export const VOLUMES_PER_PAGE = 42;
+/** Flag of a volume: one replica of it, written by an owner who gives epochs and sequences. */
+export const VOLUME_REPLICA = 1;
 
 const EXTENT_ENTRY_FIELDS = {
   /** Index of the volume + 1; 0 = free. */
@@ -228,6 +246,8 @@ const EXTENT_ENTRY_FIELDS = {
   index: [4, 4],
   /** Layer of the volume's snapshots; 0 as long as there are none. */
   layer: [8, 4],
+  /** 1: some of its leaf pages have doubts. */
+  doubtful: [12, 4],
 } as const;
 export const EXTENT_ENTRY: Layout<typeof EXTENT_ENTRY_FIELDS> = layout(
   "extent entry",
@@ -248,6 +268,18 @@ export const RECORD_CLEAR = 4;
 export const RECORD_VOLUME = 5;
 /** `location` = volume + 1, `freed` = index: the extent belongs to that part of the volume. */
 export const RECORD_EXTENT = 6;
+/** `extent` = index of a volume: everything up to the stamp is durable on every member. */
+export const RECORD_COMMIT = 7;
+/**
+ * A whole slab as another replica has it: 16 CRCs follow, then the states. The stamp is set as it
+ * is, even if it is lower. With IMAGE_IN_GROUP in `flags` the data of all 16 blocks lies in the
+ * group.
+ */
+export const RECORD_IMAGE = 8;
+/** In the log only: what a recovery makes of a record whose data had not arrived. */
+export const RECORD_DOUBT = 9;
+
+export const IMAGE_IN_GROUP = 1;
 
 export const RECORD_HEAD_BYTES = 32;
 export const RECORD_BYTES_MAX = 160;

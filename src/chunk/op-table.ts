@@ -1,6 +1,7 @@
 // @hot
 // Operations: the part of a request that lies in one slab. An operation is an index into these
-// arrays; it belongs to one slot of the request table, and one module at a time has it.
+// arrays; it belongs to one slot of the request table, or to one write of a replica, and one module
+// at a time has it.
 //
 // Invariants: a free operation's kind is OP_KIND_FREE; an operation is in at most one list, linked
 // by `next`; none left is a state: the request waits and is resumed.
@@ -18,6 +19,12 @@ export const OP_KIND_CLEAR = 3;
 export const OP_KIND_TABLE = 4;
 /** A page is wanted in memory, for recovery, scrub or reclaim. */
 export const OP_KIND_PAGE = 5;
+/** A whole slab becomes what another replica has: data from `address`, `states`, the stamp. */
+export const OP_KIND_IMAGE = 6;
+/** A whole slab under lock, to `address`; `states` and the stamp are filled in at the end. */
+export const OP_KIND_SLAB = 7;
+/** A page is wanted to look at its slabs' stamps. */
+export const OP_KIND_SCAN = 8;
 
 // @cold
 function filled(capacity: number): Int32Array {
@@ -29,6 +36,10 @@ export class OpTable {
   freeCount: number;
   readonly kind: Uint8Array;
   readonly slot: Int32Array;
+  /** Write of a replica that it is part of, or -1. */
+  readonly write: Int32Array;
+  /** Memory that it is copied from or to, instead of a slot's; 0 = none. */
+  readonly address: Float64Array;
   /** Where in the request's memory the operation's first byte is. */
   readonly skipBytes: Float64Array;
   readonly extent: Int32Array;
@@ -37,6 +48,8 @@ export class OpTable {
   readonly firstBlock: Uint8Array;
   readonly blockCount: Uint8Array;
   readonly clearState: Uint8Array;
+  /** Of all 16 blocks, two bits each. */
+  readonly states: Uint32Array;
   readonly next: Int32Array;
 
   /** Frame of the page cache, pinned; -1 = none. */
@@ -79,12 +92,15 @@ export class OpTable {
     this.freeCount = capacity;
     this.kind = new Uint8Array(capacity);
     this.slot = filled(capacity);
+    this.write = filled(capacity);
+    this.address = new Float64Array(capacity);
     this.skipBytes = new Float64Array(capacity);
     this.extent = filled(capacity);
     this.slab = filled(capacity);
     this.firstBlock = new Uint8Array(capacity);
     this.blockCount = new Uint8Array(capacity);
     this.clearState = new Uint8Array(capacity);
+    this.states = new Uint32Array(capacity);
     this.next = filled(capacity);
     this.frame = filled(capacity);
     this.lock = filled(capacity);
@@ -119,6 +135,8 @@ export class OpTable {
     assert(this.kind[op] === OP_KIND_FREE, "a free operation is in use");
     this.kind[op] = kind;
     this.slot[op] = slot;
+    this.write[op] = -1;
+    this.address[op] = 0;
     this.next[op] = -1;
     this.frame[op] = -1;
     this.lock[op] = -1;

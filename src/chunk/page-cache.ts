@@ -9,7 +9,7 @@
 // Invariants: a frame with pins or dirty is never given to another page; a page has at most one
 // frame; what is in a frame is what durable records say and nothing else.
 
-import { assert, EIO } from "../base/index.ts";
+import { assert, EBADMSG, EIO } from "../base/index.ts";
 import type { Arena, Disk } from "../ports/index.ts";
 import {
   BLOCK_BYTES,
@@ -32,7 +32,7 @@ export const PAGE_READY = 0;
 const PAGE_WAIT = 1;
 
 export interface PageClient {
-  /** `result` 0: the page is pinned in ops.frame[op]; otherwise a negated errno. */
+  /** `result` 0: the page is pinned in ops.frame[op]; -EBADMSG: it is damaged; or an errno. */
   pageReady(op: number, result: number): void;
 }
 
@@ -211,7 +211,7 @@ export class PageCache {
       this.parts.pageDamaged(kind, number, `read: ${result}`);
     }
     this.faultCount += 1;
-    this.answer(frame, -EIO);
+    this.answer(frame, -EBADMSG);
     return false;
   }
 
@@ -284,13 +284,14 @@ export class PageCache {
     }
   }
 
-  get waiterCount(): number {
-    return this.frameWaiters.count;
-  }
-
-  /** No frame will become free any more: whoever waits for one is told. */
+  /**
+   * Pages that a failed disk does not take keep their frames. When every operation waits for one,
+   * none can give one back: they are told.
+   */
   // @cold
-  failWaiters(): void {
+  failStarved(): void {
+    const count = this.ops.capacity - this.ops.freeCount;
+    if (count === 0 || this.frameWaiters.count !== count) return;
     while (!this.frameWaiters.isEmpty) {
       const op = this.frameWaiters.shift();
       this.ops.frame[op] = -1;

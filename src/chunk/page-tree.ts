@@ -34,7 +34,7 @@ function slotOfPointer(pointer: number): number {
   return pointer & 1;
 }
 
-function generationOf(pointer: number): number {
+export function generationOf(pointer: number): number {
   return pointer >>> 1;
 }
 
@@ -59,7 +59,12 @@ export function pageOffset(
 
 /** Fills in the header of the page whose payload lies behind word `at`. */
 export function sealPage(
-  page: { readonly kind: number; readonly number: number; readonly pointer: number },
+  page: {
+    readonly kind: number;
+    readonly number: number;
+    readonly pointer: number;
+    readonly doubts: number;
+  },
   words: Uint32Array,
   base: number,
   at: number,
@@ -73,6 +78,7 @@ export function sealPage(
   words[at + (PAGE.number >>> 2)] = page.number;
   words[at + (PAGE.generation >>> 2)] = generationOf(page.pointer);
   words.set(uuidWords, at + (PAGE.uuid >>> 2));
+  words[at + (PAGE.doubts >>> 2)] = page.doubts;
   words[at + (PAGE.crc >>> 2)] = structureCrc(memory, words, base, at, PAGE.crc);
 }
 

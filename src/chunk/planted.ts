@@ -42,6 +42,16 @@ export interface PlantedBugs {
   readonly replayLeaks: boolean;
   /** Copies of the superblock are written in a fixed order, whichever are good. */
   readonly superblockFixedOrder: boolean;
+  /** A fence answers while writes of an older epoch are on their way. */
+  readonly fenceWithoutDrain: boolean;
+  /** A fence answers before its epoch is durable. */
+  readonly epochInMemory: boolean;
+  /** A replica takes its own durable writes for committed. */
+  readonly commitAlone: boolean;
+  /** Recovery tells no owner of the replica's writes that it dropped. */
+  readonly forgetUncertain: boolean;
+  /** A slab has the stamp of the write that was applied last, not of the newest. */
+  readonly lastStampWins: boolean;
 }
 
 export const NO_BUGS: PlantedBugs = {
@@ -65,4 +75,9 @@ export const NO_BUGS: PlantedBugs = {
   markUnfinished: false,
   replayLeaks: false,
   superblockFixedOrder: false,
+  fenceWithoutDrain: false,
+  epochInMemory: false,
+  commitAlone: false,
+  forgetUncertain: false,
+  lastStampWins: false,
 };

@@ -7,18 +7,28 @@
 //        -> run of nothing: zeroes           --+-> next run ... -> done
 //        -> run on the disk: read -> verify  --'
 //                                      '- mismatch: once more, into private memory
-//                                              '- mismatch again: bad block, EIO, zeroes
+//                                              '- mismatch again: bad block, EBADMSG, zeroes
 //
 // A mismatch in the caller's memory may be the caller's doing, who may write there while we verify;
 // and a block that was overwritten or cleared since the read began is looked up anew.
 //
-// An operation without a slot reads to verify only: scrub.
+// An operation without a slot reads to verify only (scrub), unless it has an address: a whole slab
+// for another replica, under lock, with its states and its stamp as they are at the end.
 //
 // Invariants: no byte that does not match its checksum is left in the caller's memory when the
 // read ends; a read that has begun keeps write-back and slab reuse from its blocks by its number.
 
-import { assert, EIO, FLAG_FAULTABLE } from "../base/index.ts";
-import { CRCS, entryAt, entryCrc, entryLocation, entryState } from "./apply.ts";
+import { assert, EBADMSG, EIO, FLAG_FAULTABLE } from "../base/index.ts";
+import {
+  CRCS,
+  entryAt,
+  entryCrc,
+  entryLocation,
+  entryStampHigh,
+  entryStampLow,
+  entryState,
+  entryStates,
+} from "./apply.ts";
 import { blockCrc, blockSeed } from "./checksum.ts";
 import {
   BLOCK_BYTES,
@@ -28,7 +38,7 @@ import {
   SLAB_BLOCKS,
   SLAB_BYTES,
 } from "./layouts.ts";
-import { OpList, type OpTable } from "./op-table.ts";
+import { OP_KIND_SLAB, OpList, type OpTable } from "./op-table.ts";
 import { PAGE_READY } from "./page-cache.ts";
 import { blockKey, type WriteParts } from "./write-path.ts";
 
@@ -141,7 +151,7 @@ export class ReadPath {
 
   private copyFromRing(op: number, entry: number, block: number, ringBlock: number): number {
     const ops = this.ops;
-    const { ring, memory, copier, cache } = this.parts;
+    const { ring, memory, cache } = this.parts;
     const address = ring.addressOf(ringBlock);
     const blockOfExtent = (ops.slab[op] as number) * SLAB_BLOCKS + block;
     const crc = blockCrc(memory, address, blockOfExtent);
@@ -149,15 +159,31 @@ export class ReadPath {
       const location = entryLocation(cache.words, entry);
       this.client.blockDamaged(ops.extent[op] as number, blockOfExtent, location - 1, -EIO);
       this.zero(op, ops.cursor[op] as number, 1);
-      return -EIO;
+      return -EBADMSG;
     }
-    if ((ops.slot[op] as number) < 0) return 0;
-    const skip = (ops.skipBytes[op] as number) + (ops.cursor[op] as number) * BLOCK_BYTES;
-    return copier.scatter(ops.slot[op] as number, skip, address, BLOCK_BYTES);
+    return this.copyOut(op, address, 1);
+  }
+
+  /** `blockCount` blocks at `from` to where the operation's cursor stands. */
+  private copyOut(op: number, from: number, blockCount: number): number {
+    const ops = this.ops;
+    const { copier, memory } = this.parts;
+    const done = (ops.cursor[op] as number) * BLOCK_BYTES;
+    const bytes = blockCount * BLOCK_BYTES;
+    const slot = ops.slot[op] as number;
+    if (slot >= 0) return copier.scatter(slot, (ops.skipBytes[op] as number) + done, from, bytes);
+    const to = ops.address[op] as number;
+    if (to !== 0) memory.copy(to + done, from, bytes);
+    return 0;
   }
 
   private zero(op: number, cursor: number, blockCount: number): number {
-    if ((this.ops.slot[op] as number) < 0) return 0;
+    if ((this.ops.slot[op] as number) < 0) {
+      const to = this.ops.address[op] as number;
+      const done = cursor * BLOCK_BYTES;
+      if (to !== 0) this.parts.memory.fill(to + done, 0, blockCount * BLOCK_BYTES);
+      return 0;
+    }
     const skip = (this.ops.skipBytes[op] as number) + cursor * BLOCK_BYTES;
     return this.parts.copier.zero(this.ops.slot[op] as number, skip, blockCount * BLOCK_BYTES);
   }
@@ -217,16 +243,15 @@ export class ReadPath {
       this.mismatch(op, bad, result, run, isPrivate);
       return;
     }
-    if (isPrivate && (ops.slot[op] as number) >= 0) {
-      const skip = (ops.skipBytes[op] as number) + (ops.cursor[op] as number) * BLOCK_BYTES;
+    if (isPrivate) {
       const from = this.parts.buffers.addressOf(ops.buffer[op] as number);
-      const slot = ops.slot[op] as number;
-      const copied = this.parts.copier.scatter(slot, skip, from, run * BLOCK_BYTES);
+      const copied = this.copyOut(op, from, run);
       if (copied !== 0) {
         this.end(op, copied);
         return;
       }
-      if (ops.attempt[op] === ATTEMPT_PRIVATE) this.callerChangedCount += 1;
+      const isOurs = (ops.slot[op] as number) < 0;
+      if (!isOurs && ops.attempt[op] === ATTEMPT_PRIVATE) this.callerChangedCount += 1;
     }
     ops.cursor[op] = (ops.cursor[op] as number) + run;
     ops.attempt[op] = 0;
@@ -279,7 +304,7 @@ export class ReadPath {
     const error = result < 0 ? result : -EIO;
     this.client.blockDamaged(ops.extent[op] as number, blockOfExtent, location, error);
     this.zero(op, cursor, run);
-    this.end(op, -EIO);
+    this.end(op, -EBADMSG);
   }
 
   /** Was the block overwritten, moved or cleared since the read began? */
@@ -315,8 +340,20 @@ export class ReadPath {
 
   private end(op: number, result: number): void {
     this.dropBuffer(op);
-    if (this.ops.frame[op] !== -1) this.parts.cache.unpin(op);
+    if (this.ops.frame[op] !== -1) {
+      if (this.ops.kind[op] === OP_KIND_SLAB) this.noteSlab(op);
+      this.parts.cache.unpin(op);
+    }
     this.client.opDone(op, result);
+  }
+
+  private noteSlab(op: number): void {
+    const ops = this.ops;
+    const { words } = this.parts.cache;
+    const entry = entryAt((ops.frame[op] as number) * BLOCK_WORDS, ops.slab[op] as number);
+    ops.states[op] = entryStates(words, entry);
+    ops.stampLow[op] = entryStampLow(words, entry);
+    ops.stampHigh[op] = entryStampHigh(words, entry);
   }
 
   private enlist(op: number): void {

@@ -14,12 +14,17 @@
 
 import { assert } from "../base/index.ts";
 import {
+  BLOCK_DATA,
+  IMAGE_IN_GROUP,
   RECORD,
   RECORD_BYTES_MAX,
   RECORD_CLEAR,
+  RECORD_COMMIT,
+  RECORD_DOUBT,
   RECORD_EXTENT,
   RECORD_FRESH,
   RECORD_HEAD_BYTES,
+  RECORD_IMAGE,
   RECORD_JOURNAL,
   RECORD_REDIRECT,
   RECORD_VOLUME,
@@ -32,6 +37,10 @@ const EXTENT: number = RECORD.extent / 4;
 const SLAB: number = RECORD.slab / 4;
 const LOCATION: number = RECORD.location / 4;
 const FREED: number = RECORD.freed / 4;
+const STAMP_LOW: number = RECORD.stampLow / 4;
+const STAMP_HIGH: number = RECORD.stampHigh / 4;
+/** Words behind the head of an image: 16 CRCs and the states. */
+const IMAGE_WORDS: number = SLAB_BLOCKS + 1;
 /** In place of a type: the record counts for nothing. Only in memory, after a recovery. */
 export const RECORD_VOID = 0;
 
@@ -42,6 +51,7 @@ export function recordBytes(payloadWords: number): number {
 
 /** Words that follow the head of a block record of this type and count. */
 export function blockRecordBytes(type: number, blockCount: number): number {
+  if (type === RECORD_IMAGE) return recordBytes(IMAGE_WORDS);
   return type === RECORD_CLEAR ? RECORD_HEAD_BYTES : recordBytes(blockCount);
 }
 
@@ -79,9 +89,44 @@ export function freedOf(words: Uint32Array, at: number): number {
   return words[at + FREED] as number;
 }
 
+export function stampLowOf(words: Uint32Array, at: number): number {
+  return words[at + STAMP_LOW] as number;
+}
+
+export function stampHighOf(words: Uint32Array, at: number): number {
+  return words[at + STAMP_HIGH] as number;
+}
+
+/** Does the record's data travel in its ring group? */
+export function isInGroup(words: Uint32Array, at: number): boolean {
+  const type = typeOf(words, at);
+  if (type === RECORD_JOURNAL) return true;
+  return type === RECORD_IMAGE && (((words[at] as number) >>> 8) & IMAGE_IN_GROUP) !== 0;
+}
+
 /** Blocks of data that a record brings along in its ring group. */
 export function dataBlocksOf(words: Uint32Array, at: number): number {
-  return typeOf(words, at) === RECORD_JOURNAL ? blockCountOf(words, at) : 0;
+  return isInGroup(words, at) ? blockCountOf(words, at) : 0;
+}
+
+/** Did the record write data to block `index` of its run? Not for a CLEAR. */
+export function hasData(words: Uint32Array, at: number, index: number): boolean {
+  if (typeOf(words, at) !== RECORD_IMAGE) return true;
+  return ((imageStatesOf(words, at) >>> (index * 2)) & 3) === BLOCK_DATA;
+}
+
+export function imageStatesOf(words: Uint32Array, at: number): number {
+  return words[at + RECORD_HEAD_WORDS + SLAB_BLOCKS] as number;
+}
+
+export function putImageStates(words: Uint32Array, at: number, states: number): void {
+  words[at + RECORD_HEAD_WORDS + SLAB_BLOCKS] = states;
+  words[at + RECORD_HEAD_WORDS + IMAGE_WORDS] = 0;
+}
+
+/** Does the record change the slab that it names? */
+export function isBlockRecord(type: number): boolean {
+  return (type >= RECORD_FRESH && type <= RECORD_CLEAR) || type === RECORD_IMAGE;
 }
 
 export function putHead(
@@ -122,7 +167,12 @@ export function isRecord(words: Uint32Array, at: number, bytesLeft: number): boo
   }
   if (type === RECORD_CLEAR) return isRun(words, at) && bytes === RECORD_HEAD_BYTES;
   if (type === RECORD_VOLUME) return bytes === recordBytes(VOLUME_ENTRY.BYTES / 4);
-  if (type === RECORD_EXTENT) return bytes === RECORD_HEAD_BYTES;
+  if (type === RECORD_EXTENT || type === RECORD_COMMIT) return bytes === RECORD_HEAD_BYTES;
+  if (type === RECORD_IMAGE) {
+    return count === SLAB_BLOCKS && isRun(words, at) && bytes === recordBytes(IMAGE_WORDS);
+  }
+  // Of whatever record it was made of.
+  if (type === RECORD_DOUBT) return isRun(words, at);
   return false;
 }
 

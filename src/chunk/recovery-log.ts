@@ -6,14 +6,13 @@
 //
 // Invariant: a record is only believed when every block from the checkpoint to it is good.
 
-import { join64 } from "../base/index.ts";
 import type { Arena } from "../ports/index.ts";
 import { structureCrc } from "./checksum.ts";
 import { StoreError } from "./errors.ts";
 import { BLOCK_WORDS, LOG_BLOCK, LOG_MAGIC, LOG_RECORDS_OFFSET } from "./layouts.ts";
 import type { LogPosition } from "./metadata-log.ts";
 import type { StoreParts } from "./parts.ts";
-import { isRecord, recordBytesOf } from "./records.ts";
+import { StructureWords } from "./structure-words.ts";
 import type { Superblock } from "./superblock.ts";
 import { type IoTask, ioRead } from "./task.ts";
 
@@ -55,11 +54,13 @@ export class LogReader {
   private readonly parts: StoreParts;
   private readonly superblock: Superblock;
   readonly arena: Arena;
+  private readonly view: StructureWords;
 
   constructor(parts: StoreParts, superblock: Superblock) {
     this.parts = parts;
     this.superblock = superblock;
     this.arena = parts.memory.allocate(parts.geometry.logBytes);
+    this.view = new StructureWords(this.arena.u32);
   }
 
   *read(): IoTask<LogFound | StoreError> {
@@ -82,11 +83,11 @@ export class LogReader {
       const at = chain.block * BLOCK_WORDS;
       const error = this.takeRecords(at, records);
       if (error !== null) return error;
-      settledLsn = this.u64(at, LOG_BLOCK.settledLsn);
-      ringTailBlock = this.u32(at, LOG_BLOCK.ringBlock);
-      ringTailPreviousCrc = this.u32(at, LOG_BLOCK.ringPreviousCrc);
-      chain.previousCrc = this.u32(at, LOG_BLOCK.crc);
-      chain.incarnation = this.u32(at, LOG_BLOCK.incarnation);
+      settledLsn = this.view.u64(at, LOG_BLOCK.settledLsn);
+      ringTailBlock = this.view.u32(at, LOG_BLOCK.ringBlock);
+      ringTailPreviousCrc = this.view.u32(at, LOG_BLOCK.ringPreviousCrc);
+      chain.previousCrc = this.view.u32(at, LOG_BLOCK.crc);
+      chain.incarnation = this.view.u32(at, LOG_BLOCK.incarnation);
       chain.sequence += 1;
       chain.block = (chain.block + 1) % geometry.logBlocks;
       usedBlocks += 1;
@@ -106,48 +107,42 @@ export class LogReader {
   }
 
   private isBlock(at: number): boolean {
-    const { words } = this;
-    if (words[at + (LOG_BLOCK.magic >>> 2)] !== LOG_MAGIC) return false;
-    if (this.u32(at, LOG_BLOCK.journalId) !== this.parts.journalId) return false;
+    if (this.view.u32(at, LOG_BLOCK.magic) !== LOG_MAGIC) return false;
+    if (this.view.u32(at, LOG_BLOCK.journalId) !== this.parts.journalId) return false;
     const { memory } = this.parts;
-    const crc = structureCrc(memory, words, this.arena.address, at, LOG_BLOCK.crc);
-    return crc === this.u32(at, LOG_BLOCK.crc);
+    const crc = structureCrc(memory, this.view.words, this.arena.address, at, LOG_BLOCK.crc);
+    return crc === this.view.u32(at, LOG_BLOCK.crc);
   }
 
   private continues(chain: Chain): boolean {
     const at = chain.block * BLOCK_WORDS;
     if (!this.isBlock(at)) return false;
-    if (this.u64(at, LOG_BLOCK.sequence) !== chain.sequence) return false;
-    if (this.u32(at, LOG_BLOCK.previousCrc) !== chain.previousCrc) return false;
+    if (this.view.u64(at, LOG_BLOCK.sequence) !== chain.sequence) return false;
+    if (this.view.u32(at, LOG_BLOCK.previousCrc) !== chain.previousCrc) return false;
     return (
-      this.u32(at, LOG_BLOCK.incarnation) >= chain.incarnation ||
+      this.view.u32(at, LOG_BLOCK.incarnation) >= chain.incarnation ||
       this.parts.planted.ignoreIncarnation
     );
   }
 
   private takeRecords(at: number, records: number[]): StoreError | null {
-    let left = this.u32(at, LOG_BLOCK.recordBytes);
-    let record = at + LOG_RECORDS_OFFSET / 4;
-    for (let index = 0; index < this.u32(at, LOG_BLOCK.recordCount); index++) {
-      if (!isRecord(this.words, record, left)) {
-        const sequence = this.u64(at, LOG_BLOCK.sequence);
-        return new StoreError("DISK_DAMAGED", `block ${sequence} of the log has a bad record`);
-      }
-      records.push(record);
-      left -= recordBytesOf(this.words, record);
-      record += recordBytesOf(this.words, record) >>> 2;
-    }
-    return null;
+    const { view } = this;
+    const first = at + LOG_RECORDS_OFFSET / 4;
+    const bytes = view.u32(at, LOG_BLOCK.recordBytes);
+    const count = view.u32(at, LOG_BLOCK.recordCount);
+    if (view.walkRecords(first, bytes, count, (record) => records.push(record) > 0)) return null;
+    const sequence = view.u64(at, LOG_BLOCK.sequence);
+    return new StoreError("DISK_DAMAGED", `block ${sequence} of the log has a bad record`);
   }
 
   /** A block that knows of a durable one at `sequence` or later: it was written, and is lost. */
   private findLost(sequence: number): StoreError | null {
     for (let block = 0; block < this.parts.geometry.logBlocks; block++) {
       const at = block * BLOCK_WORDS;
-      if (this.words[at + (LOG_BLOCK.magic >>> 2)] !== LOG_MAGIC) continue;
-      if (this.u64(at, LOG_BLOCK.sequence) < sequence) continue;
-      if (this.u64(at, LOG_BLOCK.durableSequence) < sequence || !this.isBlock(at)) continue;
-      const known = this.u64(at, LOG_BLOCK.sequence);
+      if (this.view.u32(at, LOG_BLOCK.magic) !== LOG_MAGIC) continue;
+      if (this.view.u64(at, LOG_BLOCK.sequence) < sequence) continue;
+      if (this.view.u64(at, LOG_BLOCK.durableSequence) < sequence || !this.isBlock(at)) continue;
+      const known = this.view.u64(at, LOG_BLOCK.sequence);
       return new StoreError(
         "DISK_DAMAGED",
         `block ${sequence} of the metadata log is lost: block ${known} was written after it`,
@@ -155,17 +150,5 @@ export class LogReader {
       );
     }
     return null;
-  }
-
-  private get words(): Uint32Array {
-    return this.arena.u32;
-  }
-
-  private u32(at: number, field: number): number {
-    return this.words[at + (field >>> 2)] as number;
-  }
-
-  private u64(at: number, field: number): number {
-    return join64(this.u32(at, field), this.u32(at, field + 4));
   }
 }

@@ -10,7 +10,6 @@
 //   - fresh and redirected data that no later group calls complete may not have arrived. It is
 //     read; where it does not match, the record counts for nothing and is reported.
 
-import { join64 } from "../base/index.ts";
 import { blockCrc, structureCrc } from "./checksum.ts";
 import { StoreError } from "./errors.ts";
 import {
@@ -20,9 +19,8 @@ import {
   GROUP,
   GROUP_MAGIC,
   GROUP_RECORDS_OFFSET,
-  RECORD_CLEAR,
   RECORD_FRESH,
-  RECORD_JOURNAL,
+  RECORD_IMAGE,
   RECORD_REDIRECT,
   SLAB_BLOCKS,
   SLAB_BYTES,
@@ -33,16 +31,17 @@ import {
   dataBlocksOf,
   extentOf,
   firstBlockOf,
-  isRecord,
+  hasData,
+  isBlockRecord,
+  isInGroup,
   locationOf,
   RECORD_HEAD_WORDS,
-  RECORD_VOID,
-  recordBytesOf,
   slabOf,
   typeOf,
 } from "./records.ts";
 import { readArea } from "./recovery-log.ts";
 import type { RingJournal } from "./ring-journal.ts";
+import { StructureWords } from "./structure-words.ts";
 import { type IoTask, ioRead } from "./task.ts";
 
 export interface FoundRecord {
@@ -60,6 +59,8 @@ export interface RingFound {
   readonly lastCrc: number;
   /** Journaled blocks of durable groups that do not match. */
   readonly rottenBlocks: number;
+  /** Words of the records that have them. */
+  readonly rotten: readonly number[];
   /** Groups behind the torn one that were dropped with it. */
   readonly cutGroups: number;
 }
@@ -76,11 +77,14 @@ export class RingReader {
   private readonly groupBlocksMax: number;
   private completeLsn = 0;
   private durableLsn = 0;
-  private rotten = 0;
+  private rottenBlocks = 0;
+  private readonly rotten: number[] = [];
+  private readonly view: StructureWords;
 
   constructor(parts: StoreParts, ring: RingJournal) {
     this.parts = parts;
     this.ring = ring;
+    this.view = new StructureWords(ring.words);
     this.groupBlocksMax = parts.geometry.groupBytesMax / BLOCK_BYTES;
   }
 
@@ -98,19 +102,19 @@ export class RingReader {
     for (;;) {
       const first = block + this.groupBlocksMax > this.ring.blockCount ? 0 : block;
       const at = first * BLOCK_WORDS;
-      if (!this.isGroup(at, first) || this.u64(at, GROUP.lsn) !== lsn + 1) break;
+      if (!this.isGroup(at, first) || this.view.u64(at, GROUP.lsn) !== lsn + 1) break;
       const isChained =
-        this.u32(at, GROUP.previousCrc) === previousCrc &&
-        this.u32(at, GROUP.incarnation) >= incarnation;
+        this.view.u32(at, GROUP.previousCrc) === previousCrc &&
+        this.view.u32(at, GROUP.incarnation) >= incarnation;
       if (!isChained && !this.parts.planted.ignoreIncarnation) break;
       const found = this.takeRecords(at, lsn + 1);
       if (found instanceof StoreError) return found;
       if (!this.checkData(found, lsn + 1)) break;
       records.push(...found);
       lsn += 1;
-      previousCrc = this.u32(at, GROUP.crc);
-      incarnation = this.u32(at, GROUP.incarnation);
-      const blocks = this.u32(at, GROUP.dataBlocks) + 1;
+      previousCrc = this.view.u32(at, GROUP.crc);
+      incarnation = this.view.u32(at, GROUP.incarnation);
+      const blocks = this.view.u32(at, GROUP.dataBlocks) + 1;
       this.ring.adopt(lsn, first, blocks, previousCrc);
       block = first + blocks;
       if (lsn - start.settledLsn >= this.ring.blockCount) break;
@@ -122,7 +126,8 @@ export class RingReader {
       lastLsn: lsn,
       headBlock: block,
       lastCrc: previousCrc,
-      rottenBlocks: this.rotten,
+      rottenBlocks: this.rottenBlocks,
+      rotten: this.rotten,
       cutGroups: lost,
     };
   }
@@ -132,55 +137,58 @@ export class RingReader {
     for (let block = 0; block < this.ring.blockCount; block++) {
       const at = block * BLOCK_WORDS;
       if (this.ring.words[at] !== GROUP_MAGIC || !this.isGroup(at, block)) continue;
-      this.durableLsn = Math.max(this.durableLsn, this.u64(at, GROUP.durableLsn));
-      this.completeLsn = Math.max(this.completeLsn, this.u64(at, GROUP.completeLsn));
+      this.durableLsn = Math.max(this.durableLsn, this.view.u64(at, GROUP.durableLsn));
+      this.completeLsn = Math.max(this.completeLsn, this.view.u64(at, GROUP.completeLsn));
     }
   }
 
   private isGroup(at: number, block: number): boolean {
     const { words, arena } = this.ring;
     if (words[at + (GROUP.magic >>> 2)] !== GROUP_MAGIC) return false;
-    if (this.u32(at, GROUP.journalId) !== this.parts.journalId) return false;
-    if (this.u32(at, GROUP.ringBlock) !== block) return false;
-    if (this.u32(at, GROUP.dataBlocks) >= this.groupBlocksMax) return false;
+    if (this.view.u32(at, GROUP.journalId) !== this.parts.journalId) return false;
+    if (this.view.u32(at, GROUP.ringBlock) !== block) return false;
+    if (this.view.u32(at, GROUP.dataBlocks) >= this.groupBlocksMax) return false;
     const crc = structureCrc(this.parts.memory, words, arena.address, at, GROUP.crc);
-    return crc === this.u32(at, GROUP.crc);
+    return crc === this.view.u32(at, GROUP.crc);
   }
 
   private takeRecords(at: number, lsn: number): FoundRecord[] | StoreError {
     const { words } = this.ring;
     const found: FoundRecord[] = [];
-    let left = this.u32(at, GROUP.recordBytes);
-    let record = at + GROUP_RECORDS_OFFSET / 4;
+    const { view } = this;
     let dataBlock = at / BLOCK_WORDS + 1;
-    const dataEnd = dataBlock + this.u32(at, GROUP.dataBlocks);
-    for (let index = 0; index < this.u32(at, GROUP.recordCount); index++) {
-      if (!isRecord(words, record, left) || dataBlock + dataBlocksOf(words, record) > dataEnd) {
-        return new StoreError("DISK_DAMAGED", `group ${lsn} of the ring has a bad record`);
-      }
+    const dataEnd = dataBlock + view.u32(at, GROUP.dataBlocks);
+    const take = (record: number): boolean => {
       found.push({ at: record, lsn, dataBlock });
       dataBlock += dataBlocksOf(words, record);
-      left -= recordBytesOf(words, record);
-      record += recordBytesOf(words, record) >>> 2;
-    }
-    return found;
+      return dataBlock <= dataEnd;
+    };
+    const first = at + GROUP_RECORDS_OFFSET / 4;
+    const bytes = view.u32(at, GROUP.recordBytes);
+    if (view.walkRecords(first, bytes, view.u32(at, GROUP.recordCount), take)) return found;
+    return new StoreError("DISK_DAMAGED", `group ${lsn} of the ring has a bad record`);
   }
 
   /** Does the group's data match? In a group known to be durable, what does not is rot. */
   private checkData(records: readonly FoundRecord[], lsn: number): boolean {
     const { words } = this.ring;
     let bad = 0;
+    const rotten: number[] = [];
     for (const { at, dataBlock } of records) {
-      if (typeOf(words, at) !== RECORD_JOURNAL) continue;
+      if (!isInGroup(words, at)) continue;
       const first = slabOf(words, at) * SLAB_BLOCKS + firstBlockOf(words, at);
       for (let block = 0; block < blockCountOf(words, at); block++) {
+        if (!hasData(words, at, block)) continue;
         const address = this.ring.addressOf(dataBlock + block);
         const crc = blockCrc(this.parts.memory, address, first + block);
-        if (crc !== words[at + RECORD_HEAD_WORDS + block]) bad += 1;
+        if (crc === words[at + RECORD_HEAD_WORDS + block]) continue;
+        bad += 1;
+        if (rotten.at(-1) !== at) rotten.push(at);
       }
     }
     if (bad > 0 && lsn > this.durableLsn) return false;
-    this.rotten += bad;
+    this.rottenBlocks += bad;
+    this.rotten.push(...rotten);
     return true;
   }
 
@@ -191,9 +199,9 @@ export class RingReader {
     for (let block = 0; block < this.ring.blockCount; block++) {
       const at = block * BLOCK_WORDS;
       if (this.ring.words[at] !== GROUP_MAGIC || !this.isGroup(at, block)) continue;
-      if (this.u64(at, GROUP.lsn) < lsn) continue;
+      if (this.view.u64(at, GROUP.lsn) < lsn) continue;
       cut += 1;
-      if (this.u64(at, GROUP.durableLsn) >= lsn) proof = this.u64(at, GROUP.lsn);
+      if (this.view.u64(at, GROUP.durableLsn) >= lsn) proof = this.view.u64(at, GROUP.lsn);
     }
     if (proof === 0 || this.parts.planted.cutAnywhere) return cut;
     return new StoreError(
@@ -203,17 +211,9 @@ export class RingReader {
     );
   }
 
-  private u32(at: number, field: number): number {
-    return this.ring.words[at + (field >>> 2)] as number;
-  }
-
-  private u64(at: number, field: number): number {
-    return join64(this.u32(at, field), this.u32(at, field + 4));
-  }
-
   /**
-   * Reads the data of fresh and redirected records that no later group calls complete, and makes
-   * those void whose data did not arrive. Returns them, or an error.
+   * Reads the data of fresh and redirected records that no later group calls complete, and
+   * returns those whose data did not arrive, or an error.
    */
   *verifyTail(records: readonly FoundRecord[]): IoTask<FoundRecord[] | StoreError> {
     const { words } = this.ring;
@@ -229,7 +229,7 @@ export class RingReader {
     try {
       for (const record of tail) {
         const type = typeOf(words, record.at);
-        if (type !== RECORD_FRESH && type !== RECORD_REDIRECT) continue;
+        if (!hasDataElsewhere(words, record.at, type)) continue;
         const matches = yield* this.matches(record, buffer.address, newest);
         if (matches instanceof StoreError) return matches;
         if (!matches) voids.push(record);
@@ -237,7 +237,6 @@ export class RingReader {
     } finally {
       this.parts.memory.free(buffer);
     }
-    for (const { at } of voids) words[at] = ((words[at] as number) & ~0xff) | RECORD_VOID;
     return voids;
   }
 
@@ -258,7 +257,7 @@ export class RingReader {
     const keys = keysOf(words, at);
     for (let block = 0; block < count; block++) {
       // A later write has taken the block over: whatever lies there is not this record's.
-      if (newest.get(keys[block] as number) !== record) continue;
+      if (newest.get(keys[block] as number) !== record || !hasData(words, at, block)) continue;
       const blockOfExtent = slabOf(words, at) * SLAB_BLOCKS + first + block;
       const crc = blockCrc(this.parts.memory, address + block * BLOCK_BYTES, blockOfExtent);
       if (crc !== words[at + RECORD_HEAD_WORDS + block]) return false;
@@ -267,8 +266,10 @@ export class RingReader {
   }
 }
 
-function isBlockRecord(type: number): boolean {
-  return type >= RECORD_FRESH && type <= RECORD_CLEAR;
+/** Does the record point to data that was written beside it? */
+function hasDataElsewhere(words: Uint32Array, at: number, type: number): boolean {
+  if (type === RECORD_FRESH || type === RECORD_REDIRECT) return true;
+  return type === RECORD_IMAGE && !isInGroup(words, at) && locationOf(words, at) !== 0;
 }
 
 function keysOf(words: Uint32Array, at: number): number[] {

@@ -23,8 +23,10 @@ import {
   PAGE_KIND_LEAF,
   PAGE_PAYLOAD_OFFSET,
   PAGE_PAYLOAD_WORDS,
+  RECORD_COMMIT,
+  RECORD_DOUBT,
   RECORD_EXTENT,
-  RECORD_JOURNAL,
+  RECORD_HEAD_BYTES,
   RECORD_VOLUME,
   SLAB_BLOCKS,
   STATE_CLEAN,
@@ -39,9 +41,16 @@ import {
   extentOf,
   firstBlockOf,
   freedOf,
+  hasData,
+  isBlockRecord,
+  isInGroup,
   locationOf,
+  putHead,
+  RECORD_HEAD_WORDS,
   RECORD_VOID,
   slabOf,
+  stampHighOf,
+  stampLowOf,
   typeOf,
 } from "./records.ts";
 import { LogReader } from "./recovery-log.ts";
@@ -49,6 +58,7 @@ import { type FoundRecord, RingReader } from "./recovery-ring.ts";
 import type { RingIndex } from "./ring-index.ts";
 import type { RingJournal } from "./ring-journal.ts";
 import type { SlabMap } from "./slab-map.ts";
+import type { StampHistory } from "./stamp-history.ts";
 import {
   type CopyFound,
   checkVersion,
@@ -56,8 +66,16 @@ import {
   decodeSuperblock,
   type Superblock,
 } from "./superblock.ts";
+import { uuidText } from "./superblock-facts.ts";
 import type { ExtentTable, VolumeTable } from "./tables.ts";
 import { type IoTask, ioRead, ioSync } from "./task.ts";
+
+export interface UncertainWrite {
+  /** UUID; "" when nobody owns the extent any more. */
+  readonly volume: string;
+  readonly extent: number;
+  readonly block: number;
+}
 
 /** What a recovery found, for status and events. */
 export interface RecoveryReport {
@@ -68,7 +86,7 @@ export interface RecoveryReport {
   /** Journaled blocks that rotted in the ring: reading them is an error. */
   readonly rottenBlocks: number;
   /** Writes whose data had not arrived at the crash: dropped. None was known to be acknowledged. */
-  readonly uncertain: readonly { readonly extent: number; readonly block: number }[];
+  readonly uncertain: readonly UncertainWrite[];
   readonly cutGroups: number;
 }
 
@@ -79,6 +97,7 @@ export interface RecoveryParts extends StoreParts {
   readonly slabs: SlabMap;
   readonly volumes: VolumeTable;
   readonly extents: ExtentTable;
+  readonly history: StampHistory;
 }
 
 const CHUNK_PAGES = 64;
@@ -114,6 +133,8 @@ export function* readSuperblock(
 export class Recovery {
   readonly pending: PendingByPage = new PendingByPage();
   step = "pages";
+  /** Records whose slabs a replica's owner must hear of: they go into their pages at once. */
+  doubtCount = 0;
   private readonly parts: RecoveryParts;
   private readonly superblock: Superblock;
   private readonly geometry: Geometry;
@@ -132,6 +153,7 @@ export class Recovery {
     }
     const error = yield* this.readPages();
     if (error !== null) return error;
+    this.parts.history.load(this.parts.tree, this.geometry);
     if (this.superblock.state === STATE_CLEAN) return this.resumeClean();
     this.step = "log";
     const { parts, superblock } = this;
@@ -152,7 +174,13 @@ export class Recovery {
     this.step = "tail";
     const voids = yield* ringReader.verifyTail(found.records);
     if (voids instanceof StoreError) return voids;
-    for (const record of found.records) this.takeRing(record);
+    const lost = new Set(voids);
+    const uncertain: UncertainWrite[] = [];
+    for (const record of found.records) {
+      if (lost.has(record)) uncertain.push(this.takeLost(record));
+      else this.takeRing(record);
+    }
+    for (const at of found.rotten) this.takeRotten(at);
     parts.slabs.countUsed();
     const { lastLsn, headBlock, lastCrc } = found;
     parts.ring.resume({
@@ -170,15 +198,54 @@ export class Recovery {
       ringRecords: found.records.length,
       ringGroups: lastLsn - settledLsn,
       rottenBlocks: found.rottenBlocks,
-      uncertain: voids.map(({ at }) => this.placeOf(at)),
+      uncertain,
       cutGroups: found.cutGroups,
     };
   }
 
-  private placeOf(at: number): { extent: number; block: number } {
+  private firstBlockOfExtent(at: number): number {
     const { words } = this.parts.ring;
-    const block = slabOf(words, at) * SLAB_BLOCKS + firstBlockOf(words, at);
-    return { extent: extentOf(words, at), block };
+    return slabOf(words, at) * SLAB_BLOCKS + firstBlockOf(words, at);
+  }
+
+  /** Volume that owns the extent of the record, or -1. */
+  private ownerOf(words: Uint32Array, at: number): number {
+    return this.parts.extents.ownerOf(extentOf(words, at)) - 1;
+  }
+
+  /** The record's data had not arrived: it counts for nothing, but a replica's owner must know. */
+  private takeLost({ at }: FoundRecord): UncertainWrite {
+    const { ring, volumes, planted } = this.parts;
+    const owner = this.ownerOf(ring.words, at);
+    const isReplica = owner !== -1 && volumes.isReplica(owner) && !planted.forgetUncertain;
+    const type = isReplica ? RECORD_DOUBT : RECORD_VOID;
+    ring.words[at] = ((ring.words[at] as number) & ~0xff) | type;
+    this.take(ring.words, at);
+    return {
+      volume: owner === -1 ? "" : uuidText(volumes.entry(owner).uuid),
+      extent: extentOf(ring.words, at),
+      block: this.firstBlockOfExtent(at),
+    };
+  }
+
+  /** A journaled record with rotten blocks stays, and reading them is an error. */
+  private takeRotten(at: number): void {
+    const { ring, volumes } = this.parts;
+    const owner = this.ownerOf(ring.words, at);
+    if (owner === -1 || !volumes.isReplica(owner)) return;
+    const doubt = ring.words.slice(at, at + RECORD_HEAD_WORDS);
+    putHead(
+      doubt,
+      0,
+      RECORD_DOUBT,
+      0,
+      firstBlockOf(doubt, 0),
+      blockCountOf(doubt, 0),
+      extentOf(doubt, 0),
+      slabOf(doubt, 0),
+      RECORD_HEAD_BYTES,
+    );
+    this.take(doubt, 0);
   }
 
   private resumeClean(): RecoveryReport {
@@ -295,18 +362,26 @@ export class Recovery {
     if (type === RECORD_VOID) return;
     if (type === RECORD_VOLUME) volumes.apply(words, at);
     else if (type === RECORD_EXTENT) extents.apply(words, at);
-    else {
+    else if (type === RECORD_COMMIT) volumes.applyCommit(words, at);
+    else if (type === RECORD_DOUBT) {
+      extents.setDoubtful(extentOf(words, at), true);
+      this.doubtCount += 1;
+      this.pending.add(this.pageOf(words, at), words, at);
+    } else {
       const location = locationOf(words, at);
       const freed = freedOf(words, at);
       assert(location <= slabs.slabCount && freed <= slabs.slabCount, "a slab that cannot be");
       if (location !== 0) slabs.setUsed(location - 1, true);
       if (freed !== 0 && !this.parts.planted.replayLeaks) slabs.setUsed(freed - 1, false);
-      const page =
-        this.geometry.slabPageStart +
-        extentOf(words, at) * EXTENT_PAGES +
-        (slabOf(words, at) >>> 5);
-      this.pending.add(page, words, at);
+      const owner = this.ownerOf(words, at);
+      if (owner !== -1) volumes.noteNewest(owner, stampLowOf(words, at), stampHighOf(words, at));
+      this.pending.add(this.pageOf(words, at), words, at);
     }
+  }
+
+  private pageOf(words: Uint32Array, at: number): number {
+    const first = this.geometry.slabPageStart + extentOf(words, at) * EXTENT_PAGES;
+    return first + (slabOf(words, at) >>> 5);
   }
 
   private takeRing(record: FoundRecord): void {
@@ -314,11 +389,13 @@ export class Recovery {
     const { at, dataBlock } = record;
     const type = typeOf(ring.words, at);
     this.take(ring.words, at);
-    if (type === RECORD_VOID || type === RECORD_VOLUME || type === RECORD_EXTENT) return;
+    if (!isBlockRecord(type)) return;
     const extent = extentOf(ring.words, at);
-    const { block: first } = this.placeOf(at);
+    const first = this.firstBlockOfExtent(at);
+    const inGroup = isInGroup(ring.words, at);
     for (let block = 0; block < blockCountOf(ring.words, at); block++) {
-      if (type === RECORD_JOURNAL) index.set(extent, first + block, dataBlock + block);
+      if (inGroup && hasData(ring.words, at, block))
+        index.set(extent, first + block, dataBlock + block);
       else index.remove(extent, first + block);
     }
   }

@@ -7,6 +7,7 @@
 
 import {
   assert,
+  EBADMSG,
   EIO,
   ENOSPC,
   EROFS,
@@ -25,11 +26,8 @@ import {
   SLAB_BYTES,
 } from "./layouts.ts";
 import { OP_KIND_CLEAR, OP_KIND_READ, OP_KIND_WRITE, type OpTable } from "./op-table.ts";
+import { stampHigh, stampLow } from "./stamps.ts";
 import { EXTENT_NONE } from "./tables.ts";
-
-const TWO_32 = 4294967296;
-/** A stamp's high half: 20 bits of epoch, 12 bits of sequence. */
-const EPOCH_SHIFT = 12;
 
 /** What a request needs to know of its volume. */
 export interface FlowVolume {
@@ -41,6 +39,8 @@ export interface FlowVolume {
   /** Of the last write. */
   sequence: number;
   inflightCount: number;
+  /** -EBADMSG for a damaged block is passed on: there is another copy to be read. */
+  readonly tellsDamage: boolean;
 }
 
 export interface FlowClient {
@@ -76,6 +76,11 @@ export class RequestFlow {
     this.result = new Int32Array(requests.capacity);
     this.nextBytes = new Float64Array(requests.capacity);
     this.parked = new Int32Array(requests.capacity);
+  }
+
+  /** The disk has failed: it takes no more writes. */
+  get writesFailed(): boolean {
+    return this.client.writesFailed;
   }
 
   get hasParked(): boolean {
@@ -202,9 +207,8 @@ export class RequestFlow {
       return true;
     }
     volume.sequence += 1;
-    ops.stampLow[op] = volume.sequence >>> 0;
-    ops.stampHigh[op] =
-      ((volume.epoch << EPOCH_SHIFT) | Math.floor(volume.sequence / TWO_32)) >>> 0;
+    ops.stampLow[op] = stampLow(volume.sequence);
+    ops.stampHigh[op] = stampHigh(volume.epoch, volume.sequence);
     ops.clearState[op] = BLOCK_ZERO;
     this.client.beginWrite(op);
     return true;
@@ -232,6 +236,7 @@ export class RequestFlow {
     this.volumes[slot] = null;
     volume.inflightCount -= 1;
     this.inflightCount -= 1;
-    this.requests.complete(slot, this.result[slot] as number);
+    const answer = this.result[slot] as number;
+    this.requests.complete(slot, answer === -EBADMSG && !volume.tellsDamage ? -EIO : answer);
   }
 }

@@ -16,12 +16,14 @@ import type { StoreParts } from "./parts.ts";
 import { NO_BUGS, type PlantedBugs } from "./planted.ts";
 import { type ReadClient, ReadPath } from "./read-path.ts";
 import { Recovery } from "./recovery.ts";
+import { ReplicaSet, type ReplicaSetClient } from "./replica-set.ts";
 import { type FlowClient, RequestFlow } from "./request-flow.ts";
 import { RingIndex } from "./ring-index.ts";
 import { type RingClient, RingJournal } from "./ring-journal.ts";
 import { Scrub, type ScrubClient, type ScrubOptions } from "./scrub.ts";
 import { SegmentView } from "./segments.ts";
 import { SlabMap } from "./slab-map.ts";
+import { StampHistory } from "./stamp-history.ts";
 import type { Superblock } from "./superblock.ts";
 import { ExtentTable, VolumeTable } from "./tables.ts";
 import type { TaskRunner } from "./task.ts";
@@ -55,7 +57,7 @@ const WRITE_BACK_AT_DEFAULT = 0.25;
 export interface AssemblyParts extends UpkeepParts {
   readonly volumes: VolumeTable;
   readonly extents: ExtentTable;
-  readonly damage: Damage;
+  readonly history: StampHistory;
 }
 
 export interface StoreAssembly {
@@ -67,6 +69,7 @@ export interface StoreAssembly {
   readonly recovery: Recovery;
   readonly volumeSet: VolumeSet;
   readonly scrub: Scrub;
+  readonly replicas: ReplicaSet;
 }
 
 /** Gives back the memory of all modules; nothing of the disk's may be on its way. */
@@ -95,6 +98,7 @@ export interface AssemblyClient
     FlowClient,
     UpkeepClient,
     VolumeSetClient,
+    ReplicaSetClient,
     ScrubClient {
   diskFailed(what: string, result: number): void;
 }
@@ -130,7 +134,9 @@ export function assembleStore(
     segments: new SegmentView(requests, memory, ops.capacity),
   };
   const metadataLog = new MetadataLog(base, ring);
-  const tables = { volumes: new VolumeTable(geometry), extents: new ExtentTable(geometry) };
+  const volumes = new VolumeTable(geometry);
+  const history = new StampHistory(volumes);
+  const tables = { volumes, extents: new ExtentTable(geometry), history };
   const logParts = { ...writeParts, metadataLog, ...tables };
   const reads = new ReadPath(writeParts, client);
   const writeBack = new WriteBack(logParts, () => reads.oldestSequence);
@@ -140,6 +146,9 @@ export function assembleStore(
   const writeBackAt = options.writeBackAt ?? WRITE_BACK_AT_DEFAULT;
   const parts = { ...logParts, runner, writeBack, checkpoint, pending, writeBackAt };
   const flow = new RequestFlow(requests, ops, base.copier, client);
+  const volumeSet = new VolumeSet(parts, flow, client);
+  const replicas = new ReplicaSet(parts, flow, volumeSet, client);
+  volumeSet.replicas = replicas;
   ring.setClient(client);
   cache.setClient(client);
   return {
@@ -149,7 +158,8 @@ export function assembleStore(
     flow,
     writes: new WritePath(writeParts, client, options.freshBlocksMin),
     upkeep: new Upkeep(parts, client),
-    volumeSet: new VolumeSet(parts, flow, client),
+    volumeSet,
+    replicas,
     scrub: new Scrub(parts, client, options.scrub ?? null),
   };
 }

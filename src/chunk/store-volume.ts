@@ -3,9 +3,9 @@
 
 import { assert } from "../base/index.ts";
 import type { BlockDevice, BlockDeviceInfo } from "../ports/index.ts";
-import { BLOCK_BYTES, EXTENT_BYTES, SLAB_BYTES } from "./layouts.ts";
+import { BLOCK_BYTES, SLAB_BYTES } from "./layouts.ts";
 import type { FlowVolume, RequestFlow } from "./request-flow.ts";
-import { EXTENT_NONE } from "./tables.ts";
+import { grownMap } from "./tables.ts";
 
 export interface StoreVolumeOptions {
   readonly volume: number;
@@ -41,6 +41,7 @@ export class StoreVolume implements BlockDevice, FlowVolume {
   sequence = 0;
   inflightCount = 0;
   isOpen = true;
+  readonly tellsDamage = false;
   private readonly flow: RequestFlow;
   private readonly closed: (volume: number) => void;
 
@@ -66,12 +67,7 @@ export class StoreVolume implements BlockDevice, FlowVolume {
   // @cold
   setCapacity(bytes: number): void {
     assert(bytes > 0 && bytes % BLOCK_BYTES === 0, "a size that is not whole blocks");
-    const extentCount = Math.ceil(bytes / EXTENT_BYTES);
-    if (extentCount > this.map.length) {
-      const map = new Int32Array(extentCount).fill(EXTENT_NONE);
-      map.set(this.map);
-      this.map = map;
-    }
+    this.map = grownMap(this.map, bytes);
     this.info.capacityBytes = bytes;
   }
 

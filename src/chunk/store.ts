@@ -12,8 +12,17 @@ import type { Disk, DiskHandler, Poller, ReactorPort, TimerHandler } from "../po
 import { StoreError } from "./errors.ts";
 import { type Geometry, geometryOf } from "./geometry.ts";
 import { BLOCK_BYTES, STATE_OPEN, SUPERBLOCK_COPIES } from "./layouts.ts";
-import { OP_KIND_CLEAR, OP_KIND_PAGE, OP_KIND_READ, OP_KIND_TABLE } from "./op-table.ts";
+import {
+  OP_KIND_CLEAR,
+  OP_KIND_IMAGE,
+  OP_KIND_PAGE,
+  OP_KIND_READ,
+  OP_KIND_SCAN,
+  OP_KIND_SLAB,
+  OP_KIND_TABLE,
+} from "./op-table.ts";
 import { TAG_GROUP, TAG_INDEX_MASK, TAG_KIND_MASK, TAG_OP, TAG_PAGE, TAG_TASK } from "./parts.ts";
+import { QuietTimers } from "./quiet-timers.ts";
 import { type RecoveryReport, readSuperblock } from "./recovery.ts";
 import type { FlowVolume } from "./request-flow.ts";
 import {
@@ -23,6 +32,8 @@ import {
   type StoreAssembly,
   type StoreOptions,
 } from "./store-assembly.ts";
+import { logRecovery, openingRefusal } from "./store-opening.ts";
+import type { StoreReplica, StoreReplicaOptions } from "./store-replica.ts";
 import { type StoreUsage, usageOf } from "./store-usage.ts";
 import type { StoreVolume } from "./store-volume.ts";
 import type { Superblock } from "./superblock.ts";
@@ -37,13 +48,7 @@ export interface StoreModules {
   readonly reactor: ReactorPort;
 }
 
-/** After the last write, what is in place is marked as such. */
-const MARK_DELAY_MS = 50;
-const TIMER_MARK = 0;
-const TIMER_SCRUB = 1;
-const TIMER_IDLE = 2;
-/** Freed slabs become free after so long without a write. */
-const IDLE_DELAY_MS = 1000;
+const TIMER_SCRUB = 0;
 
 export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient {
   phase: StorePhase = "closed";
@@ -57,8 +62,7 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
   /** Recovery has read everything: upkeep may begin. */
   private isRecovered = false;
   private flushRequested = false;
-  private markTimer = -1;
-  private idleTimer = -1;
+  private readonly quiet: QuietTimers;
   /** What a stop does when the last operation has ended. */
   private idleThen: (() => void) | null = null;
 
@@ -66,6 +70,7 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     this.options = options;
     this.modules = modules;
     this.runner = new TaskRunner(modules.disk);
+    this.quiet = new QuietTimers(modules.reactor, this);
   }
 
   /** Recovers and begins to serve. The disk's completions must reach diskCompleted(). */
@@ -77,7 +82,11 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     const task = readSuperblock(this.modules.disk.capacityBytes, arena, memory);
     this.runner.start(task, (superblock) => {
       memory.free(arena);
-      const error = superblock instanceof StoreError ? superblock : this.refusal(superblock);
+      const { capacityBytes } = this.modules.disk;
+      const error =
+        superblock instanceof StoreError
+          ? superblock
+          : openingRefusal(superblock, this.options.incarnationMin, capacityBytes);
       if (error !== null) this.openFailed(error, done);
       else this.recover(superblock as Superblock, done);
     });
@@ -89,23 +98,6 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     this.phase = "closed";
     this.failure = error.message;
     done(error);
-  }
-
-  private refusal(superblock: Superblock): StoreError | null {
-    const { incarnationMin } = this.options;
-    if (incarnationMin !== undefined && superblock.incarnation < incarnationMin) {
-      return new StoreError(
-        "DISK_STALE",
-        `the disk was last opened as incarnation ${superblock.incarnation}, ` +
-          `but incarnation ${incarnationMin} has been seen: it is an old copy of itself`,
-        { advice: "Bring the current disk back, or forget this one and restore its volumes." },
-      );
-    }
-    if (superblock.diskBytes > this.modules.disk.capacityBytes) {
-      const has = `${this.modules.disk.capacityBytes} of ${superblock.diskBytes} bytes`;
-      return new StoreError("DISK_DAMAGED", `the disk has become smaller: ${has}`);
-    }
-    return null;
   }
 
   private recover(superblock: Superblock, done: (error: StoreError | null) => void): void {
@@ -143,7 +135,8 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
         }
         this.isRecovered = true;
         // What was dropped must be gone for good before anything new is written.
-        const hasDropped = report.uncertain.length > 0 && !parts.planted.keepUncertain;
+        const isDoubtful = report.uncertain.length > 0 || recovery.doubtCount > 0;
+        const hasDropped = isDoubtful && !parts.planted.keepUncertain;
         if (hasDropped) assembly.upkeep.drain(false, () => this.ready(done));
         else this.ready(done);
       });
@@ -157,33 +150,12 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     }
     this.phase = "ready";
     this.modules.reactor.addPoller(this);
-    this.logRecovery();
+    logRecovery(this.modules.reactor.log, this.recoveryReport as RecoveryReport);
     this.all.upkeep.pump();
-    this.all.volumeSet.reclaim();
+    this.all.volumeSet.beginReclaim();
     this.all.scrub.start();
-    this.beginIdle();
+    this.quiet.quiet();
     done(null);
-  }
-
-  private logRecovery(): void {
-    const report = this.recoveryReport as RecoveryReport;
-    const { log } = this.modules.reactor;
-    log.log(
-      report.uncertain.length + report.rottenBlocks > 0 ? "warn" : "info",
-      "store.recovered",
-      {
-        clean: report.wasClean,
-        logRecords: report.logRecords,
-        ringGroups: report.ringGroups,
-        ringRecords: report.ringRecords,
-        uncertainWrites: report.uncertain.length,
-        rottenBlocks: report.rottenBlocks,
-        cutGroups: report.cutGroups,
-      },
-    );
-    for (const { extent, block } of report.uncertain.slice(0, 100)) {
-      log.log("warn", "store.uncertain-write", { extent, block });
-    }
   }
 
   private get all(): StoreAssembly {
@@ -198,8 +170,9 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     const kind = tag & TAG_KIND_MASK;
     if (kind === TAG_OP) {
       const ops = this.all.parts.ops;
-      const isRead = ops.kind[index] === OP_KIND_READ;
-      if (isRead) this.all.reads.completed(index, result);
+      const kindOfOp = ops.kind[index];
+      if (kindOfOp === OP_KIND_READ || kindOfOp === OP_KIND_SLAB)
+        this.all.reads.completed(index, result);
       else this.all.writes.dataWritten(index, result);
       this.all.parts.ring.advanceComplete();
     } else if (kind === TAG_GROUP) {
@@ -228,9 +201,12 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
 
   pageReady(op: number, result: number): void {
     const kind = this.all.parts.ops.kind[op] as number;
-    if (kind === OP_KIND_READ) this.all.reads.pageReady(op, result);
+    if (kind === OP_KIND_READ || kind === OP_KIND_SLAB) this.all.reads.pageReady(op, result);
     else if (kind === OP_KIND_PAGE) this.all.upkeep.pageReady(op, result);
-    else this.all.writes.pageReady(op, result);
+    else if (kind === OP_KIND_SCAN) {
+      this.all.replicas.scans.pageReady(op, result);
+      this.opReleased();
+    } else this.all.writes.pageReady(op, result);
   }
 
   /** An operation has ended. Whose was it? */
@@ -238,16 +214,29 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     const ops = this.all.parts.ops;
     const slot = ops.slot[op] as number;
     const kind = ops.kind[op] as number;
+    const write = ops.write[op] as number;
+    if (kind === OP_KIND_SLAB) this.all.parts.locks.leave(op, this.all.writes);
+    if (kind === OP_KIND_SLAB || kind === OP_KIND_IMAGE) {
+      this.all.replicas.slabs.slabDone(op, result);
+    }
     ops.release(op);
     if (slot >= 0) this.all.flow.oneDone(slot, result);
+    else if (write >= 0) this.all.replicas.writes.opDone(write, result);
     else if (kind === OP_KIND_READ) this.all.scrub.slabDone(result);
     else if (kind === OP_KIND_CLEAR) this.all.volumeSet.slabCleared(result);
-    if (kind === OP_KIND_READ) this.readEnded();
+    if (kind === OP_KIND_READ || kind === OP_KIND_SLAB) this.readEnded();
+    this.opReleased();
+  }
+
+  /** An operation is free: whoever waits for one, or for what it had, goes on. */
+  private opReleased(): void {
+    const { ops } = this.all.parts;
     // Writes give back buffers too.
     if (this.all.reads.hasWaiting) this.all.reads.resume();
     if (this.all.volumeSet.isWaiting) this.all.volumeSet.resume();
     if (this.all.writes.hasWaiting) this.all.writes.resume();
     if (this.all.flow.hasParked) this.all.flow.resume();
+    this.all.replicas.resume();
     this.failStarved();
     if (this.idleThen === null || ops.freeCount < ops.capacity) return;
     const then = this.idleThen;
@@ -262,6 +251,10 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
 
   // --- what the modules ask --------------------------------------------------------------------
 
+  get served(): StoreAssembly | null {
+    return this.phase === "ready" ? this.assembly : null;
+  }
+
   get writesFailed(): boolean {
     return this.phase === "failed";
   }
@@ -275,13 +268,14 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
   }
 
   get hasWaiting(): boolean {
-    return this.all.writes.hasWaiting || this.all.flow.hasParked;
+    const { writes, flow, replicas } = this.all;
+    return writes.hasWaiting || flow.hasParked || replicas.writes.hasParked;
   }
 
   /** No request and no record is on its way. */
   get isQuiet(): boolean {
     const ring = this.all.parts.ring;
-    const isIdle = this.all.flow.inflightCount === 0;
+    const isIdle = this.all.flow.inflightCount === 0 && this.all.replicas.isIdle;
     if (this.writesFailed) return isIdle && !ring.isWriting;
     return isIdle && !ring.hasUnwritten && !ring.isWriting && ring.completeLsn === ring.nextLsn - 1;
   }
@@ -295,15 +289,8 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     this.failStarved();
   }
 
-  /**
-   * Pages that a failed disk does not take keep their frames. When every operation waits for one,
-   * none can give one back.
-   */
   private failStarved(): void {
-    if (this.phase !== "failed") return;
-    const { ops, cache } = this.all.parts;
-    const count = ops.capacity - ops.freeCount;
-    if (count > 0 && cache.waiterCount === count) cache.failWaiters();
+    if (this.phase === "failed") this.all.parts.cache.failStarved();
   }
 
   beginWrite(op: number): void {
@@ -323,50 +310,33 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     this.all.volumeSet.resume();
     this.all.writes.resume();
     this.all.flow.resume();
+    this.all.replicas.resume();
+  }
+
+  slabLocked(op: number): void {
+    this.all.reads.begin(op);
+    this.failStarved();
+  }
+
+  commitMoved(): void {
+    if (this.phase === "ready") this.quiet.mark();
   }
 
   groupOpened(): void {
-    if (this.markTimer === -1) {
-      this.markTimer = this.modules.reactor.setTimer(MARK_DELAY_MS, this, TIMER_MARK);
-      this.endIdle();
-    }
+    this.quiet.written();
+    this.turnWanted();
+  }
+
+  turnWanted(): void {
     if (this.flushRequested) return;
     this.flushRequested = true;
-    if (this.phase === "ready") this.modules.reactor.requestFlush(this);
+    if (this.phase === "ready" || this.phase === "failed") this.modules.reactor.requestFlush(this);
     else this.flush();
   }
 
   timerFired(tag: number): void {
-    if (tag === TIMER_SCRUB) {
-      this.all.scrub.timerFired();
-      return;
-    }
-    if (tag === TIMER_IDLE) {
-      this.idleTimer = -1;
-      if (this.phase === "ready") this.all.upkeep.releaseQuarantine();
-      return;
-    }
-    assert(tag === TIMER_MARK, "a timer of nobody");
-    this.markTimer = -1;
-    const ring = this.all.parts.ring;
-    if (this.phase !== "ready") return;
-    if (ring.completeLsn < ring.nextLsn - 1 || ring.hasUnwritten) {
-      this.markTimer = this.modules.reactor.setTimer(MARK_DELAY_MS, this, TIMER_MARK);
-      return;
-    }
-    ring.writeMark();
-    this.beginIdle();
-  }
-
-  private beginIdle(): void {
-    if (this.idleTimer !== -1 || this.all.parts.slabs.quarantineCount === 0) return;
-    this.idleTimer = this.modules.reactor.setTimer(IDLE_DELAY_MS, this, TIMER_IDLE);
-  }
-
-  private endIdle(): void {
-    if (this.idleTimer !== -1) this.modules.reactor.cancelTimer(this.idleTimer);
-    this.idleTimer = -1;
-    this.all.upkeep.stopReleasing();
+    assert(tag === TIMER_SCRUB, "a timer of nobody");
+    this.all.scrub.timerFired();
   }
 
   setScrubTimer(delayMs: number): void {
@@ -387,9 +357,13 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
 
   flush(): void {
     this.flushRequested = false;
+    const { replicas, writes, parts } = this.all;
+    // First: those who are told of a write often begin the next.
+    replicas.turn();
     if (this.writesFailed) return;
-    this.all.writes.data.flush();
-    this.all.parts.ring.flush();
+    writes.data.flush();
+    if (parts.ring.hasUnwritten) replicas.addCommits();
+    parts.ring.flush();
   }
 
   // --- damage ----------------------------------------------------------------------------------
@@ -413,6 +387,7 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     this.all.writes.resume();
     this.all.flow.resume();
     this.all.volumeSet.resume();
+    this.all.replicas.resume();
     this.failStarved();
     this.all.upkeep.pump();
   }
@@ -458,6 +433,15 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     return this.assembly.volumeSet.open(uuid, facts);
   }
 
+  /**
+   * A volume that was made with `isReplica`, for an owner; any number may have it open. Throws
+   * StoreError when there is no such replica.
+   */
+  openReplica(uuid: string, options: StoreReplicaOptions): StoreReplica {
+    if (this.assembly === null) throw new StoreError("STORE_CLOSED", "the store is not open");
+    return this.assembly.replicas.open(uuid, options);
+  }
+
   // --- facts -----------------------------------------------------------------------------------
 
   progress(): { step: string; doneBytes: number; totalBytes: number } {
@@ -493,9 +477,7 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     this.all.volumeSet.stop(() => {
       this.all.upkeep.drain(true, () => {
         this.modules.reactor.removePoller(this);
-        if (this.markTimer !== -1) this.modules.reactor.cancelTimer(this.markTimer);
-        this.markTimer = -1;
-        this.endIdle();
+        this.quiet.cancel();
         this.phase = "closed";
         this.whenIdle(() => {
           freeAssembly(this.all);

@@ -23,6 +23,8 @@ export interface DiskFacts {
   readonly label: string;
   readonly version: number;
   readonly incarnation: number;
+  /** Last LSN at the last checkpoint: with uuid and incarnation, what tells an old copy. */
+  readonly checkpointLsn: number;
   /** Stopped cleanly. */
   readonly clean: boolean;
   readonly diskBytes: number;
@@ -40,6 +42,7 @@ export function factsOf(superblock: Superblock): DiskFacts {
     label: superblock.label,
     version: superblock.version,
     incarnation: superblock.incarnation,
+    checkpointLsn: superblock.checkpointLsn,
     clean: superblock.state === STATE_CLEAN,
     diskBytes: superblock.diskBytes,
     dataBytes: superblock.slabCount * SLAB_BYTES,

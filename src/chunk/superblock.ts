@@ -14,7 +14,7 @@ import { assert, high32, join64, low32, SAFE_HIGH_MAX } from "../base/index.ts";
 import type { Arena, Memory } from "../ports/index.ts";
 import { structureCrc } from "./checksum.ts";
 import { StoreError } from "./errors.ts";
-import type { Areas } from "./geometry.ts";
+import { AREA_NAMES, type Areas } from "./geometry.ts";
 import {
   BLOCK_BYTES,
   FEATURES_INCOMPATIBLE,
@@ -69,17 +69,7 @@ const NUMERIC: readonly Numeric[] = [
   "incarnation",
   "state",
   "durability",
-  "diskBytes",
-  "ringOffsetBytes",
-  "ringBytes",
-  "logOffsetBytes",
-  "logBytes",
-  "pageOffsetBytes",
-  "slabOffsetBytes",
-  "slabCount",
-  "extentCount",
-  "volumePageCount",
-  "groupBytesMax",
+  ...AREA_NAMES,
   "journalId",
   "generation",
   "checkpointLsn",

@@ -2,7 +2,11 @@
 // pages hold: 96 bytes per volume, 16 bytes per extent of 256 MiB.
 //
 // The words say what durable records say; `extents` of an open volume already knows the extents
-// that a write under way has taken. Invariant: an extent belongs to at most one volume.
+// that a write under way has taken. Of a replica's entry three facts come from elsewhere: the
+// committed stamp from RECORD_COMMIT, the newest stamp from the writes themselves, the base
+// generation from checkpoints (see stamp-history.ts); a RECORD_VOLUME leaves them as they are.
+//
+// Invariants: an extent belongs to at most one volume; committed and newest never go back.
 
 import { assert, high32, join64, low32 } from "../base/index.ts";
 import type { Geometry } from "./geometry.ts";
@@ -15,9 +19,18 @@ import {
   VOLUME_ENTRY,
   VOLUME_LIVE,
   VOLUME_NONE,
+  VOLUME_REPLICA,
   VOLUMES_PER_PAGE,
 } from "./layouts.ts";
-import { extentOf, freedOf, locationOf, RECORD_HEAD_WORDS } from "./records.ts";
+import {
+  extentOf,
+  freedOf,
+  locationOf,
+  RECORD_HEAD_WORDS,
+  stampHighOf,
+  stampLowOf,
+} from "./records.ts";
+import { isNewer } from "./stamps.ts";
 
 const VOLUME_WORDS: number = VOLUME_ENTRY.BYTES / 4;
 const EXTENT_WORDS: number = EXTENT_ENTRY.BYTES / 4;
@@ -29,7 +42,17 @@ export interface VolumeEntry {
   readonly uuid: Uint8Array;
   readonly sizeBytes: number;
   readonly createdAtMs: number;
+  readonly flags: number;
+  readonly membershipVersion: number;
+  readonly clusterGeneration: number;
 }
+
+/** Words of an entry that a RECORD_VOLUME does not carry. */
+const BASE: number = VOLUME_ENTRY.baseGeneration / 4;
+const COMMITTED: number = VOLUME_ENTRY.committedLow / 4;
+const NEWEST: number = VOLUME_ENTRY.newestLow / 4;
+const RUNNING_FIRST: number = BASE;
+const RUNNING_END: number = NEWEST + 2;
 
 export class VolumeTable {
   readonly capacity: number;
@@ -93,11 +116,90 @@ export class VolumeTable {
     const volume = extentOf(words, at);
     assert(volume < this.capacity, "a record of a volume that cannot be");
     const to = this.wordOf(volume);
+    const from = at + RECORD_HEAD_WORDS;
+    // What a deleted volume knew is not the next one's, even under the same name.
+    const isLive = words[from + (VOLUME_ENTRY.state >>> 2)] === VOLUME_LIVE;
+    const isAnother = !isLive || !this.isSameUuid(to, words, from);
     for (let word = 0; word < VOLUME_WORDS; word++) {
-      this.words[to + word] = words[at + RECORD_HEAD_WORDS + word] as number;
+      if (word < RUNNING_FIRST || word >= RUNNING_END) {
+        this.words[to + word] = words[from + word] as number;
+      } else if (isAnother) {
+        this.words[to + word] = 0;
+      }
     }
     this.promised[volume] = 0;
+    this.touch(volume);
+  }
+
+  private isSameUuid(to: number, words: Uint32Array, from: number): boolean {
+    const uuid = VOLUME_ENTRY.uuid >>> 2;
+    for (let word = uuid; word < uuid + 4; word++) {
+      if (this.words[to + word] !== words[from + word]) return false;
+    }
+    return true;
+  }
+
+  private touch(volume: number): void {
     this.dirtyPages[Math.floor(volume / VOLUMES_PER_PAGE)] = 1;
+  }
+
+  // --- replicas --------------------------------------------------------------------------------
+
+  isReplica(volume: number): boolean {
+    const flags = this.words[this.wordOf(volume) + (VOLUME_ENTRY.flags >>> 2)] as number;
+    return (flags & VOLUME_REPLICA) !== 0;
+  }
+
+  committedLow(volume: number): number {
+    return this.words[this.wordOf(volume) + COMMITTED] as number;
+  }
+
+  committedHigh(volume: number): number {
+    return this.words[this.wordOf(volume) + COMMITTED + 1] as number;
+  }
+
+  newestLow(volume: number): number {
+    return this.words[this.wordOf(volume) + NEWEST] as number;
+  }
+
+  newestHigh(volume: number): number {
+    return this.words[this.wordOf(volume) + NEWEST + 1] as number;
+  }
+
+  baseGeneration(volume: number): number {
+    return this.words[this.wordOf(volume) + BASE] as number;
+  }
+
+  setBaseGeneration(volume: number, generation: number): void {
+    this.words[this.wordOf(volume) + BASE] = generation;
+    this.touch(volume);
+  }
+
+  /** Everything up to this stamp is durable on every member. False when that was known. */
+  noteCommitted(volume: number, low: number, high: number): boolean {
+    return this.raise(volume, COMMITTED, low, high);
+  }
+
+  /** A write with this stamp was applied. */
+  noteNewest(volume: number, low: number, high: number): void {
+    this.raise(volume, NEWEST, low, high);
+  }
+
+  private raise(volume: number, field: number, low: number, high: number): boolean {
+    const word = this.wordOf(volume) + field;
+    const { words } = this;
+    if (!isNewer(low, high, words[word] as number, words[word + 1] as number)) return false;
+    words[word] = low;
+    words[word + 1] = high;
+    this.touch(volume);
+    return true;
+  }
+
+  /** A durable RECORD_COMMIT at word `at`. */
+  applyCommit(words: Uint32Array, at: number): void {
+    const volume = extentOf(words, at);
+    assert(volume < this.capacity, "a record of a volume that cannot be");
+    this.noteCommitted(volume, stampLowOf(words, at), stampHighOf(words, at));
   }
 
   private wordOf(volume: number): number {
@@ -117,10 +219,13 @@ function decodeEntry(words: Uint32Array, bytes: Uint8Array, at: number): VolumeE
     uuid: bytes.slice(at * 4 + VOLUME_ENTRY.uuid, at * 4 + VOLUME_ENTRY.uuid + 16),
     sizeBytes: u64(VOLUME_ENTRY.sizeBytes),
     createdAtMs: u64(VOLUME_ENTRY.createdAtMs),
+    flags: words[at + (VOLUME_ENTRY.flags >>> 2)] as number,
+    membershipVersion: u64(VOLUME_ENTRY.membershipVersion),
+    clusterGeneration: u64(VOLUME_ENTRY.clusterGeneration),
   };
 }
 
-/** The words of an entry, as a RECORD_VOLUME carries them. */
+/** The words of an entry, as a RECORD_VOLUME carries them: without what runs beside it. */
 export function encodeEntry(entry: VolumeEntry): Uint32Array {
   const words = new Uint32Array(VOLUME_WORDS);
   new Uint8Array(words.buffer).set(entry.uuid, VOLUME_ENTRY.uuid);
@@ -132,7 +237,21 @@ export function encodeEntry(entry: VolumeEntry): Uint32Array {
   };
   put(VOLUME_ENTRY.sizeBytes, entry.sizeBytes);
   put(VOLUME_ENTRY.createdAtMs, entry.createdAtMs);
+  words[VOLUME_ENTRY.flags >>> 2] = entry.flags;
+  put(VOLUME_ENTRY.membershipVersion, entry.membershipVersion);
+  put(VOLUME_ENTRY.clusterGeneration, entry.clusterGeneration);
   return words;
+}
+
+const DOUBTFUL: number = EXTENT_ENTRY.doubtful / 4;
+
+/** A map as mapOf() makes it, with room for `sizeBytes`. */
+export function grownMap(map: Int32Array, sizeBytes: number): Int32Array {
+  const extentCount = Math.ceil(sizeBytes / EXTENT_BYTES);
+  if (extentCount <= map.length) return map;
+  const grown = new Int32Array(extentCount).fill(EXTENT_NONE);
+  grown.set(map);
+  return grown;
 }
 
 export class ExtentTable {
@@ -194,7 +313,21 @@ export class ExtentTable {
     const to = this.wordOf(extent);
     this.words[to + (EXTENT_ENTRY.volume >>> 2)] = locationOf(words, at);
     this.words[to + (EXTENT_ENTRY.index >>> 2)] = freedOf(words, at);
+    this.words[to + DOUBTFUL] = 0;
     this.promised[extent] = 0;
+    this.dirtyPages[Math.floor(extent / EXTENTS_PER_PAGE)] = 1;
+  }
+
+  /** May one of the extent's leaf pages have doubts? */
+  isDoubtful(extent: number): boolean {
+    return this.words[this.wordOf(extent) + DOUBTFUL] !== 0;
+  }
+
+  setDoubtful(extent: number, isDoubtful: boolean): void {
+    const word = this.wordOf(extent) + DOUBTFUL;
+    const value = isDoubtful ? 1 : 0;
+    if (this.words[word] === value) return;
+    this.words[word] = value;
     this.dirtyPages[Math.floor(extent / EXTENTS_PER_PAGE)] = 1;
   }
 

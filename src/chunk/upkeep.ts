@@ -4,6 +4,7 @@
 //
 //   ring >= 1/4 full, or somebody waits for room    -> write-back, batch after batch
 //   log >= 1/2 full, or >= 1/2 of the pages dirty   -> checkpoint
+//   the superblock is to name a feature             -> checkpoint
 //   draining (stop, or a recovery that dropped writes) -> both, until nothing is left
 //   idle with freed slabs in quarantine             -> write-back, until they are free
 //
@@ -157,7 +158,8 @@ export class Upkeep {
   }
 
   private wantsCheckpoint(): boolean {
-    const { cache, metadataLog, pending, ring } = this.parts;
+    const { cache, metadataLog, pending, ring, checkpoint } = this.parts;
+    if (checkpoint.isFeatureNew) return true;
     if (cache.isStarved && cache.dirtyCount > 0) return true;
     if (cache.dirtyCount * 2 > cache.frameCount) return true;
     // What follows is about the log's tail, which stays while recovered records wait.

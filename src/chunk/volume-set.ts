@@ -2,30 +2,30 @@
 // here is a record like any other: durable in the ring before anybody is told.
 //
 // A deleted volume is gone for its owner as soon as the record is durable; its slabs come back
-// afterwards, slab by slab, and after a restart from where that had come to.
+// afterwards: see reclaim.ts. A replica is opened through replica-set.ts.
 //
-// Invariants: records are written in the order they were asked for; a volume is open once.
+// Invariants: records are written in the order they were asked for, and an entry is always made
+// from the one asked for last; a volume is open once; a disk gets its first replica only when its
+// superblock says that there are some.
 
-import { assert, ENOSPC } from "../base/index.ts";
+import { ENOSPC } from "../base/index.ts";
 import { StoreError } from "./errors.ts";
 import {
-  BLOCK_ABSENT,
   BLOCK_BYTES,
   EXTENT_BYTES,
-  EXTENT_PAGES,
-  EXTENT_SLABS,
-  PAGE_SLABS,
+  FEATURE_REPLICAS,
   RECORD_EXTENT,
   RECORD_VOLUME,
-  SLAB_BLOCKS,
   VOLUME_DELETING,
   VOLUME_LIVE,
   VOLUME_NONE,
+  VOLUME_REPLICA,
 } from "./layouts.ts";
-import { OP_KIND_CLEAR, OP_KIND_TABLE } from "./op-table.ts";
-import { POINTER_NONE } from "./page-tree.ts";
+import { OP_KIND_TABLE } from "./op-table.ts";
+import { Reclaim } from "./reclaim.ts";
 import { putHead, RECORD_HEAD_WORDS, recordBytes } from "./records.ts";
 import type { FlowVolume, RequestFlow } from "./request-flow.ts";
+import { epochOf, sequenceOf } from "./stamps.ts";
 import { StoreVolume } from "./store-volume.ts";
 import { uuidBytes, uuidText } from "./superblock-facts.ts";
 import {
@@ -40,6 +40,18 @@ import type { UpkeepParts } from "./upkeep.ts";
 export interface VolumeSpecification {
   readonly uuid: string;
   readonly sizeBytes: number;
+  /** Kept for an owner who writes to several disks: opened with openReplica(). */
+  readonly isReplica?: boolean;
+}
+
+/** What a disk knows of a replica whose owner is gone. */
+export interface ReplicaFacts {
+  /** The highest that took it over. */
+  readonly epoch: number;
+  readonly membershipVersion: number;
+  readonly clusterGeneration: number;
+  readonly committed: { readonly epoch: number; readonly sequence: number };
+  readonly newest: { readonly epoch: number; readonly sequence: number };
 }
 
 export interface StoredVolume {
@@ -48,6 +60,8 @@ export interface StoredVolume {
   /** Parts of 256 MiB in which something was written; the data in them may be less. */
   readonly extentCount: number;
   readonly usedBytes: number;
+  /** Null for a volume that lives on this disk alone. */
+  readonly replica: ReplicaFacts | null;
 }
 
 export interface VolumeSetParts extends UpkeepParts {
@@ -62,6 +76,13 @@ export interface VolumeSetClient {
   readonly writesFailed: boolean;
 }
 
+/** The replicas that are open: see ReplicaSet. */
+interface OpenReplicas {
+  resized(volume: number, sizeBytes: number): void;
+  /** Somebody has the replica open, or something of it is on its way. */
+  isOpen(volume: number): boolean;
+}
+
 type Done = (error: StoreError | null) => void;
 
 interface WantedRecord {
@@ -73,9 +94,6 @@ interface WantedRecord {
   readonly done: Done;
 }
 
-/** Slabs given back at a time: the rest of the operations belong to requests. */
-const RECLAIM_MAX = 16;
-const OPS_RESERVED = 32;
 const VOLUME_BYTES_MAX: number = 64 * 1024 * 1024 * 1024 * 1024;
 
 export class VolumeSet {
@@ -85,21 +103,26 @@ export class VolumeSet {
   private readonly open_: Map<number, StoreVolume> = new Map();
   private readonly wanted: WantedRecord[] = [];
   private readonly inflight: Map<number, WantedRecord> = new Map();
-  // Reclaim: the volume, its extents left, the next slab of the first of them.
-  private reclaiming = -1;
-  private reclaimExtents: number[] = [];
-  private reclaimSlab = 0;
-  private reclaimInflight = 0;
-  private isReclaimRunning = false;
-  private isExtentStuck = false;
-  /** Volumes of which a page could not be read: tried again after the next opening. */
-  private readonly unreclaimable: Set<number> = new Set();
-  private stopping: (() => void) | null = null;
+  /** Entries asked for and not durable yet: what comes next is made from them. */
+  private readonly latest: Map<number, VolumeEntry> = new Map();
+  /** Creations that wait for the superblock to say that the disk has replicas. */
+  private readonly unannounced: (() => void)[] = [];
+  private readonly reclaim: Reclaim;
+  replicas: OpenReplicas | null = null;
 
   constructor(parts: VolumeSetParts, flow: RequestFlow, client: VolumeSetClient) {
     this.parts = parts;
     this.flow = flow;
     this.client = client;
+    this.reclaim = new Reclaim(parts, {
+      beginWrite: (op) => client.beginWrite(op),
+      forgetExtent: (extent, done) =>
+        this.want({ type: RECORD_EXTENT, extent, location: 0, freed: 0, payload: null, done }),
+      forgetVolume: (volume, done) => this.update(volume, { state: VOLUME_NONE }, done),
+      get writesFailed() {
+        return client.writesFailed;
+      },
+    });
   }
 
   list(): StoredVolume[] {
@@ -112,8 +135,26 @@ export class VolumeSet {
     return Array.from(volumes.live(), ([volume, entry]) => {
       const extentCount = counts.get(volume) ?? 0;
       const usedBytes = Math.min(extentCount * EXTENT_BYTES, entry.sizeBytes);
-      return { uuid: uuidText(entry.uuid), sizeBytes: entry.sizeBytes, extentCount, usedBytes };
+      const { sizeBytes } = entry;
+      const replica = this.replicaFacts(volume, entry);
+      return { uuid: uuidText(entry.uuid), sizeBytes, extentCount, usedBytes, replica };
     });
+  }
+
+  private replicaFacts(volume: number, entry: VolumeEntry): ReplicaFacts | null {
+    const { volumes } = this.parts;
+    if ((entry.flags & VOLUME_REPLICA) === 0) return null;
+    const stamp = (low: number, high: number): ReplicaFacts["newest"] => ({
+      epoch: epochOf(high),
+      sequence: sequenceOf(low, high),
+    });
+    return {
+      epoch: entry.epoch,
+      membershipVersion: entry.membershipVersion,
+      clusterGeneration: entry.clusterGeneration,
+      committed: stamp(volumes.committedLow(volume), volumes.committedHigh(volume)),
+      newest: stamp(volumes.newestLow(volume), volumes.newestHigh(volume)),
+    };
   }
 
   /** UUID of the volume that owns the extent, for reports. */
@@ -137,6 +178,12 @@ export class VolumeSet {
       done(new StoreError("VOLUME_EXISTS", `volume ${spec.uuid} is on this disk already`));
       return;
     }
+    if (spec.isReplica === true && !this.isAnnounced) {
+      this.parts.checkpoint.featuresIncompatible |= FEATURE_REPLICAS;
+      this.unannounced.push(() => this.create(spec, done));
+      this.client.roomWanted();
+      return;
+    }
     const volume = volumes.promiseFree();
     if (volume === -1) {
       const limit = `a disk has at most ${volumes.capacity} volumes`;
@@ -149,8 +196,16 @@ export class VolumeSet {
       uuid,
       sizeBytes: spec.sizeBytes,
       createdAtMs: 0,
+      flags: spec.isReplica === true ? VOLUME_REPLICA : 0,
+      membershipVersion: 0,
+      clusterGeneration: 0,
     };
     this.writeEntry(volume, entry, done);
+  }
+
+  private get isAnnounced(): boolean {
+    const { superblock } = this.parts.checkpoint;
+    return this.client.writesFailed || (superblock.featuresIncompatible & FEATURE_REPLICAS) !== 0;
   }
 
   resize(uuid: string, sizeBytes: number, done: Done): void {
@@ -159,13 +214,15 @@ export class VolumeSet {
       done(unknownVolume(uuid));
       return;
     }
-    const entry = this.parts.volumes.entry(volume);
-    if (!isSize(sizeBytes) || sizeBytes < entry.sizeBytes) {
+    if (!isSize(sizeBytes) || sizeBytes < this.entryOf(volume).sizeBytes) {
       done(badSize(sizeBytes));
       return;
     }
-    this.writeEntry(volume, { ...entry, sizeBytes }, (error) => {
-      if (error === null) this.open_.get(volume)?.setCapacity(sizeBytes);
+    this.update(volume, { sizeBytes }, (error) => {
+      if (error === null) {
+        this.open_.get(volume)?.setCapacity(sizeBytes);
+        this.replicas?.resized(volume, sizeBytes);
+      }
       done(error);
     });
   }
@@ -176,14 +233,13 @@ export class VolumeSet {
       done(unknownVolume(uuid));
       return;
     }
-    if (this.open_.has(volume)) {
+    if (this.open_.has(volume) || this.replicas?.isOpen(volume) === true) {
       done(new StoreError("VOLUME_BUSY", `volume ${uuid} is open`, { advice: "Detach it first." }));
       return;
     }
-    const entry = this.parts.volumes.entry(volume);
-    this.writeEntry(volume, { ...entry, state: VOLUME_DELETING }, (error) => {
+    this.update(volume, { state: VOLUME_DELETING }, (error) => {
       done(error);
-      if (error === null) this.reclaim();
+      if (error === null) this.reclaim.begin();
     });
   }
 
@@ -191,7 +247,12 @@ export class VolumeSet {
     const volume = this.find(uuid);
     if (volume === -1) throw unknownVolume(uuid);
     if (this.open_.has(volume)) throw new StoreError("VOLUME_BUSY", `volume ${uuid} is open`);
-    const entry = this.parts.volumes.entry(volume);
+    const entry = this.entryOf(volume);
+    if ((entry.flags & VOLUME_REPLICA) !== 0) {
+      throw new StoreError("VOLUME_KIND", `volume ${uuid} on this disk is a replica`, {
+        advice: "Attach the cluster's volume: its owner writes to every replica.",
+      });
+    }
     const epoch = entry.epoch + 1;
     const { sizeBytes } = entry;
     const map = this.parts.extents.mapOf(volume, sizeBytes);
@@ -201,8 +262,28 @@ export class VolumeSet {
       (index) => this.open_.delete(index),
     );
     this.open_.set(volume, opened);
-    if (!facts.readOnly) this.writeEntry(volume, { ...entry, epoch }, () => undefined);
+    if (!facts.readOnly) this.update(volume, { epoch }, () => undefined);
     return opened;
+  }
+
+  /** Index of the replica. Throws StoreError when there is no such volume, or it is none. */
+  findReplica(uuid: string): number {
+    const volume = this.find(uuid);
+    if (volume === -1) throw unknownVolume(uuid);
+    if (this.parts.volumes.isReplica(volume)) return volume;
+    throw new StoreError("VOLUME_KIND", `volume ${uuid} lives on this disk alone`, {
+      advice: "Open it as a volume of this node, or make a replicated one.",
+    });
+  }
+
+  /** As the last change that was asked for makes it, durable or not. */
+  entryOf(volume: number): VolumeEntry {
+    return this.latest.get(volume) ?? this.parts.volumes.entry(volume);
+  }
+
+  /** Changes the volume's entry; `done` when that is durable. */
+  update(volume: number, change: Partial<VolumeEntry>, done: Done): void {
+    this.writeEntry(volume, { ...this.entryOf(volume), ...change }, done);
   }
 
   private find(uuid: string): number {
@@ -215,7 +296,12 @@ export class VolumeSet {
 
   private writeEntry(volume: number, entry: VolumeEntry, done: Done): void {
     const payload = encodeEntry(entry);
-    this.want({ type: RECORD_VOLUME, extent: volume, location: 0, freed: 0, payload, done });
+    this.latest.set(volume, entry);
+    const ended = (error: StoreError | null): void => {
+      if (this.latest.get(volume) === entry) this.latest.delete(volume);
+      done(error);
+    };
+    this.want({ type: RECORD_VOLUME, extent: volume, location: 0, freed: 0, payload, done: ended });
   }
 
   // --- records ---------------------------------------------------------------------------------
@@ -229,20 +315,38 @@ export class VolumeSet {
 
   /** Records or reclaim wait for operations or room. */
   get isWaiting(): boolean {
-    return this.wanted.length > 0 || this.isReclaimStalled;
+    return this.wanted.length > 0 || this.unannounced.length > 0 || this.reclaim.isStalled;
   }
 
   /** Room has been made, or the disk has failed. */
   resume(): void {
     if (this.client.writesFailed) {
       for (const record of this.wanted.splice(0)) record.done(failedDisk());
-      if (this.reclaimInflight === 0) this.endStop();
+      for (const create of this.unannounced.splice(0)) create();
+      this.reclaim.endStop();
       return;
     }
     while (this.wanted.length > 0 && this.tryWrite(this.wanted[0] as WantedRecord)) {
       this.wanted.shift();
     }
-    if (this.isReclaimStalled) this.reclaimMore();
+    if (this.unannounced.length > 0 && this.isAnnounced) {
+      for (const create of this.unannounced.splice(0)) create();
+    }
+    this.reclaim.resume();
+  }
+
+  /** Gives back the space of deleted volumes. */
+  beginReclaim(): void {
+    this.reclaim.begin();
+  }
+
+  slabCleared(result: number): void {
+    this.reclaim.slabCleared(result);
+  }
+
+  /** Lets what is on its way end, and begins nothing more. */
+  stop(done: () => void): void {
+    this.reclaim.stop(done);
   }
 
   private tryWrite(record: WantedRecord): boolean {
@@ -304,151 +408,6 @@ export class VolumeSet {
     extents.unpromise(extent);
     this.client.roomWanted();
     return EXTENT_NONE;
-  }
-
-  // --- reclaim ---------------------------------------------------------------------------------
-
-  /** Gives back the space of deleted volumes, one after the other. */
-  reclaim(): void {
-    if (this.reclaiming !== -1 || this.stopping !== null) return;
-    const { volumes, extents } = this.parts;
-    const volume = volumes.firstDeleting(this.unreclaimable);
-    if (volume === -1) return;
-    this.reclaiming = volume;
-    this.reclaimExtents = [];
-    for (let extent = 0; extent < extents.capacity; extent++) {
-      if (extents.ownerOf(extent) === volume + 1) this.reclaimExtents.push(extent);
-    }
-    this.reclaimSlab = 0;
-    this.reclaimMore();
-  }
-
-  /** Not from within itself: a slab that is clear already has ended before clearSlab() returns. */
-  private reclaimMore(): void {
-    if (this.isReclaimRunning) return;
-    this.isReclaimRunning = true;
-    this.reclaimSome();
-    this.isReclaimRunning = false;
-    if (this.reclaiming === -1) this.reclaim();
-    if (this.stopping !== null && this.reclaimInflight === 0) this.endStop();
-  }
-
-  /** There is something to give back, and nothing on its way that would go on with it. */
-  get isReclaimStalled(): boolean {
-    return this.reclaiming !== -1 && this.reclaimInflight === 0;
-  }
-
-  private reclaimSome(): void {
-    const { ops } = this.parts;
-    while (this.stopping === null && this.reclaimInflight < RECLAIM_MAX) {
-      const extent = this.reclaimExtents[0];
-      if (extent === undefined) {
-        if (this.reclaimInflight === 0) this.forgetVolume();
-        return;
-      }
-      if (this.reclaimSlab === EXTENT_SLABS) {
-        if (this.reclaimInflight > 0) return;
-        const goesOn = this.isExtentStuck;
-        this.forgetExtent(extent);
-        if (goesOn) continue;
-        return;
-      }
-      if (this.reclaimSlab % PAGE_SLABS === 0 && this.isNothing(extent, this.reclaimSlab)) {
-        this.reclaimSlab += PAGE_SLABS;
-        continue;
-      }
-      if (ops.freeCount <= OPS_RESERVED && this.reclaimInflight > 0) return;
-      if (ops.freeCount === 0) return;
-      this.clearSlab(extent, this.reclaimSlab);
-    }
-  }
-
-  /** Was none of the slabs of this page ever written? */
-  private isNothing(extent: number, slab: number): boolean {
-    const { tree, cache, pending, geometry } = this.parts;
-    const page = geometry.slabPageStart + extent * EXTENT_PAGES + slab / PAGE_SLABS;
-    if (!tree.isKnown(page) || tree.leaf[page] !== POINTER_NONE) return false;
-    return !cache.holds(page) && !pending.has(page);
-  }
-
-  private clearSlab(extent: number, slab: number): void {
-    const { ops } = this.parts;
-    const op = ops.acquire(OP_KIND_CLEAR, -1);
-    ops.extent[op] = extent;
-    ops.slab[op] = slab;
-    ops.firstBlock[op] = 0;
-    ops.blockCount[op] = SLAB_BLOCKS;
-    ops.clearState[op] = BLOCK_ABSENT;
-    ops.stampLow[op] = 0;
-    ops.stampHigh[op] = 0;
-    this.reclaimSlab += 1;
-    this.reclaimInflight += 1;
-    this.client.beginWrite(op);
-  }
-
-  slabCleared(result: number): void {
-    this.reclaimInflight -= 1;
-    if (result !== 0 && this.client.writesFailed) {
-      this.reclaimExtents = [];
-      this.reclaiming = -1;
-      if (this.reclaimInflight === 0) this.endStop();
-      return;
-    }
-    if (result !== 0) {
-      // What is not cleared would belong to the extent's next owner.
-      this.isExtentStuck = true;
-      this.unreclaimable.add(this.reclaiming);
-    }
-    if (this.reclaimInflight < RECLAIM_MAX / 2) this.reclaimMore();
-  }
-
-  private forgetExtent(extent: number): void {
-    if (this.isExtentStuck) {
-      this.isExtentStuck = false;
-      this.reclaimExtents.shift();
-      this.reclaimSlab = 0;
-      return;
-    }
-    this.reclaimInflight += 1;
-    const done = (error: StoreError | null): void => {
-      this.reclaimInflight -= 1;
-      if (error !== null) return;
-      this.reclaimExtents.shift();
-      this.reclaimSlab = 0;
-      this.reclaimMore();
-    };
-    this.want({ type: RECORD_EXTENT, extent, location: 0, freed: 0, payload: null, done });
-  }
-
-  private forgetVolume(): void {
-    const volume = this.reclaiming;
-    if (this.unreclaimable.has(volume)) {
-      this.reclaiming = -1;
-      return;
-    }
-    const entry: VolumeEntry = { ...this.parts.volumes.entry(volume), state: VOLUME_NONE };
-    this.reclaimInflight += 1;
-    this.writeEntry(volume, entry, (error) => {
-      this.reclaimInflight -= 1;
-      this.reclaiming = -1;
-      if (error === null && this.stopping === null) this.reclaim();
-      else this.endStop();
-    });
-  }
-
-  /** Lets what is on its way end, and begins nothing more. */
-  stop(done: () => void): void {
-    assert(this.stopping === null, "stopped twice");
-    this.stopping = done;
-    if (this.reclaimInflight === 0) this.endStop();
-  }
-
-  private endStop(): void {
-    if (this.reclaimInflight > 0) return;
-    const done = this.stopping;
-    if (done === null) return;
-    this.stopping = () => undefined;
-    done();
   }
 }
 

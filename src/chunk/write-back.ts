@@ -10,24 +10,18 @@
 // other.
 
 import type { Arena } from "../ports/index.ts";
-import {
-  BLOCK_BYTES,
-  BLOCK_WORDS,
-  GROUP,
-  GROUP_RECORDS_OFFSET,
-  RECORD_JOURNAL,
-  SLAB_BLOCKS,
-} from "./layouts.ts";
+import { BLOCK_BYTES, BLOCK_WORDS, GROUP, GROUP_RECORDS_OFFSET, SLAB_BLOCKS } from "./layouts.ts";
 import type { MetadataLog } from "./metadata-log.ts";
 import {
   blockCountOf,
   dataBlocksOf,
   extentOf,
   firstBlockOf,
+  hasData,
+  isInGroup,
   locationOf,
   recordBytesOf,
   slabOf,
-  typeOf,
 } from "./records.ts";
 import { IO_WRITEV, type IoRequest, type IoTask, ioSync, ioWrite } from "./task.ts";
 import type { WriteParts } from "./write-path.ts";
@@ -147,10 +141,11 @@ export class WriteBack {
       let at = start * BLOCK_WORDS + GROUP_RECORDS_OFFSET / 4;
       let data = start + 1;
       for (let record = 0; record < recordCount; record++) {
-        if (typeOf(words, at) === RECORD_JOURNAL) {
+        if (isInGroup(words, at)) {
           const extent = extentOf(words, at);
           const first = slabOf(words, at) * SLAB_BLOCKS + firstBlockOf(words, at);
           for (let block = 0; block < blockCountOf(words, at); block++) {
+            if (!hasData(words, at, block)) continue;
             if (index.find(extent, first + block) !== data + block) {
               this.blocksOvertaken += 1;
               continue;

@@ -10,6 +10,8 @@
 //   REDIRECT  all 16 blocks: data into a new slab, the record beside it; the old slab goes
 //   JOURNAL   anything else: data inside the group; written back to its slab later
 //   CLEAR     discard, zeroes, and a whole slab of zeroes: the record alone
+//   IMAGE     a slab as another replica has it: as REDIRECT, with a state for each block; inside
+//             the group when no slab is free; the record alone when there is no data
 //
 // Invariants: data is copied once out of the caller's memory, and checksum and disk see that copy;
 // a record is applied to its page only when its group is durable in order and its own data is in
@@ -17,17 +19,18 @@
 
 import { assert, EIO, ENOSPC } from "../base/index.ts";
 import {
-  applyToPage,
+  DATA_STATES,
   entryAt,
   entryLocation,
   hasDataIn,
   hasDataOutside,
   hasOtherData,
+  isDoubted,
   isEmptyEntry,
 } from "./apply.ts";
 import type { BlockLocks, LockClient } from "./block-locks.ts";
 import type { BufferPool } from "./buffer-pool.ts";
-import { blockCrc } from "./checksum.ts";
+import type { Damage } from "./damage.ts";
 import { DataWrites } from "./data-writes.ts";
 import {
   BLOCK_ABSENT,
@@ -36,25 +39,37 @@ import {
   BLOCK_ZERO,
   EXTENT_BLOCKS,
   EXTENT_PAGES,
+  IMAGE_IN_GROUP,
   RECORD_CLEAR,
   RECORD_FRESH,
+  RECORD_IMAGE,
   RECORD_JOURNAL,
   RECORD_REDIRECT,
   SLAB_BLOCKS,
   SLAB_BYTES,
   SLAB_MASK_FULL,
 } from "./layouts.ts";
-import { OP_KIND_CLEAR, OP_KIND_WRITE, OpList, type OpTable } from "./op-table.ts";
+import {
+  OP_KIND_CLEAR,
+  OP_KIND_IMAGE,
+  OP_KIND_SLAB,
+  OP_KIND_WRITE,
+  OpList,
+  type OpTable,
+} from "./op-table.ts";
 import { PAGE_READY, type PageCache } from "./page-cache.ts";
 import type { StoreParts } from "./parts.ts";
-import { blockRecordBytes, putHead, RECORD_HEAD_WORDS } from "./records.ts";
+import { blockRecordBytes } from "./records.ts";
 import type { RingIndex } from "./ring-index.ts";
 import type { RingJournal } from "./ring-journal.ts";
 import type { SegmentView } from "./segments.ts";
 import type { SlabMap } from "./slab-map.ts";
+import { WriteEffects } from "./write-effects.ts";
+import { copyData, putBlockRecord } from "./write-record.ts";
 
 /** Smaller runs of fresh blocks are journaled: one write for many beats one write each. */
 const FRESH_BLOCKS_MIN_DEFAULT = 4;
+const BLOCK_RECORD_BYTES_MAX: number = blockRecordBytes(RECORD_IMAGE, SLAB_BLOCKS);
 
 export interface WriteParts extends StoreParts {
   readonly locks: BlockLocks;
@@ -64,6 +79,7 @@ export interface WriteParts extends StoreParts {
   readonly slabs: SlabMap;
   readonly buffers: BufferPool;
   readonly segments: SegmentView;
+  readonly damage: Damage;
   /**
    * Blocks whose write or discard the failed disk may or may not have taken, see blockKey(). The
    * next recovery decides, once and for all; until then nobody can say what they hold.
@@ -83,6 +99,8 @@ export interface WriteClient {
   /** The open group has something to be flushed. */
   groupOpened(): void;
   readonly nextReadSequence: number;
+  /** A slab that is to be read as one has all its blocks locked. */
+  slabLocked(op: number): void;
   /** Part of a slab at this location is being written back right now. */
   isWritingBack(location: number): boolean;
   readonly writesFailed: boolean;
@@ -90,13 +108,14 @@ export interface WriteClient {
 
 export class WritePath implements LockClient {
   /** Writes by class, for counters: indexed by record type. */
-  readonly classCounts: Float64Array = new Float64Array(8);
+  readonly classCounts: Float64Array = new Float64Array(16);
   noSpaceCount = 0;
   /** Data of fresh and redirected writes, on its way to its slabs. */
   readonly data: DataWrites;
   private readonly parts: WriteParts;
   private readonly ops: OpTable;
   private readonly client: WriteClient;
+  private readonly effects: WriteEffects;
   private readonly waiting: OpList;
   private readonly freshBlocksMin: number;
   private readonly zeroes: number;
@@ -106,6 +125,7 @@ export class WritePath implements LockClient {
   constructor(parts: WriteParts, client: WriteClient, freshBlocksMin: number | undefined) {
     this.parts = parts;
     this.data = new DataWrites(parts);
+    this.effects = new WriteEffects(parts);
     this.ops = parts.ops;
     this.client = client;
     this.waiting = new OpList(parts.ops);
@@ -129,6 +149,10 @@ export class WritePath implements LockClient {
   }
 
   private locked(op: number): void {
+    if (this.ops.kind[op] === OP_KIND_SLAB) {
+      this.client.slabLocked(op);
+      return;
+    }
     if (this.ops.frame[op] !== -1) {
       this.plan(op);
       return;
@@ -165,7 +189,7 @@ export class WritePath implements LockClient {
     if (this.client.writesFailed) return true;
     const dataBlocks =
       this.ops.kind[op] === OP_KIND_WRITE ? (this.ops.blockCount[op] as number) : 0;
-    return this.parts.ring.makeRoom(blockRecordBytes(RECORD_JOURNAL, SLAB_BLOCKS), dataBlocks);
+    return this.parts.ring.makeRoom(BLOCK_RECORD_BYTES_MAX, dataBlocks);
   }
 
   private wait(op: number): void {
@@ -208,7 +232,9 @@ export class WritePath implements LockClient {
     const first = ops.firstBlock[op] as number;
     const count = ops.blockCount[op] as number;
     const leavesData = location !== 0 && hasOtherData(cache.words, entry, first, count);
-    if (planted.discardKeepsData || this.isClear(op, entry, location, leavesData)) {
+    // A replica's slab takes the stamp in any case.
+    const isNothing = ops.write[op] === -1 && this.isClear(op, entry, location, leavesData);
+    if (planted.discardKeepsData || isNothing) {
       this.end(op, 0);
       return;
     }
@@ -241,7 +267,11 @@ export class WritePath implements LockClient {
   /** Is there nothing to do? What is discarded has often been discarded before. */
   private isClear(op: number, entry: number, location: number, leavesData: boolean): boolean {
     const { words } = this.parts.cache;
-    if (this.ops.clearState[op] === BLOCK_ABSENT) return isEmptyEntry(words, entry);
+    if (this.ops.clearState[op] === BLOCK_ABSENT) {
+      const page = (this.ops.frame[op] as number) * BLOCK_WORDS;
+      const isCertain = !isDoubted(words, page, this.ops.slab[op] as number);
+      return isCertain && isEmptyEntry(words, entry);
+    }
     if (location !== 0 && !leavesData) return false;
     const first = this.ops.firstBlock[op] as number;
     return !hasDataIn(words, entry, first, this.ops.blockCount[op] as number);
@@ -254,6 +284,10 @@ export class WritePath implements LockClient {
     const location = this.locationOf(op);
     const first = ops.firstBlock[op] as number;
     const count = ops.blockCount[op] as number;
+    if (ops.kind[op] === OP_KIND_IMAGE && ((ops.states[op] as number) & DATA_STATES) === 0) {
+      this.planEmptyImage(op, location);
+      return;
+    }
     let type = RECORD_JOURNAL;
     if (count === SLAB_BLOCKS) {
       type = location === 0 ? RECORD_FRESH : RECORD_REDIRECT;
@@ -276,7 +310,7 @@ export class WritePath implements LockClient {
     }
     const tookSlab = target !== location;
     const dataBlocks = type === RECORD_JOURNAL ? count : 0;
-    const hasRoom = ring.makeRoom(blockRecordBytes(RECORD_JOURNAL, count), dataBlocks);
+    const hasRoom = ring.makeRoom(BLOCK_RECORD_BYTES_MAX, dataBlocks);
     const buffer = hasRoom && type !== RECORD_JOURNAL ? this.parts.buffers.take() : -1;
     if (!hasRoom || (type !== RECORD_JOURNAL && buffer === -1)) {
       if (tookSlab) this.parts.slabs.giveBack(target - 1);
@@ -288,6 +322,16 @@ export class WritePath implements LockClient {
     ops.buffer[op] = buffer;
     ops.freed[op] = type === RECORD_REDIRECT ? location : 0;
     this.copyIn(op, type, location);
+  }
+
+  private planEmptyImage(op: number, location: number): void {
+    if (!this.parts.ring.makeRoom(BLOCK_RECORD_BYTES_MAX, 0)) {
+      this.wait(op);
+      return;
+    }
+    this.ops.freed[op] = location;
+    this.addRecord(op, RECORD_IMAGE, 0, 0);
+    this.ops.dataDone[op] = 1;
   }
 
   /** No slab is free. Freed ones may wait in quarantine; otherwise the disk is full. */
@@ -302,7 +346,8 @@ export class WritePath implements LockClient {
 
   private copyIn(op: number, type: number, oldLocation: number): void {
     const ops = this.ops;
-    const { ring, buffers, copier, memory } = this.parts;
+    const { ring, buffers, memory } = this.parts;
+    const isImage = ops.kind[op] === OP_KIND_IMAGE;
     const count = ops.blockCount[op] as number;
     const bytes = count * BLOCK_BYTES;
     const ringBlock = ring.nextDataBlock;
@@ -310,14 +355,14 @@ export class WritePath implements LockClient {
       type === RECORD_JOURNAL
         ? ring.addressOf(ringBlock)
         : buffers.addressOf(ops.buffer[op] as number);
-    const slot = ops.slot[op] as number;
-    const copied = copier.gather(slot, ops.skipBytes[op] as number, address, bytes);
+    const copied = copyData(this.parts, op, address, bytes);
     if (copied !== 0) {
       this.dropPlan(op);
       this.fail(op, copied);
       return;
     }
-    if (count === SLAB_BLOCKS && memory.compare(address, this.zeroes, SLAB_BYTES) === 0) {
+    const isWhole = count === SLAB_BLOCKS && !isImage;
+    if (isWhole && memory.compare(address, this.zeroes, SLAB_BYTES) === 0) {
       // A whole slab of zeroes is a state, not data.
       this.dropPlan(op);
       ops.location[op] = 0;
@@ -329,7 +374,8 @@ export class WritePath implements LockClient {
     if (ops.tookSlab[op] === 1 && type !== RECORD_REDIRECT) {
       this.parts.locks.planLocation(op, ops.location[op] as number);
     }
-    this.addRecord(op, type, 0, address);
+    const flags = isImage && type === RECORD_JOURNAL ? IMAGE_IN_GROUP : 0;
+    this.addRecord(op, isImage ? RECORD_IMAGE : type, flags, address);
     if (type === RECORD_JOURNAL) {
       ops.ringBlock[op] = ringBlock;
       ring.addData(count);
@@ -354,35 +400,10 @@ export class WritePath implements LockClient {
     this.parts.buffers.giveBack(buffer);
   }
 
-  /** Puts the operation's record into the open group; `address` is where its data lies, or 0. */
   private addRecord(op: number, type: number, flags: number, address: number): void {
-    const ops = this.ops;
-    const { ring, memory } = this.parts;
-    const first = ops.firstBlock[op] as number;
-    const count = ops.blockCount[op] as number;
-    const slab = ops.slab[op] as number;
-    const bytes = blockRecordBytes(type, count);
-    const at = ring.addRecord(bytes);
-    const words = ring.words;
-    putHead(words, at, type, flags, first, count, ops.extent[op] as number, slab, bytes);
-    words[at + 3] = ops.location[op] as number;
-    words[at + 4] = ops.freed[op] as number;
-    words[at + 5] = ops.stampLow[op] as number;
-    words[at + 6] = ops.stampHigh[op] as number;
-    if (address !== 0) {
-      const firstOfExtent = slab * SLAB_BLOCKS + first;
-      for (let block = 0; block < count; block++) {
-        const crc = blockCrc(memory, address + block * BLOCK_BYTES, firstOfExtent + block);
-        words[at + RECORD_HEAD_WORDS + block] = crc;
-      }
-      if ((count & 1) !== 0) words[at + RECORD_HEAD_WORDS + count] = 0;
-    }
-    ops.recordType[op] = type;
-    ops.recordAt[op] = at;
-    ops.lsn[op] = ring.nextLsn;
+    putBlockRecord(this.parts, op, type, flags, address);
     this.classCounts[type] = (this.classCounts[type] as number) + 1;
-    ring.addOp(op);
-    if (this.parts.planted.applyEarly) this.applyPage(op);
+    if (this.parts.planted.applyEarly) this.effects.applyPage(op);
     this.client.groupOpened();
   }
 
@@ -424,53 +445,14 @@ export class WritePath implements LockClient {
     else this.ops.groupDurable[op] = 1;
   }
 
-  private applyPage(op: number): void {
-    const { ring, cache } = this.parts;
-    const frame = this.ops.frame[op] as number;
-    applyToPage(ring.words, this.ops.recordAt[op] as number, cache.words, frame * BLOCK_WORDS);
-    cache.markDirty(frame);
-  }
-
   private finish(op: number): void {
     const ops = this.ops;
     const lsn = ops.lsn[op] as number;
     assert(ops.recordAt[op] !== -1, "an operation without a record finishes");
-    this.applyPage(op);
-    this.applyIndex(op);
-    this.applySlabs(op, lsn);
+    this.effects.apply(op, this.client.nextReadSequence);
     this.dropBuffer(op);
     this.parts.ring.opFinished(lsn);
     this.end(op, 0);
-  }
-
-  /** The newest copy of journaled blocks is in the ring, of all others it is not any more. */
-  private applyIndex(op: number): void {
-    const ops = this.ops;
-    const { index } = this.parts;
-    const extent = ops.extent[op] as number;
-    const firstOfExtent = (ops.slab[op] as number) * SLAB_BLOCKS + (ops.firstBlock[op] as number);
-    const count = ops.blockCount[op] as number;
-    const ringBlock = ops.ringBlock[op] as number;
-    if (ringBlock !== -1) {
-      for (let block = 0; block < count; block++) {
-        index.set(extent, firstOfExtent + block, ringBlock + block);
-      }
-    } else if (index.count > 0) {
-      for (let block = 0; block < count; block++) index.remove(extent, firstOfExtent + block);
-    }
-  }
-
-  private applySlabs(op: number, lsn: number): void {
-    const { slabs, planted } = this.parts;
-    const location = this.ops.location[op] as number;
-    const freed = this.ops.freed[op] as number;
-    if (location !== 0) slabs.markUsed(location - 1);
-    // The slab has no place any more: a later write must not go where this one found it.
-    else this.parts.locks.planLocation(op, 0);
-    if (freed === 0) return;
-    slabs.markFreed(freed - 1, lsn, this.client.nextReadSequence);
-    if (planted.noQuarantine)
-      slabs.releaseQuarantine(Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER);
   }
 
   private fail(op: number, result: number): void {

@@ -39,10 +39,34 @@ export interface FenceAnswer {
   /** Slabs stamped above that, and slabs with blocks it cannot vouch for. */
   readonly above: readonly SlabStamp[];
   readonly uncertain: readonly SlabStamp[];
+  /**
+   * Given when there is no room for all of them here: listSlabs() from the committed stamp on, with
+   * this cursor, tells the rest.
+   */
+  readonly cursor?: number;
+}
+
+/**
+ * How new the metadata is that the owner goes by. A replica remembers the highest it has seen, and
+ * refuses what is older as "rolled-back": metadata restored from a backup has forgotten changes.
+ */
+export interface MetadataVersion {
+  /** Of the cluster: grows when its metadata is restored or rebuilt. Compared first. */
+  readonly clusterGeneration: number;
+  /** Of the volume's list of members. */
+  readonly membershipVersion: number;
 }
 
 export type ReplicaFailure = {
-  readonly code: "stale-epoch" | "lost" | "disk" | "unknown-volume" | "rolled-back" | "limit";
+  readonly code:
+    | "stale-epoch"
+    | "lost"
+    | "disk"
+    /** A block of the slab does not match its checksum: writeSlab() makes it good. */
+    | "damaged"
+    | "unknown-volume"
+    | "rolled-back"
+    | "limit";
   readonly message: string;
   /** The epoch that refused us. */
   readonly epoch?: number;
@@ -92,7 +116,11 @@ export interface Replica {
    * Takes the volume over in `epoch`: refuses lower epochs from now on, lets what is on its way
    * end, makes the epoch durable, answers. Forgets the read grants that it gave for this volume.
    */
-  fence(epoch: number, done: (answer: FenceAnswer | ReplicaFailure) => void): void;
+  fence(
+    epoch: number,
+    done: (answer: FenceAnswer | ReplicaFailure) => void,
+    metadata?: MetadataVersion,
+  ): void;
   /** Slabs stamped above (epoch, sequence), and slabs with uncertain or damaged blocks. */
   listSlabs(
     since: { readonly epoch: number; readonly sequence: number },

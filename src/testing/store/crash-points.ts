@@ -18,11 +18,16 @@ import {
   type SimTrace,
 } from "../sim/index.ts";
 import { type CrashMark, type CrashSpec, crashSpec, openOn, record } from "./crash-program.ts";
+import { checkReplica, fence, readImage, writeImage } from "./replica-check.ts";
+import { ReplicaModel } from "./replica-model.ts";
+import { isFailure, REPLICA_UUID } from "./replica-session.ts";
 import { formatMedia, type SimStore, VOLUME_UUID } from "./sim-store.ts";
 import { walkMedium } from "./walk-medium.ts";
 
 const MEMORY_BYTES: number = 6 * 1048576;
 const DISK_BYTES: number = 5 * 1048576;
+/** For the replica's extent and its pages. */
+const REPLICA_BYTES: number = 1572864;
 const READ_BYTES = 65536;
 /** One state in so many goes on with a program of its own. */
 const SECOND_EVERY = 97;
@@ -34,6 +39,10 @@ export interface CrashCounts {
   states: number;
   /** States of a crash after a crash. */
   secondStates: number;
+  /** States with a replica in them. */
+  replicaStates: number;
+  /** Of these with slabs that a crash had taken a write from. */
+  uncertainStates: number;
   uncertainWrites: number;
   checkedSectors: number;
 }
@@ -59,6 +68,8 @@ export class CrashEnumeration {
     points: 0,
     states: 0,
     secondStates: 0,
+    replicaStates: 0,
+    uncertainStates: 0,
     uncertainWrites: 0,
     checkedSectors: 0,
   };
@@ -77,9 +88,10 @@ export class CrashEnumeration {
   /** Everything about one seed. Throws CrashFound. */
   run(seed: number): void {
     const spec = crashSpec(seed, this.planted);
-    const media = new SimMedia({ capacityBytes: DISK_BYTES, volatileCache: spec.isVolatile });
+    const capacityBytes = DISK_BYTES + (spec.hasReplica ? REPLICA_BYTES : 0);
+    const media = new SimMedia({ capacityBytes, volatileCache: spec.isVolatile });
     formatMedia(media, spec.format);
-    const start = { model: new ModelVolume(), isCreated: false };
+    const start = { model: new ModelVolume(), isCreated: false, replica: new ReplicaModel() };
     const where = `seed ${seed}`;
     const trace = this.named(`${where}, recording`, seed, () =>
       record(media, spec, start, this.memory, seed),
@@ -130,8 +142,10 @@ export class CrashEnumeration {
     this.named(name, seed, () => this.check(state.media, spec, mark));
     if (again === null) return;
     const model = mark.model.fork();
+    const replica = mark.replica.fork();
     model.crashed();
-    const start = { model, isCreated: mark.isCreated };
+    replica.crashed();
+    const start = { model, isCreated: mark.isCreated, replica };
     const second = { ...spec, stepCount: SECOND_STEPS };
     const trace = this.named(`${name}, then`, seed, () =>
       record(again, second, start, this.memory, seed + counts.states),
@@ -159,11 +173,64 @@ export class CrashEnumeration {
     const isThere = store.store.listVolumes().some(({ uuid }) => uuid === VOLUME_UUID);
     if (isCreated && !isThere) throw new Error("the volume is gone");
     if (isThere) readCrashed(store, model, spec.sizeBytes);
+    const uncertain = spec.hasReplica ? this.checkReplica(store, spec, mark) : [];
     const { readRetries } = store.store.usage().counters;
     if (readRetries > 0) throw new Error("a read did not match at first");
     this.counts.uncertainWrites += store.store.usage().recovery?.uncertain.length ?? 0;
     checkBooks(store);
+    if (uncertain.length > 0) this.checkKept(media, spec, mark, uncertain);
     this.counts.checkedSectors += model.checkedSectors - before;
+  }
+
+  /** The replica as a new owner finds it. Returns its uncertain slabs. */
+  private checkReplica(store: SimStore, spec: CrashSpec, mark: CrashMark): readonly number[] {
+    const { replica: model } = mark;
+    const isThere = store.store.listVolumes().some(({ uuid }) => uuid === REPLICA_UUID);
+    if (model.isCreated && !isThere) throw new Error("the replica is gone");
+    if (!isThere) return [];
+    this.counts.replicaStates += 1;
+    const before = model.content.checkedSectors;
+    const prng = new Prng(this.counts.states);
+    const compare = (offset: number, data: Uint8Array): void =>
+      model.content.checkCrashed(offset, data);
+    const { replica, uncertainSlabs } = checkReplica(store, model, spec.sizeBytes, prng, compare);
+    replica.close();
+    this.counts.checkedSectors += model.content.checkedSectors - before;
+    return uncertainSlabs;
+  }
+
+  /** Uncertain slabs outlive another stop and start, until they are written whole. */
+  private checkKept(
+    media: SimMedia,
+    spec: CrashSpec,
+    mark: CrashMark,
+    slabs: readonly number[],
+  ): void {
+    this.counts.uncertainStates += 1;
+    const store = openOn(media, spec, this.memory, this.counts.states);
+    const error = store.open();
+    if (error !== null) throw error;
+    const handler = { replicaCompleted: () => undefined };
+    const replica = store.store.openReplica(REPLICA_UUID, { name: "kept", handler });
+    const told = (epoch: number): string => {
+      const answer = fence(store, replica, epoch);
+      if (isFailure(answer)) throw new Error(answer.message);
+      return answer.uncertain.map(({ slab }) => slab).join();
+    };
+    const epoch = mark.replica.epochAsked + 2;
+    if (told(epoch) !== slabs.join()) throw new Error(`uncertain slabs ${slabs} were forgotten`);
+    const [first, ...others] = slabs;
+    const { image, data } = readImage(store, replica, first);
+    const failure = writeImage(store, replica, first, image, data);
+    if (failure !== null) throw new Error(`slab ${first} is not written: ${failure.message}`);
+    if (told(epoch) !== others.join()) throw new Error(`slab ${first} is uncertain for ever`);
+    const again = readImage(store, replica, first);
+    const isSame = again.data.every((byte, index) => byte === data[index]);
+    if (!isSame || again.image.states !== image.states || again.image.sequence !== image.sequence) {
+      throw new Error(`slab ${first} is not what was written to it`);
+    }
+    replica.close();
+    checkBooks(store);
   }
 }
 

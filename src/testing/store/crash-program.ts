@@ -1,12 +1,15 @@
 // A short random program on a tiny store, recorded: every write of every class, flushes, pauses in
 // which the store marks what is in place, and stops, clean or not, in the middle. The trace carries
-// the model as it was after each change, so that it says what must hold at every crash point.
+// the model as it was after each change, so that it says what must hold at every crash point. With
+// every second seed a replica is written beside the volume, by owners who take it over from each other.
 
 import { Prng } from "../../base/index.ts";
 import type { FormatOptions, StoreOptions } from "../../chunk/index.ts";
 import { NO_BUGS, type PlantedBugs } from "../../chunk/planted.ts";
 import type { CheckedClient, ModelVolume, SimMedia, SimMemory, SimTrace } from "../sim/index.ts";
 import { step } from "./program.ts";
+import type { ReplicaModel } from "./replica-model.ts";
+import { REPLICA_UUID, ReplicaSession } from "./replica-session.ts";
 import { SimStore, VOLUME_UUID } from "./sim-store.ts";
 
 /** What a trace's marks hold. */
@@ -14,9 +17,11 @@ export interface CrashMark {
   readonly model: ModelVolume;
   /** The volume's creation has been acknowledged. */
   readonly isCreated: boolean;
+  readonly replica: ReplicaModel;
 }
 
 export interface CrashSpec {
+  readonly hasReplica: boolean;
   readonly isVolatile: boolean;
   readonly format: Partial<FormatOptions>;
   readonly store: StoreOptions;
@@ -33,13 +38,15 @@ const FAST = { order: "shuffled", latencyMinUs: 10, latencyMaxUs: 120 } as const
 export function crashSpec(seed: number, planted: PlantedBugs = NO_BUGS): CrashSpec {
   const prng = new Prng(seed ^ 0x2545f491);
   const isVolatile = prng.chance(0.5);
+  const hasReplica = seed % 2 === 0;
   return {
+    hasReplica,
     isVolatile,
     format: {
       durability: isVolatile ? "volatile" : "plp",
       ringBytes: RING_BYTES_MIN + prng.below(3) * 8 * BLOCK,
       logBytes: (6 + prng.below(8)) * BLOCK,
-      extentCount: 2,
+      extentCount: hasReplica ? 3 : 2,
     },
     store: {
       pageCacheCount: prng.between(4, 12),
@@ -83,6 +90,8 @@ class Recording {
   private readonly prng: Prng;
   private readonly trace: SimTrace;
   private readonly model: ModelVolume;
+  private readonly replica: ReplicaModel;
+  private session: ReplicaSession | null = null;
   private isCreated: boolean;
   private openCount = 0;
 
@@ -94,11 +103,13 @@ class Recording {
     this.prng = new Prng(seed);
     this.model = start.model;
     this.isCreated = start.isCreated;
+    this.replica = start.replica;
     this.trace = media.startTrace();
   }
 
   private mark(): void {
-    this.trace.mark({ model: this.model.fork(), isCreated: this.isCreated });
+    const { model, isCreated, replica } = this;
+    this.trace.mark({ model: model.fork(), isCreated, replica: replica.fork() });
   }
 
   run(): SimTrace {
@@ -130,10 +141,34 @@ class Recording {
     }
     this.isCreated = true;
     this.mark();
+    if (spec.hasReplica) this.enterReplica(store);
     return [store, store.client(this.model, this.prng.chance(0.5), () => this.mark())];
   }
 
+  private enterReplica(store: SimStore): void {
+    const { replica, spec } = this;
+    if (!store.store.listVolumes().some(({ uuid }) => uuid === REPLICA_UUID)) {
+      store.createVolume(spec.sizeBytes, REPLICA_UUID, true);
+    }
+    replica.isCreated = true;
+    this.mark();
+    const { prng, sizeBytes } = { prng: this.prng, sizeBytes: spec.sizeBytes };
+    this.session = new ReplicaSession(store, replica, prng, sizeBytes, () => this.mark());
+    this.session.enter(replica.epochAsked + 1);
+  }
+
+  /** What is on its way to volume and replica. */
+  private inflightCount(client: CheckedClient): number {
+    return client.inflightCount + (this.session?.inflightCount ?? 0);
+  }
+
   private step(store: SimStore, client: CheckedClient): void {
+    if (this.session !== null && this.prng.chance(0.5)) {
+      if (this.prng.chance(0.08)) this.session = this.session.handOver();
+      else this.session.step();
+      this.mark();
+      if (this.prng.chance(0.4)) return;
+    }
     if (this.prng.chance(0.12)) {
       // Longer than the store waits before it marks what is in place.
       store.scheduler.runFor(this.prng.between(60_000, 130_000));
@@ -142,13 +177,15 @@ class Recording {
     step(client, this.prng, this.spec.sizeBytes);
     this.mark();
     const depth = this.prng.chance(0.5) ? 0 : this.prng.below(6);
-    store.scheduler.runUntil(() => client.inflightCount <= depth, "requests");
+    store.scheduler.runUntil(() => this.inflightCount(client) <= depth, "requests");
   }
 
   /** A clean stop, or the death of the process. */
   private stop(store: SimStore, client: CheckedClient): void {
     if (this.prng.chance(0.5)) {
-      store.scheduler.runUntil(() => client.inflightCount === 0, "the last requests");
+      store.scheduler.runUntil(() => this.inflightCount(client) === 0, "the last requests");
+      this.session?.replica.close();
+      this.session = null;
       store.close();
     } else {
       this.abandon(store);
@@ -158,7 +195,9 @@ class Recording {
   private abandon(store: SimStore): void {
     store.disk.crash({ kind: "process" });
     store.reactor.stop();
+    this.session = null;
     this.model.crashed();
+    this.replica.crashed();
     this.mark();
   }
 }

@@ -47,6 +47,11 @@ const FINDERS: Readonly<Record<keyof PlantedBugs, readonly [name: string, Finder
     markUnfinished: ["crash points", crashPoints, 12],
     replayLeaks: ["crash points", crashPoints, 8],
     superblockFixedOrder: ["crash points", crashPoints, 12],
+    fenceWithoutDrain: ["random crashes", randomly, 6],
+    epochInMemory: ["crash points", crashPoints, 8],
+    commitAlone: ["random crashes", randomly, 4],
+    forgetUncertain: ["crash points", crashPoints, 8],
+    lastStampWins: ["random crashes", randomly, 16],
   };
 
 /** The first seed with which `finder` throws, and what; null when none does. */

@@ -16,6 +16,8 @@ test("two volumes under load, crash after crash", (t) => {
     deaths: 0,
     stops: 0,
     lateWrites: 0,
+    handOvers: 0,
+    uncertainSlabs: 0,
     checkedSectors: 0,
   };
   for (let seed = first; seed < first + seedCount; seed++) {
@@ -32,5 +34,6 @@ test("two volumes under load, crash after crash", (t) => {
   t.diagnostic(JSON.stringify(totals));
   if (asked !== undefined) return;
   assert.ok(totals.powerCuts > 0 && totals.deaths > 0 && totals.stops > 0);
+  assert.ok(totals.handOvers > 0, "no replica was taken over");
   assert.ok(totals.lateWrites > 0, "no write of a dead process was late");
 });

@@ -115,9 +115,9 @@ export class SimStore {
     return this.await<StoreError | null>((done) => this.store.open(done), "the store to open");
   }
 
-  createVolume(sizeBytes: number, uuid: string = VOLUME_UUID): void {
+  createVolume(sizeBytes: number, uuid: string = VOLUME_UUID, isReplica = false): void {
     const error = this.await<StoreError | null>(
-      (done) => this.store.createVolume({ uuid, sizeBytes }, done),
+      (done) => this.store.createVolume({ uuid, sizeBytes, isReplica }, done),
       "a volume",
     );
     if (error !== null) throw error;
