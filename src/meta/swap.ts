@@ -16,6 +16,9 @@ import {
 } from "../ports/meta-store.ts";
 import { MetaError } from "./errors.ts";
 
+/** Before a swap is said again: some answers of "unknown" come at once. */
+const AGAIN_MS = 100;
+
 export interface Swap {
   readonly key: string;
   /** 0 = there must be no such key. */
@@ -51,6 +54,7 @@ export async function swapUntilKnown(
     }
     if (answer.outcome !== "unknown") return settle(swap, answer, sent > 0);
     sent++;
+    await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
     if (isGivenUp()) throw stillUnknown(swap.key, new Error(answer.reason));
   }
 }
