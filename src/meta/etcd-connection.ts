@@ -317,7 +317,7 @@ function isServiceError(error: unknown): error is ServiceError {
   return error instanceof Error && typeof (error as ServiceError).code === "number";
 }
 
-function reasonOf(error: unknown): string {
+export function reasonOf(error: unknown): string {
   if (isServiceError(error)) return `${status[error.code]}: ${error.details}`;
   return error instanceof Error ? error.message : String(error);
 }
