@@ -8,7 +8,7 @@
 //   {"entries":…,"sha256":…}   of every byte before this line
 //
 // What hangs on a lease says who lives now, and is left out. An import puts the records back as
-// they were, generation and all: a disk that has seen later epochs refuses them (store.md, H25), and
+// they were, generation and all: a disk that has seen later epochs refuses them (store.md, H25),
 // then `cluster recover` is the way. It goes into an empty root, the cluster record last; one that
 // was interrupted is simply done again.
 

@@ -4,7 +4,7 @@
 import type { MetaEntry, MetaGuard, MetaList } from "../ports/meta-store.ts";
 import { keyAfter, keyBytes, keyText, prefixEnd } from "./bytes.ts";
 import { MetaError } from "./errors.ts";
-import type { EtcdConnection } from "./etcd-connection.ts";
+import { type EtcdConnection, reasonOf } from "./etcd-connection.ts";
 import {
   COMPARE,
   type Compare,
@@ -14,6 +14,7 @@ import {
   RANGE_REQUEST,
   REQUEST_OP,
   type RequestOp,
+  type SnapshotResponse,
   type StatusResponse,
   TARGET_MOD,
   type TxnResponse,
@@ -147,12 +148,13 @@ export class EtcdClient {
   async snapshot(piece: (bytes: Uint8Array) => void): Promise<void> {
     const stream = await this.#connection.openDownload(SNAPSHOT, {});
     let remainingBytes = -1;
-    for await (const message of stream as AsyncIterable<{
-      remainingBytes: number;
-      blob: Uint8Array;
-    }>) {
-      remainingBytes = message.remainingBytes;
-      piece(message.blob);
+    try {
+      for await (const message of stream as AsyncIterable<SnapshotResponse>) {
+        remainingBytes = message.remainingBytes;
+        piece(message.blob);
+      }
+    } catch (error) {
+      throw new MetaError("unavailable", `etcd gave no snapshot: ${reasonOf(error)}`);
     }
     if (remainingBytes === 0) return;
     throw new MetaError("unavailable", "etcd's snapshot ended before it was complete.");

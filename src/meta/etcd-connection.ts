@@ -187,7 +187,8 @@ export class EtcdConnection {
       } catch (error) {
         const failure = this.#judge(error, isSent && options.isWrite);
         if (failure !== null) throw failure;
-        reason = reasonOf(error);
+        // That time ran out says less than what went wrong before.
+        if (reason === "" || !isLate(error)) reason = reasonOf(error);
         if (this.#current === used) this.#current = (used + 1) % count;
         await pause(Math.min(RETRY_PAUSE_MS, Math.max(0, endMs - performance.now())));
       }
@@ -211,7 +212,9 @@ export class EtcdConnection {
       this.#token = null;
       return null;
     }
-    const refusal = refusalOf(error);
+    // etcd may say this of a write that it has carried out (its quota is checked beside the write).
+    const isFull = /database space exceeded/.test(error.details);
+    const refusal = isSentWrite && isFull ? null : refusalOf(error);
     if (refusal !== null) return refusal;
     return isSentWrite ? unknownOutcome(reasonOf(error)) : this.#readFailure(error);
   }
@@ -314,9 +317,13 @@ function isServiceError(error: unknown): error is ServiceError {
   return error instanceof Error && typeof (error as ServiceError).code === "number";
 }
 
-function reasonOf(error: unknown): string {
+export function reasonOf(error: unknown): string {
   if (isServiceError(error)) return `${status[error.code]}: ${error.details}`;
   return error instanceof Error ? error.message : String(error);
+}
+
+function isLate(error: unknown): boolean {
+  return isServiceError(error) && error.code === status.DEADLINE_EXCEEDED;
 }
 
 function isInvalidToken(error: ServiceError): boolean {

@@ -7,6 +7,8 @@ export type { EtcdOptions } from "./etcd-connection.ts";
 export { EtcdMetaStore } from "./etcd-store.ts";
 export * from "./inventory.ts";
 export * from "./keys.ts";
+export * from "./placement.ts";
+export * from "./placement-page.ts";
 export * from "./record-codec.ts";
 export * from "./records.ts";
 export * from "./swap.ts";

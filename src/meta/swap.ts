@@ -4,6 +4,11 @@
 // after it. Saying the same swap again does: at most one of the two can find the guard as it was.
 // If the second finds another value, and that is ours byte for byte, the first was applied. So what
 // is swapped in must be told from what anybody else could write: records carry a change id.
+//
+// Revisions never come back, so a definite answer is final; but "there is no such key" does come
+// back. A lost request that makes a key may still make it after somebody else made it and took it
+// away. So keys that matter have ids that are never used twice, and a volume that is found
+// "creating" was promised to nobody.
 
 import {
   META_TRANSACTION_MAX,
@@ -15,6 +20,9 @@ import {
   type MetaWrite,
 } from "../ports/meta-store.ts";
 import { MetaError } from "./errors.ts";
+
+/** Before a swap is said again: some answers of "unknown" come at once. */
+const AGAIN_MS = 100;
 
 export interface Swap {
   readonly key: string;
@@ -32,25 +40,36 @@ export type SwapAnswer =
  * One swap, said again until it is known what became of it, or until `isGivenUp` says that it is
  * enough. Rejected with code "unknown": it is still open; with any other: it was not applied.
  */
-export async function swapUntilKnown(
+export function swapUntilKnown(
   store: MetaStore,
   swap: Swap,
   isGivenUp: () => boolean,
 ): Promise<SwapAnswer> {
-  let sent = 0;
+  return sayUntilKnown(store, swap, isGivenUp, false);
+}
+
+/** `wasSent`: it was said before, and what became of it is not known. */
+async function sayUntilKnown(
+  store: MetaStore,
+  swap: Swap,
+  isGivenUp: () => boolean,
+  wasSent: boolean,
+): Promise<SwapAnswer> {
+  let isOpen = wasSent;
   for (;;) {
     let answer: MetaOutcome;
     try {
       answer = await store.compareAndSwap(swap.key, swap.modRevision, swap.value);
     } catch (error) {
-      if (sent === 0) throw error;
+      if (!isOpen) throw error;
       // This attempt came to nothing; what became of the earlier one is still open.
       const isUnreachable = error instanceof MetaError && error.code === "unavailable";
       if (isUnreachable && !isGivenUp()) continue;
       throw stillUnknown(swap.key, error);
     }
-    if (answer.outcome !== "unknown") return settle(swap, answer, sent > 0);
-    sent++;
+    if (answer.outcome !== "unknown") return settle(swap, answer, isOpen);
+    isOpen = true;
+    await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
     if (isGivenUp()) throw stillUnknown(swap.key, new Error(answer.reason));
   }
 }
@@ -61,7 +80,8 @@ function stillUnknown(key: string, cause: unknown): MetaError {
 
 /**
  * Swaps that do not depend on each other, as few transactions as possible; the answers in their
- * order. A conflict of one does not keep the others from being applied.
+ * order. A conflict of one does not keep the others from being applied. Rejected like one swap, and
+ * then any of them may have been applied: read again what there is.
  */
 export async function swapMany(
   store: MetaStore,
@@ -106,7 +126,7 @@ async function swapBatch(
   if (outcome.outcome === "unknown") {
     // Rare: each by itself, which is always right.
     for (const index of batch) {
-      answers[index] = await settleOne(store, swaps[index]!, isGivenUp);
+      answers[index] = await sayUntilKnown(store, swaps[index]!, isGivenUp, true);
     }
     return false;
   }
@@ -120,15 +140,6 @@ async function swapBatch(
     answers[index] = { outcome: "conflict", found };
   }
   return true;
-}
-
-async function settleOne(
-  store: MetaStore,
-  swap: Swap,
-  isGivenUp: () => boolean,
-): Promise<SwapAnswer> {
-  const answer = await swapUntilKnown(store, swap, isGivenUp);
-  return answer.outcome === "conflict" ? recognise(swap, answer.found) : answer;
 }
 
 function settle(

@@ -11,7 +11,8 @@
 // can show no gap; only a disk that acknowledges what it has not kept does that.
 
 import { randomBytes } from "node:crypto";
-import { mkdirSync } from "node:fs";
+import { closeSync, fsyncSync, mkdirSync, openSync } from "node:fs";
+import { dirname } from "node:path";
 import { ClassicLevel } from "classic-level";
 import { MetaError } from "../errors.ts";
 import { KEY_VALUE, type KeyValue } from "../etcd-messages.ts";
@@ -59,6 +60,8 @@ export class Database {
 
   static async open(directory: string): Promise<Database> {
     mkdirSync(directory, { recursive: true, mode: 0o700 });
+    // LevelDB syncs what is in its folder; that the folder is there is up to us.
+    syncFolder(dirname(directory));
     const encoding = { keyEncoding: "buffer", valueEncoding: "buffer" } as const;
     const level: Level = new ClassicLevel<Buffer, Buffer>(directory, encoding);
     try {
@@ -220,6 +223,12 @@ const ADVICE = "Put the disk aside, and import the last archive into a new folde
 function gap(from: number, to: number): MetaError {
   const message = `The metadata database has lost revisions ${from} to ${to - 1}.`;
   return new MetaError("database", message, { advice: ADVICE });
+}
+
+function syncFolder(path: string): void {
+  const fd = openSync(path, "r");
+  fsyncSync(fd);
+  closeSync(fd);
 }
 
 function openingError(directory: string, error: unknown): MetaError {
