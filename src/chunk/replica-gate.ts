@@ -62,9 +62,12 @@ export class ReplicaGate implements FlowVolume {
     this.volumes = volumes;
   }
 
-  /** Everything up to this stamp is durable on every member. */
-  commit(low: number, high: number): void {
-    if (this.volumes.noteCommitted(this.volume, low, high)) this.isCommitNew = true;
+  /** Everything up to this stamp is durable on every member. True when the ring must hear of it. */
+  commit(low: number, high: number): boolean {
+    const hasGrown = this.volumes.noteCommitted(this.volume, low, high);
+    if (!hasGrown || this.isCommitNew) return false;
+    this.isCommitNew = true;
+    return true;
   }
 
   /** A write with this stamp was applied. */

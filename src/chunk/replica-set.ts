@@ -66,6 +66,8 @@ export class ReplicaSet implements ReplicaKeeper, ReplicaWritesClient {
   private readonly client: ReplicaSetClient;
   private readonly gates: Map<number, ReplicaGate> = new Map();
   private readonly fences: Map<ReplicaGate, Fence> = new Map();
+  /** Their committed stamps have grown since a group took them along. */
+  private readonly commits: ReplicaGate[] = [];
   private answers: (() => void)[] = [];
 
   constructor(parts: ScanParts, flow: RequestFlow, volumeSet: VolumeSet, client: ReplicaSetClient) {
@@ -100,9 +102,12 @@ export class ReplicaSet implements ReplicaKeeper, ReplicaWritesClient {
     const gate = this.gates.get(volume);
     if (gate === undefined) return false;
     const isBusy = gate.openCount > 0 || gate.writeCount > 0 || gate.inflightCount > 0;
+    if (isBusy) return true;
     // Whoever comes next finds the volume as it is then, or none.
-    if (!isBusy) this.gates.delete(volume);
-    return isBusy;
+    this.gates.delete(volume);
+    const at = this.commits.indexOf(gate);
+    if (at !== -1) this.commits.splice(at, 1);
+    return false;
   }
 
   resized(volume: number, sizeBytes: number): void {
@@ -132,7 +137,8 @@ export class ReplicaSet implements ReplicaKeeper, ReplicaWritesClient {
     this.client.turnWanted();
   }
 
-  commitMoved(): void {
+  commitMoved(gate: ReplicaGate): void {
+    this.commits.push(gate);
     this.client.commitMoved();
   }
 
@@ -161,9 +167,9 @@ export class ReplicaSet implements ReplicaKeeper, ReplicaWritesClient {
    */
   addCommits(): void {
     const { ring, volumes } = this.parts;
-    for (const gate of this.gates.values()) {
-      if (!gate.isCommitNew) continue;
+    while (this.commits.length > 0) {
       if (this.writesFailed || !ring.makeRoom(RECORD_HEAD_BYTES, 0)) return;
+      const gate = this.commits.pop() as ReplicaGate;
       const at = ring.addRecord(RECORD_HEAD_BYTES);
       putHead(ring.words, at, RECORD_COMMIT, 0, 0, 0, gate.volume, 0, RECORD_HEAD_BYTES);
       ring.words[at + 5] = volumes.committedLow(gate.volume);

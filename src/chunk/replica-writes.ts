@@ -32,6 +32,8 @@ export interface ReplicaWritesClient {
   takeExtent(volume: FlowVolume, index: number): number;
   /** Somebody is to be told: call deliver() from the loop. */
   answersWait(): void;
+  /** Let a group of the ring take the committed stamp along. */
+  commitMoved(gate: ReplicaGate): void;
   /** No write to the replica is on its way any more. */
   gateDrained(gate: ReplicaGate): void;
 }
@@ -232,7 +234,8 @@ export class ReplicaWrites {
 
   /** For the planted bug of that name. */
   private commitAlone(gate: ReplicaGate, write: number): void {
-    gate.commit(this.stampLows[write] as number, this.stampHighs[write] as number);
+    const isNew = gate.commit(this.stampLows[write] as number, this.stampHighs[write] as number);
+    if (isNew) this.client.commitMoved(gate);
   }
 
   private addDone(write: number): void {

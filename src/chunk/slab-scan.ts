@@ -4,12 +4,14 @@
 //
 //   position = extent index * 128 + page; pages are asked for in that order, in batches
 //
+// An extent that a recovery has marked for doubts is read whole each time, until a scan finds none.
+//
 // Invariant: what a slab had when the scan began, or newer, is what is told of it. Slabs written
 // meanwhile may be missing: whoever writes them knows.
 
 import { assert } from "../base/index.ts";
 import type { SlabStamp } from "../ports/index.ts";
-import { entryAt, entryStampHigh, entryStampLow, isDoubted } from "./apply.ts";
+import { DOUBTS, entryAt, entryStampHigh, entryStampLow, isDoubted } from "./apply.ts";
 import type { Damage } from "./damage.ts";
 import { BLOCK_WORDS, EXTENT_PAGES, PAGE_SLABS } from "./layouts.ts";
 import { OP_KIND_SCAN } from "./op-table.ts";
@@ -66,6 +68,8 @@ class SlabScan {
   batch: PageFound[] = [];
   readonly above: SlabStamp[] = [];
   readonly uncertain: SlabStamp[] = [];
+  /** Marked extents that were looked at from their first page on: still without a doubt? */
+  readonly suspects: Map<number, boolean> = new Map();
 
   constructor(options: ScanOptions, generation: number, done: (result: ScanResult) => void) {
     this.options = options;
@@ -132,6 +136,7 @@ export class SlabScans {
       const isFull = scan.above.length + scan.uncertain.length >= scan.options.slabsMax;
       if (scan.position >= endPosition || isFull) {
         const next = scan.position >= endPosition ? null : scan.position;
+        this.clearMarks(scan);
         scan.done({ above: scan.above, uncertain: scan.uncertain, next });
         return;
       }
@@ -144,6 +149,15 @@ export class SlabScans {
       }
     }
     scan.isRunning = false;
+  }
+
+  /** No doubt is in any page of these extents: nothing but a recovery makes new ones. */
+  private clearMarks(scan: SlabScan): void {
+    const extent = scan.options.gate.map[Math.floor(scan.position / EXTENT_PAGES)];
+    for (const [suspect, isClean] of scan.suspects) {
+      const isWhole = suspect !== extent || scan.position % EXTENT_PAGES === 0;
+      if (isClean && isWhole) this.parts.extents.setDoubtful(suspect, false);
+    }
   }
 
   /** Asks for the pages of the next positions. Returns how many positions it passed. */
@@ -161,6 +175,8 @@ export class SlabScans {
         continue;
       }
       const page = position % EXTENT_PAGES;
+      const isMarked = page === 0 && this.parts.extents.isDoubtful(extent);
+      if (isMarked && !scan.suspects.has(extent)) scan.suspects.set(extent, true);
       if (this.mayHold(scan, extent, page)) {
         if (scan.batch.length === BATCH_PAGES || ops.freeCount <= OPS_RESERVED) break;
         this.load(scan, index, extent, page);
@@ -206,6 +222,7 @@ export class SlabScans {
       cache.unpin(op);
     } else {
       // Nothing is known of its slabs any more.
+      scan.suspects.set(extent, false);
       for (let slab = page * PAGE_SLABS; slab < (page + 1) * PAGE_SLABS; slab++) {
         found.uncertain.push({ extentIndex: index, slab, epoch: 0, sequence: 0 });
       }
@@ -226,6 +243,7 @@ export class SlabScans {
     const { cache, damage } = this.parts;
     const { sinceLow, sinceHigh } = scan.options;
     const isDamaged = damage.hasInPage(extent, page * PAGE_SLABS);
+    if (cache.words[frame * BLOCK_WORDS + DOUBTS] !== 0) scan.suspects.set(extent, false);
     for (let slab = page * PAGE_SLABS; slab < (page + 1) * PAGE_SLABS; slab++) {
       const entry = entryAt(frame * BLOCK_WORDS, slab);
       const low = entryStampLow(cache.words, entry);

@@ -58,7 +58,7 @@ export interface ReplicaKeeper {
   ): void;
   closed(replica: StoreReplica): void;
   /** The committed stamp has grown: let a group of the ring take it along before long. */
-  commitMoved(): void;
+  commitMoved(gate: ReplicaGate): void;
 }
 
 export interface StoreReplicaOptions {
@@ -143,8 +143,8 @@ export class StoreReplica implements Replica, ReplicaWriter {
     if (this.refusal() !== 0 || sequence <= 0) return;
     const { gate } = this;
     assert(sequence <= SEQUENCE_MAX, "a sequence that cannot be");
-    gate.commit(stampLow(sequence), stampHigh(this.epoch, sequence));
-    if (gate.isCommitNew) this.keeper.commitMoved();
+    const isNew = gate.commit(stampLow(sequence), stampHigh(this.epoch, sequence));
+    if (isNew) this.keeper.commitMoved(gate);
   }
 
   // @cold

@@ -57,7 +57,8 @@ export function crashSpec(seed: number, planted: PlantedBugs = NO_BUGS): CrashSp
       planted,
     },
     sizeBytes: SIZE_BYTES,
-    stepCount: prng.between(10, 40),
+    // With a replica each step does more, and each state takes longer to check.
+    stepCount: Math.ceil(prng.between(10, 40) / (hasReplica ? 2 : 1)),
   };
 }
 
