@@ -29,7 +29,9 @@ import {
   encodeFenceAnswer,
   headerType,
   MESSAGE_FENCE,
+  MESSAGE_LIST_SLABS,
   MESSAGE_RESUME,
+  MESSAGE_WRITE_SLAB,
   type ReplicaTarget,
   W_EPOCH,
   W_SESSION,
@@ -231,6 +233,10 @@ export class ReplicaServer implements StreamAcceptor, LinkServer, SessionOwner, 
       if (target === null || number === 0 || epoch === 0) link.brokenBy(op);
       else if (type === MESSAGE_FENCE) this.fence(link, op, number, epoch, target);
       else this.resume(link, op, number, epoch, target);
+      return;
+    }
+    if (type < MESSAGE_LIST_SLABS || type > MESSAGE_WRITE_SLAB) {
+      link.brokenBy(op);
       return;
     }
     const session = link.sessionOf(number);
