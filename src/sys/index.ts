@@ -16,3 +16,4 @@ export {
 export * from "./process.ts";
 export { canSignalReceived, signalReceived } from "./signal-received.ts";
 export * from "./sockets.ts";
+export * from "./tcp.ts";
