@@ -103,6 +103,11 @@ export class ReplicaServer implements StreamAcceptor, LinkServer, SessionOwner, 
     this.planted = options.planted ?? NO_PEER_BUGS;
   }
 
+  /** For status and tests. */
+  openLinks(): ServerLink[] {
+    return [...this.links.values()];
+  }
+
   get linkCount(): number {
     return this.links.size;
   }
