@@ -1,5 +1,5 @@
-// The far end of the wire's benchmark, a thread of its own: a member that serves replicas in memory,
-// or the raw echo it is compared with. Says its port, and runs until it is told to stop.
+// The far end of the wire's benchmark, a thread of its own: a member that serves replicas in
+// memory, or the raw echo it is compared with. Says its port, and runs until it is told to stop.
 
 import { workerData } from "node:worker_threads";
 import type { TimerHandler } from "../ports/index.ts";

@@ -161,6 +161,11 @@ export class FakeReplica implements Replica {
     });
   }
 
+  /** As the store says it when somebody else fences. */
+  fencedBy(epoch: number): void {
+    this.handler.replicaFenced?.(epoch);
+  }
+
   setCommitted(sequence: number): void {
     this.disk.committed = sequence;
   }

@@ -18,6 +18,7 @@ export {
 } from "./remote-replica.ts";
 export {
   ReplicaServer,
+  type ReplicaServerCounters,
   type ReplicaServerModules,
   type ReplicaServerOptions,
 } from "./replica-server.ts";

@@ -39,7 +39,7 @@ export interface MessageHandler {
 
 /** Header and inline payload of a queued message. */
 const OUT_STRIDE_BYTES = 320;
-export const INLINE_BYTES_MAX: number = OUT_STRIDE_BYTES - HEADER_BYTES;
+const INLINE_BYTES_MAX: number = OUT_STRIDE_BYTES - HEADER_BYTES;
 const OUT_MASK: number = OUTBOX_SLOTS - 1;
 const IOVEC_BYTES = 16;
 const TWO_32 = 4294967296;
@@ -130,7 +130,8 @@ export class MessageStream implements StreamHandler {
     assert(total <= PAYLOAD_BYTES_MAX && (total & 7) === 0, "a payload of a wrong length");
     const words = this.out.u32;
     let crc = 0;
-    if (inlineBytes > 0) crc = this.memory.crc32c(this.out.address + at * 4 + 80, inlineBytes, 0);
+    if (inlineBytes > 0)
+      crc = this.memory.crc32c(this.out.address + this.inlineAt(at), inlineBytes, 0);
     if (bytes > 0) crc = this.memory.crc32c(address, bytes, crc);
     words[at + W_PAYLOAD_BYTES] = total;
     words[at + W_PAYLOAD_CRC] = crc;

@@ -1,3 +1,4 @@
+// @hot
 // A link: the connection of this reactor, as an owner, to the server of replicas in one reactor of
 // another daemon. It dials, proves itself, sends what the replicas behind it ask, notices when the
 // peer is dead, and dials again.
@@ -89,6 +90,7 @@ const HEARD_US = LOW;
 const GRANTED_US = 1;
 
 /** Why a connection ended, in words. */
+// @cold
 export function endReasonText(reason: number): string {
   if (reason < 0) return errnoName(reason);
   return HEADER_VERDICTS[reason] ?? `reason ${reason}`;
@@ -133,6 +135,7 @@ export class PeerLink implements MessageHandler, Poller, TimerHandler, ReplicaLi
   }
 
   /** A replica behind this link; fence it first. */
+  // @cold
   openReplica(options: RemoteReplicaOptions): RemoteReplica {
     const replica = new RemoteReplica(options, this);
     const free = this.replicas.indexOf(null);
@@ -147,6 +150,7 @@ export class PeerLink implements MessageHandler, Poller, TimerHandler, ReplicaLi
     return ((this.sessionGeneration << 12) | this.replicas.indexOf(replica)) >>> 0;
   }
 
+  // @cold
   forget(replica: RemoteReplica): void {
     const index = this.replicas.indexOf(replica);
     if (index < 0) return;
@@ -160,6 +164,7 @@ export class PeerLink implements MessageHandler, Poller, TimerHandler, ReplicaLi
   }
 
   /** Ends it for good: what is under way completes with -ENOTCONN. */
+  // @cold
   close(): void {
     this.isClosing = true;
     if (this.timerId >= 0) this.reactor.cancelTimer(this.timerId);
@@ -192,6 +197,7 @@ export class PeerLink implements MessageHandler, Poller, TimerHandler, ReplicaLi
 
   // --- dialling ----------------------------------------------------------------------------------
 
+  // @cold
   private dial(): void {
     const { identity, targetNodeId, versions } = this.options;
     const { dialer } = this.modules;
@@ -210,6 +216,7 @@ export class PeerLink implements MessageHandler, Poller, TimerHandler, ReplicaLi
     this.handshake.dialled(dialer.dial(this.handshake));
   }
 
+  // @cold
   private didNotComeUp(outcome: HandshakeFailed): void {
     this.counters.failedCount += 1;
     this.lastFailure = outcome.reason;
@@ -222,6 +229,7 @@ export class PeerLink implements MessageHandler, Poller, TimerHandler, ReplicaLi
     this.wentDown();
   }
 
+  // @cold
   private cameUp(outcome: HandshakeOk): void {
     const stream = new MessageStream(this.reactor.memory, outcome.stream, this);
     this.stream = stream;
@@ -244,6 +252,7 @@ export class PeerLink implements MessageHandler, Poller, TimerHandler, ReplicaLi
     this.requestPump();
   }
 
+  // @cold
   timerFired(tag: number): void {
     this.timerId = -1;
     if (tag === REDIAL) {
@@ -274,6 +283,7 @@ export class PeerLink implements MessageHandler, Poller, TimerHandler, ReplicaLi
   }
 
   /** Watermarks that no write has carried, as far as there is room; the rest with the next tick. */
+  // @cold
   private sendCommitted(): void {
     const { stream } = this;
     if (stream === null) return;
@@ -333,6 +343,7 @@ export class PeerLink implements MessageHandler, Poller, TimerHandler, ReplicaLi
 
   // --- the end -----------------------------------------------------------------------------------
 
+  // @cold
   private end(reason: string, code: number = HEADER_BAD_FIELD): void {
     if (this.stream === null || !this.stream.isOpen) return;
     this.lastFailure = reason;
@@ -341,11 +352,13 @@ export class PeerLink implements MessageHandler, Poller, TimerHandler, ReplicaLi
   }
 
   /** From here on nothing is sent; memory is given back when the stream has closed. */
+  // @cold
   private ending(): void {
     this.currentState = "ending";
     for (const replica of this.replicas) replica?.disconnected();
   }
 
+  // @cold
   streamEnded(): void {
     const stream = this.stream as MessageStream;
     if (this.currentState === "up") {
@@ -360,6 +373,7 @@ export class PeerLink implements MessageHandler, Poller, TimerHandler, ReplicaLi
     this.wentDown();
   }
 
+  // @cold
   private wentDown(): void {
     if (this.timerId >= 0) this.reactor.cancelTimer(this.timerId);
     this.timerId = -1;
@@ -374,6 +388,7 @@ export class PeerLink implements MessageHandler, Poller, TimerHandler, ReplicaLi
   }
 
   /** Closed, and no replica is left whose completions the loop would have to deliver. */
+  // @cold
   private finishClose(): void {
     if (this.currentState !== "closed" || this.replicas.some((one) => one !== null)) return;
     if (this.requests.hasLate) this.requests.pump();

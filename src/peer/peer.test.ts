@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { OP_READ } from "../base/index.ts";
 import type { FenceAnswer, ReplicaFailure, SlabImage, SlabPage } from "../ports/index.ts";
 import type { SimConnection } from "../testing/sim/index.ts";
-import { MiniOwner, NODE_A, NODE_C, PeerRig } from "./_test-rig.ts";
+import { DISK, MiniOwner, NODE_A, NODE_C, PeerRig, VOLUME } from "./_test-rig.ts";
 import { LARGE_CREDITS, SMALL_CREDITS } from "./limits.ts";
 import { NO_PEER_BUGS } from "./planted.ts";
 
@@ -272,6 +272,57 @@ test("an owner that is fenced hears it before any later grant, and grants are wa
   second.write(2);
   drain(second);
   assert.equal(rig.disk.open.length, 1, "the old owner's replica is closed");
+});
+
+test("an owner of the member's own process fences: owners elsewhere hear it, and are waited for", () => {
+  const rig = new PeerRig({ seed: 12 });
+  const owner = new MiniOwner(rig);
+  owner.fenceSurely(3);
+  rig.runFor(3000);
+  const granted = owner.replica.grantedUntilUs;
+  const untilUs = rig.replicaServer.fenceLocally(VOLUME, DISK, 4);
+  assert.ok(untilUs >= granted && granted > rig.scheduler.clock.nowUs());
+  rig.runFor(10);
+  assert.equal(owner.fencedBy, 4);
+  assert.equal(owner.replica.grantedUntilUs, 0);
+  assert.equal(rig.disk.open.length, 0, "its replica is closed");
+  // The store itself may be who says it.
+  const second = new MiniOwner(rig, rig.newLink(NODE_C, 5), "c/d");
+  second.fenceSurely(5);
+  second.write(1);
+  rig.disk.open[0]?.fencedBy(9);
+  rig.runFor(20);
+  assert.equal(second.fencedBy, 9);
+  assert.equal(rig.replicaServer.sessionCount, 0);
+  assert.equal(rig.replicaServer.counters.fencedCount, 2);
+});
+
+test("a member that has just started waits for what it may have promised before", () => {
+  const rig = new PeerRig({ seed: 13 });
+  const owner = new MiniOwner(rig);
+  rig.runFor(100);
+  const early = owner.fence(1) as FenceAnswer;
+  const nowUs = rig.scheduler.clock.nowUs();
+  assert.ok(Math.abs(nowUs + (early.grantWaitUs ?? 0) - 2_000_000) < 5000);
+});
+
+test("a session whose owner does not come back is closed, and cannot be resumed", () => {
+  const rig = new PeerRig({ seed: 14 });
+  const owner = new MiniOwner(rig);
+  owner.fenceSurely(1);
+  rig.network.isReachable = false;
+  (rig.network.connections[0] as SimConnection).cut();
+  rig.runFor(25_000);
+  assert.equal(rig.replicaServer.sessionCount, 1);
+  rig.runFor(10_000);
+  assert.equal(rig.replicaServer.sessionCount, 0);
+  assert.equal(rig.disk.open.length, 0);
+  rig.network.isReachable = true;
+  rig.runUntil(() => owner.lost !== null, "the news");
+  assert.match(owner.lost?.message ?? "", /fence the replica again/);
+  owner.fenceSurely(1);
+  owner.write(1);
+  drain(owner);
 });
 
 test("grants freeze when the connection is lost, and run again only after a resume", () => {

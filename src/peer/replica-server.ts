@@ -53,6 +53,16 @@ import { type LinkServer, ServerLink } from "./server-link.ts";
 import { bufferWindow, slabMessage } from "./server-messages.ts";
 import { ServerSession, type SessionOwner } from "./server-session.ts";
 
+/** What a server counts, for telemetry. */
+export interface ReplicaServerCounters {
+  acceptedCount: number;
+  refusedCount: number;
+  fenceCount: number;
+  resumeCount: number;
+  /** Sessions that a higher epoch has taken over. */
+  fencedCount: number;
+}
+
 export interface ReplicaServerOptions {
   readonly identity: PeerIdentity;
   /** Nodes that may talk to us: the members of the cluster. */
@@ -84,6 +94,13 @@ interface NewestConnection {
 }
 
 export class ReplicaServer implements StreamAcceptor, LinkServer, SessionOwner, TimerHandler {
+  readonly counters: ReplicaServerCounters = {
+    acceptedCount: 0,
+    refusedCount: 0,
+    fenceCount: 0,
+    resumeCount: 0,
+    fencedCount: 0,
+  };
   private readonly options: ReplicaServerOptions;
   private readonly modules: ReplicaServerModules;
   private readonly reactor: ReactorPort;
@@ -148,9 +165,14 @@ export class ReplicaServer implements StreamAcceptor, LinkServer, SessionOwner, 
     const handshake = new AcceptHandshake(acceptOptions, this.modules, stream, (outcome) => {
       this.handshakes.delete(handshake);
       if (outcome.kind === "ok") this.letIn(outcome);
-      else this.modules.log.log("warn", "refused a peer", { reason: outcome.reason });
+      else this.refusedPeer(outcome.reason);
     });
     this.handshakes.add(handshake);
+  }
+
+  private refusedPeer(reason: string): void {
+    this.counters.refusedCount += 1;
+    this.modules.log.log("warn", "refused a peer", { reason });
   }
 
   private isSuperseded(nodeId: string, incarnation: number, connection: number): boolean {
@@ -169,6 +191,7 @@ export class ReplicaServer implements StreamAcceptor, LinkServer, SessionOwner, 
       return;
     }
     this.newest.set(nodeId, { incarnation, connection });
+    this.counters.acceptedCount += 1;
     const link = new ServerLink(outcome, this, this.reactor);
     this.links.set(nodeId, link);
     if (older !== undefined) {
@@ -264,6 +287,7 @@ export class ReplicaServer implements StreamAcceptor, LinkServer, SessionOwner, 
     target: ReplicaTarget,
   ): void {
     const key = `${target.volumeUuid}/${target.diskUuid}`;
+    this.counters.fenceCount += 1;
     const before = this.sessions.get(key);
     const isSame =
       before !== undefined &&
@@ -300,6 +324,7 @@ export class ReplicaServer implements StreamAcceptor, LinkServer, SessionOwner, 
   private supersede(session: ServerSession, epoch: number): void {
     session.isSuperseded = true;
     session.fencedEpoch = epoch;
+    if (epoch > session.epoch) this.counters.fencedCount += 1;
     if (session.number === 0) return;
     session.link.removeSession(session);
     const isNews = epoch > session.epoch && !this.planted.silentFence;
@@ -406,6 +431,7 @@ export class ReplicaServer implements StreamAcceptor, LinkServer, SessionOwner, 
       }
       if (link.isOpen) {
         session.resume(link, number);
+        this.counters.resumeCount += 1;
         link.addSession(session);
         if (this.planted.forgetDone) session.resumedSequence = -1;
       }

@@ -429,7 +429,8 @@ export class ServerLink implements MessageHandler, RequestOwner, Poller {
   sendFenced(session: ServerSession, epoch: number): void {
     if (!this.stream.isOpen) return;
     if (this.stream.freeSlots <= OPS) {
-      // Every answer has its slot, notices have the rest. It must not get another grant without having heard this.
+      // Every answer has its slot, notices have the rest. It must not get another grant without
+      // having heard this.
       this.broken();
       return;
     }

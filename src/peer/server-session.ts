@@ -1,3 +1,4 @@
+// @hot
 // One owner's session with one replica, on the side of the replica: which epoch, under which
 // number on which connection, what is on its way to the disk, and which writes are done.
 //
@@ -63,6 +64,7 @@ export class ServerSession implements ReplicaHandler {
     this.link.localDone(this, tag, result);
   }
 
+  // @cold
   replicaFenced(epoch: number): void {
     this.owner.sessionFenced(this, epoch);
   }
@@ -103,6 +105,7 @@ export class ServerSession implements ReplicaHandler {
   }
 
   /** Goes on under another number, on another connection. Nothing of it may be on its way. */
+  // @cold
   resume(link: ServerLink, number: number): void {
     assert(this.inflightCount === 0, "a session resumed with operations on their way");
     this.link = link;
@@ -113,6 +116,7 @@ export class ServerSession implements ReplicaHandler {
   }
 
   /** Calls back when nothing of it is on its way; at once where that is so. */
+  // @cold
   whenIdle(action: () => void): void {
     this.waiters.push(action);
     this.settle();
@@ -123,6 +127,7 @@ export class ServerSession implements ReplicaHandler {
     this.settle();
   }
 
+  // @cold
   private settle(): void {
     if (this.inflightCount > 0 || this.isFencing) return;
     const { waiters } = this;

@@ -3,7 +3,7 @@
 // A header is named by the index of its first u32 in an array of words.
 //
 // checkHeader survives any bytes: it answers with a reason, never with an exception, and looks at
-// nothing behind the 80 bytes. Who reads a field afterwards knows that both CRC and sizes are right.
+// nothing behind the 80 bytes. Who reads a field afterwards knows that its CRC and size are right.
 
 import { assert, crc32cTable, SAFE_HIGH_MAX } from "../base/index.ts";
 import {

@@ -1,10 +1,10 @@
 // What two daemons say to each other, version 1. Little-endian; a message is one header of 80
 // bytes and a payload whose length is a multiple of 8, so that headers stay aligned in memory.
 //
-//   0         8          16        24        32        40         48        56     64      72     80
-//   | magic   | type     | request | epoch   | sequence| committed| first   | count| payload| . hdr|
-//   | ver len | flg feat | session | strmSeq |         |          | block   | rslt | bytes  | . crc|
-//                                                                                   + crc
+//    0 | magic | v | l |t|f| - | feat. | reqst | sess. | epoch | strm# |
+//   32 | sequence      | committed     | first block   | count | result|
+//   64 | bytes | data  |   -   | head  |
+//              | CRC   |       | CRC   |
 //
 // The first eight bytes, the place of the type and the place of the header's CRC never change: that
 // is how two versions tell each other that they do not fit. docs/wire.md draws and explains it all.
@@ -185,7 +185,7 @@ export const PAGE: Layout<typeof PAGE_FIELDS> = layout("slab list", 8, PAGE_FIEL
 /** In PAGE.cursor: that was all. */
 export const CURSOR_END = 0xffffffff;
 
-/** Payload of READ_SLAB; the head of WRITE_SLAB and of READ_SLAB's answer. 64 KiB of data follow. */
+/** Payload of READ_SLAB; before the 64 KiB of WRITE_SLAB, and of READ_SLAB's answer. */
 const IMAGE_FIELDS = {
   extentIndex: [0, 4],
   slab: [4, 4],

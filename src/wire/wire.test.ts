@@ -173,7 +173,7 @@ test("the handshake's codes bind role, both nonces, nodes, versions and cluster"
   assert.deepEqual(wire.decodeRefusal(wire.encodeRefusal(refusal)), refusal);
 });
 
-/** Any bytes, as the decoders of one message see them: the outcome is a value, never an exception. */
+/** Sees any bytes as one payload: the outcome is a value, never an exception. */
 type Decoder = (u8: Uint8Array, at: number, bytes: number) => unknown;
 
 const DECODERS: Readonly<Record<string, Decoder>> = {

@@ -5,7 +5,7 @@ import type { Arena, Poller, Stream, StreamAcceptor, StreamHandler } from "../..
 import type { Reactor } from "../../reactor/index.ts";
 import { HEADER_BYTES } from "../../wire/index.ts";
 
-export const MESSAGE_BYTES: number = HEADER_BYTES + 4096;
+const MESSAGE_BYTES: number = HEADER_BYTES + 4096;
 const BUFFER_BYTES = 524288;
 
 abstract class RawEnd implements StreamHandler, Poller {
