@@ -271,7 +271,7 @@ export class PeerRig {
   }
 
   private newServer(): ReplicaServer {
-    const identity = { clusterId: CLUSTER, nodeId: NODE_B, incarnation: 2000 };
+    const identity = { clusterId: CLUSTER, nodeId: NODE_B, incarnation: 2000, reactor: 0 };
     const isKnownNode = (nodeId: string): boolean => nodeId === NODE_A || nodeId === NODE_C;
     const { planted } = this.options;
     const options = { identity, isKnownNode };
@@ -285,13 +285,13 @@ export class PeerRig {
   }
 
   /** A link of another owner. */
-  newLink(nodeId: string, incarnation: number, network: SimNetwork = this.network): PeerLink {
-    const identity = { clusterId: CLUSTER, nodeId, incarnation };
+  newLink(nodeId: string, incarnation: number, reactor = 0): PeerLink {
+    const identity = { clusterId: CLUSTER, nodeId, incarnation, reactor };
     return new PeerLink(
       { identity, targetNodeId: NODE_B, ...this.options.link },
       {
         reactor: this.owner,
-        dialer: network.dialer(this.replicaServer),
+        dialer: this.network.dialer(this.replicaServer),
         secret: new HmacSecret(this.options.ownerKey ?? KEY),
         random: this.scheduler.fork(),
         copier: new SegmentCopier(this.owner.requests, this.memory),

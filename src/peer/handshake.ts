@@ -60,6 +60,8 @@ export interface PeerIdentity {
   readonly nodeId: string;
   /** Of this run of the process; different from every earlier one. */
   readonly incarnation: number;
+  /** Index of the reactor whose link or server this is. */
+  readonly reactor: number;
 }
 
 export interface HandshakeModules {
@@ -76,6 +78,8 @@ export interface HandshakeOk {
   readonly incarnation: number;
   /** What the dialling side counts its connections with. */
   readonly connection: number;
+  /** Of the dialling side. */
+  readonly reactor: number;
   readonly welcome: Welcome;
 }
 export interface HandshakeFailed {
@@ -367,7 +371,8 @@ export class DialHandshake extends Handshake {
       return;
     }
     assert(this.peer !== null, "welcomed by nobody");
-    this.succeed({ ...this.peer, connection: this.options.connection, welcome });
+    const { connection, identity } = this.options;
+    this.succeed({ ...this.peer, connection, reactor: identity.reactor, welcome });
   }
 }
 
@@ -375,7 +380,7 @@ export interface AcceptOptions {
   readonly identity: PeerIdentity;
   readonly welcome: Welcome;
   /** Is this an older connection than one we have? Asked when the peer has proved itself. */
-  isSuperseded(nodeId: string, incarnation: number, connection: number): boolean;
+  isSuperseded(hello: Pick<Hello, "nodeId" | "reactor" | "incarnation" | "connection">): boolean;
   /** May this node talk to us at all? */
   isKnownNode(nodeId: string): boolean;
 }
@@ -435,15 +440,15 @@ export class AcceptHandshake extends Handshake {
   }
 
   private proved(payload: Uint8Array, hello: Hello): void {
-    const { nodeId, incarnation, connection } = hello;
+    const { nodeId, incarnation, connection, reactor } = hello;
     if (!proofProves(payload, this.helloBytes, this.challengeBytes, this.secret)) {
       this.refuse("proof", "the peer does not know this cluster's key");
-    } else if (this.options.isSuperseded(nodeId, incarnation, connection)) {
+    } else if (this.options.isSuperseded(hello)) {
       this.refuse("superseded", "a newer connection of the same node is there");
     } else {
       const { welcome } = this.options;
       this.send(MESSAGE_WELCOME, encodeWelcome(welcome));
-      this.succeed({ nodeId, incarnation, connection, welcome });
+      this.succeed({ nodeId, incarnation, connection, reactor, welcome });
     }
   }
 }

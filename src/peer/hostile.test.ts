@@ -235,7 +235,7 @@ test("a wrong target, an unknown node and our own name are refused", () => {
 test("a challenge that is played back to where it came from proves nothing", () => {
   // The man in the middle answers our hello with what our own server says to it.
   const rig = new PeerRig({ seed: 9 });
-  const identity = { clusterId: CLUSTER, nodeId: NODE_B, incarnation: 2000 };
+  const identity = { clusterId: CLUSTER, nodeId: NODE_B, incarnation: 2000, reactor: 0 };
   const link = new PeerLink(
     { identity, targetNodeId: NODE_C },
     {
@@ -261,7 +261,7 @@ class Traitor {
 
   constructor(rig: PeerRig, connection: number) {
     this.rig = rig;
-    const identity = { clusterId: CLUSTER, nodeId: NODE_A, incarnation: 4242 };
+    const identity = { clusterId: CLUSTER, nodeId: NODE_A, incarnation: 4242, reactor: 0 };
     const handshake = new DialHandshake(
       { identity, targetNodeId: NODE_B, connection },
       { reactor: rig.owner, secret: new HmacSecret(KEY) },

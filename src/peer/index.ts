@@ -22,3 +22,4 @@ export {
   type ReplicaServerModules,
   type ReplicaServerOptions,
 } from "./replica-server.ts";
+export type { SessionCounters } from "./session-table.ts";

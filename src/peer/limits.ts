@@ -2,7 +2,7 @@
 
 import { PAYLOAD_BYTES_MAX } from "../wire/index.ts";
 
-/** Connections that have not proved themselves: more are hung up on at once. */
+/** Connections that have not proved themselves: the oldest is hung up on when more come. */
 export const HANDSHAKES_MAX = 32;
 /** From accept or dial to the end of the handshake. */
 export const HANDSHAKE_MS = 2000;

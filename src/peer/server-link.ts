@@ -90,7 +90,8 @@ const SENDING = 3;
 export class ServerLink implements MessageHandler, RequestOwner, Poller {
   readonly nodeId: string;
   readonly incarnation: number;
-  readonly connection: number;
+  /** Node and reactor: who has one connection at a time. */
+  readonly peerKey: string;
   readonly stream: MessageStream;
   readonly buffers: Arena;
   /** When its last message came, for the server's watch. */
@@ -118,7 +119,7 @@ export class ServerLink implements MessageHandler, RequestOwner, Poller {
   constructor(outcome: HandshakeOk, server: LinkServer, reactor: ReactorPort) {
     this.nodeId = outcome.nodeId;
     this.incarnation = outcome.incarnation;
-    this.connection = outcome.connection;
+    this.peerKey = `${outcome.nodeId}/${outcome.reactor}`;
     this.server = server;
     this.reactor = reactor;
     this.requests = reactor.requests;

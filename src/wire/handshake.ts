@@ -33,6 +33,7 @@ export interface Hello {
   readonly targetNodeId: string;
   readonly incarnation: number;
   readonly connection: number;
+  readonly reactor: number;
 }
 
 export interface Challenge {
@@ -101,6 +102,7 @@ export function encodeHello(hello: Hello, nonce: Uint8Array): Uint8Array {
   putUuid(bytes, HELLO.target, hello.targetNodeId);
   setWide(data, HELLO.incarnation, hello.incarnation);
   data.setUint32(HELLO.connection, hello.connection, true);
+  data.setUint32(HELLO.reactor, hello.reactor, true);
   bytes.set(nonce, HELLO.nonce);
   return bytes;
 }
@@ -118,6 +120,7 @@ export function decodeHello(bytes: Uint8Array): Hello | null {
     targetNodeId: getUuid(bytes, HELLO.target),
     incarnation: getWide(data, HELLO.incarnation),
     connection: data.getUint32(HELLO.connection, true),
+    reactor: data.getUint32(HELLO.reactor, true),
   };
 }
 

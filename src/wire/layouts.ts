@@ -111,7 +111,8 @@ const HELLO_FIELDS = {
   incarnation: [56, 8],
   /** Counts its connections to this target: an older one is never let in after a newer. */
   connection: [64, 4],
-  reserved: [68, 4],
+  /** Which of its reactors: each has its own connection. */
+  reactor: [68, 4],
   nonce: [72, 32],
 } as const;
 export const HELLO: Layout<typeof HELLO_FIELDS> = layout("hello", 104, HELLO_FIELDS);

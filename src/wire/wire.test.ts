@@ -145,6 +145,7 @@ test("the handshake's codes bind role, both nonces, nodes, versions and cluster"
     targetNodeId: VOLUME,
     incarnation: 2 ** 50,
     connection: 3,
+    reactor: 2,
   };
   const helloBytes = wire.encodeHello(hello, new Uint8Array(32).fill(1));
   assert.deepEqual(wire.decodeHello(helloBytes), hello);

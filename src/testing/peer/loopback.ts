@@ -35,7 +35,7 @@ export class LoopbackMember {
   constructor(reactor: Reactor) {
     this.reactor = reactor;
     this.member = new MemoryMember(reactor, 4096);
-    const identity = { clusterId: CLUSTER, nodeId: MEMBER, incarnation: 1 };
+    const identity = { clusterId: CLUSTER, nodeId: MEMBER, incarnation: 1, reactor: 0 };
     this.server = new ReplicaServer(
       { identity, isKnownNode: (nodeId) => nodeId === OWNER },
       {
@@ -75,7 +75,7 @@ export class LoopbackOwner implements ReplicaHandler {
     for (let word = 0; word < this.data.u32.length; word += 97) {
       this.data.u32[word] = this.prng.u32();
     }
-    const identity = { clusterId: CLUSTER, nodeId: OWNER, incarnation: 1 };
+    const identity = { clusterId: CLUSTER, nodeId: OWNER, incarnation: 1, reactor: 0 };
     this.link = new PeerLink(
       { identity, targetNodeId: MEMBER },
       {
