@@ -108,6 +108,7 @@ abstract class Handshake implements StreamHandler, TimerHandler {
   private outSent = 0;
   private isReceiving = false;
   private isSending = false;
+  private queued: { readonly type: number; readonly payload: Uint8Array } | null = null;
   private outcome: HandshakeOk | HandshakeFailed | null = null;
   private isOver = false;
 
@@ -139,8 +140,13 @@ abstract class Handshake implements StreamHandler, TimerHandler {
   }
 
   protected send(type: number, payload: Uint8Array): void {
+    if (this.isSending) {
+      // The peer has answered before we were told that our message is out.
+      assert(this.queued === null, "two handshake messages wait");
+      this.queued = { type, payload };
+      return;
+    }
     const { u32, u8, address } = this.buffer;
-    assert(this.outSent === this.outBytes, "two handshake messages at once");
     const at = OUT_AT >>> 2;
     beginHeader(u32, at, type, 0, 0, 0);
     u8.set(payload, OUT_AT + HEADER_BYTES);
@@ -183,8 +189,15 @@ abstract class Handshake implements StreamHandler, TimerHandler {
       return;
     }
     this.outSent += result;
-    if (this.outSent < this.outBytes) this.sendMore();
-    else if (this.outcome !== null) this.conclude();
+    const { queued } = this;
+    if (this.outSent < this.outBytes) {
+      this.sendMore();
+    } else if (queued !== null) {
+      this.queued = null;
+      this.send(queued.type, queued.payload);
+    } else if (this.outcome !== null) {
+      this.conclude();
+    }
   }
 
   streamReceived(result: number): void {

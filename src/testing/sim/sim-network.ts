@@ -230,6 +230,8 @@ export class SimStream implements Stream {
   private handler: StreamHandler | null = null;
   private receiving: { readonly address: Address; readonly bytes: number } | null = null;
   private sending: { readonly iovecs: Address; readonly count: number } | null = null;
+  /** Of a send that the network has taken, and whose completion is not delivered yet. */
+  private lateSent = 0;
   private isBroken = false;
   private isWaking = false;
 
@@ -240,7 +242,8 @@ export class SimStream implements Stream {
   }
 
   setHandler(handler: StreamHandler): void {
-    if (this.receiving !== null || this.sending !== null) throw new Error("handler in use");
+    const isBusy = this.receiving !== null || this.sending !== null || this.lateSent > 0;
+    if (isBusy) throw new Error("handler in use");
     this.handler = handler;
   }
 
@@ -252,7 +255,7 @@ export class SimStream implements Stream {
   }
 
   send(iovecs: Address, count: number): void {
-    if (this.sending !== null) throw new Error("two sends at once");
+    if (this.sending !== null || this.lateSent > 0) throw new Error("two sends at once");
     if (count <= 0 || count > 1024) throw new Error(`${count} iovecs`);
     this.sending = { iovecs, count };
     this.wake();
@@ -288,7 +291,25 @@ export class SimStream implements Stream {
       return;
     }
     this.outgoing.take(bytes);
-    handler.streamSent(bytes.length);
+    this.reportSent(handler, bytes.length);
+  }
+
+  /** At once, or by chance so late that an answer may be there first. */
+  private reportSent(handler: StreamHandler, bytes: number): void {
+    const { options, prng } = this.connection.network;
+    if (!prng.chance(0.1)) {
+      handler.streamSent(bytes);
+      return;
+    }
+    this.lateSent = bytes;
+    const delayUs = prng.unit() * 10 * (options.delayUs ?? 30);
+    options.scheduler.after(delayUs, () => this.deliverLate(), { label: "late completion" });
+  }
+
+  private deliverLate(): void {
+    const bytes = this.lateSent;
+    this.lateSent = 0;
+    if (bytes > 0) this.handler?.streamSent(bytes);
   }
 
   private stepReceive(handler: StreamHandler): void {
@@ -347,6 +368,7 @@ export class SimStream implements Stream {
   }
 
   private finishClose(handler: StreamHandler): void {
+    this.deliverLate();
     if (this.sending !== null) {
       this.gather(0x7fffffff);
       this.sending = null;
