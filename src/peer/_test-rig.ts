@@ -53,6 +53,8 @@ export class FakeDisk implements ReplicaProvider {
   watch: (landed: Landed) => void = () => {};
   readonly open: FakeReplica[] = [];
   openCount = 0;
+  /** Writes that a fence found on their way: the server should have let them end. */
+  overtakenCount = 0;
   /** Of a write or read, by chance. */
   delayMaxUs = 300;
   /** While set nothing completes. */
@@ -128,6 +130,7 @@ export class FakeReplica implements Replica {
     this.disk.later(() => {
       this.inflight -= 1;
       if (epoch !== 0 && epoch < this.disk.epoch) {
+        this.disk.overtakenCount += 1;
         this.handler.replicaCompleted(tag, -116);
         return;
       }

@@ -172,6 +172,7 @@ test("a connection cut at any byte of a fence, a write and a resume loses and do
   }
 });
 
+const SEEDS = Number(process.env["RINGSTORE_SEEDS"] ?? 12);
 const STORM_US = 900_000;
 
 /** Many cuts, late old connections, resends: what was acknowledged last must be what is there. */
@@ -204,6 +205,8 @@ function stormy(seed: number, planted = NO_PEER_BUGS): { doubled: number; wrong:
   owner.fenceSurely(1);
   const more = (): void => {
     if (rig.scheduler.clock.nowUs() > STORM_US) return;
+    const promisedUs = rig.serverGrants.givenUntilUs(NODE_A);
+    assert.ok(owner.replica.grantedUntilUs <= promisedUs, `seed ${seed}: counts too much`);
     for (let index = 0; index < 8; index++) owner.write(rig.prng.below(12));
     rig.scheduler.after(2000 * rig.prng.unit(), more);
   };
@@ -222,8 +225,6 @@ function stormy(seed: number, planted = NO_PEER_BUGS): { doubled: number; wrong:
   const values = rig.disk.landed.map((landed) => landed.value);
   return { doubled: values.length - new Set(values).size, wrong };
 }
-
-const SEEDS = Number(process.env["RINGSTORE_SEEDS"] ?? 12);
 
 test("H21: what an old connection still holds never lands over what followed", () => {
   for (let seed = 1; seed <= SEEDS; seed++) {
@@ -296,6 +297,52 @@ test("an owner of the member's own process fences: owners elsewhere hear it, and
   assert.equal(second.fencedBy, 9);
   assert.equal(rig.replicaServer.sessionCount, 0);
   assert.equal(rig.replicaServer.sessionCounters.fencedCount, 2);
+});
+
+test("two owners that fence each other, with cuts: no older write lands, no older grant is left", () => {
+  for (let seed = 1; seed <= SEEDS; seed++) {
+    const connected = (connection: SimConnection): void => {
+      const { prng } = connection.network;
+      connection.toAccepted.cutAtBytes = prng.between(2000, 400_000);
+      if (prng.chance(0.5)) connection.toAccepted.cut = (one) => one.cutDialledEnd();
+    };
+    const rig = new PeerRig({ seed, connected });
+    rig.disk.delayMaxUs = 5000;
+    const owners = [new MiniOwner(rig), new MiniOwner(rig, rig.newLink(NODE_C, 7), "c/d")];
+    let epoch = 0;
+    let answered = 0;
+    let answeredCount = 0;
+    rig.disk.watch = (landed) => {
+      assert.ok(landed.epoch >= answered, `seed ${seed}: ${landed.epoch} landed after ${answered}`);
+    };
+    const takeOver = (owner: MiniOwner, loser: MiniOwner): void => {
+      epoch += 1;
+      const own = epoch;
+      owner.replica.fence(own, (answer) => {
+        if ("code" in answer) return;
+        answered = Math.max(answered, own);
+        answeredCount += 1;
+        const freeUs = rig.scheduler.clock.nowUs() + (answer.grantWaitUs ?? 0);
+        const heldUs = loser.replica.epoch < own ? loser.replica.grantedUntilUs : 0;
+        assert.ok(
+          heldUs <= freeUs,
+          `seed ${seed}: a grant outlives epoch ${own} by ${heldUs - freeUs}`,
+        );
+      });
+    };
+    for (let round = 0; round < 30; round++) {
+      const [owner, loser] = rig.prng.chance(0.5) ? owners : owners.toReversed();
+      takeOver(owner as MiniOwner, loser as MiniOwner);
+      for (let turn = 0; turn < 10; turn++) {
+        for (const one of owners) one.write(rig.prng.below(16));
+        rig.runFor(rig.prng.unit() * (turn === 0 ? 30 : 4));
+      }
+      if (rig.prng.chance(0.2)) rig.runFor(700);
+    }
+    assert.ok(answeredCount > 5, `seed ${seed}: ${answeredCount} fences`);
+    assert.ok(rig.disk.landed.length > 20, `seed ${seed}: ${rig.disk.landed.length} writes`);
+    assert.equal(rig.disk.overtakenCount, 0, `seed ${seed}: a fence did not wait`);
+  }
 });
 
 test("each reactor of a node has its connection; a newer one of the same reactor ends the older", () => {
