@@ -345,6 +345,32 @@ test("two owners that fence each other, with cuts: no older write lands, no olde
   }
 });
 
+test("a third owner waits for the first one's grants too, whatever became of the second", () => {
+  for (const ending of ["stays", "closes", "fails", "is fenced locally"] as const) {
+    const rig = new PeerRig({ seed: 16 });
+    const first = new MiniOwner(rig);
+    first.fenceSurely(1);
+    rig.runFor(3000);
+    // Nothing reaches the first owner from now on: it goes on with the grant it has.
+    (rig.network.connections[0] as SimConnection).toDialled.hold();
+    const granted = first.replica.grantedUntilUs;
+    const second = new MiniOwner(rig, rig.newLink(NODE_C, 5), "c/d");
+    rig.runFor(50);
+    if (ending === "fails") rig.disk.epoch = 9;
+    second.fence(2);
+    if (ending === "fails") rig.disk.epoch = 1;
+    if (ending === "closes") second.replica.close();
+    if (ending === "is fenced locally") rig.replicaServer.fenceLocally(VOLUME, DISK, 3);
+    rig.runFor(20);
+    const third = new MiniOwner(rig, second.link, "c/d");
+    const answer = third.fence(10) as FenceAnswer;
+    const freeUs = rig.scheduler.clock.nowUs() + (answer.grantWaitUs ?? 0);
+    assert.equal(first.replica.grantedUntilUs, granted);
+    assert.ok(granted > rig.scheduler.clock.nowUs(), "the first still reads");
+    assert.ok(freeUs >= granted, `the second ${ending}: ${granted - freeUs} us too early`);
+  }
+});
+
 test("each reactor of a node has its connection; a newer one of the same reactor ends the older", () => {
   const rig = new PeerRig({ seed: 15 });
   const other = rig.newLink(NODE_A, 1000, 1);

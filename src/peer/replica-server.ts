@@ -228,7 +228,7 @@ export class ReplicaServer implements StreamAcceptor, LinkServer, TimerHandler {
   /** A timer runs while there is something to watch. */
   private watch(): void {
     if (this.timerId >= 0 || this.isClosed) return;
-    if (this.links.size === 0 && this.sessions.size === 0) return;
+    if (this.links.size === 0 && !this.sessions.needsSweep) return;
     this.timerId = this.reactor.setTimer(HEARTBEAT_MS * 2, this, 0);
   }
 

@@ -4,6 +4,7 @@
 // Invariants:
 //  - a fence or resume supersedes the session that was there at once, tells its owner before any
 //    later grant can, and is answered when all of it has ended;
+//  - grants outlive sessions: a fence's answer counts those of every earlier owner;
 //  - a session without a connection waits SESSION_KEEP_MS for its owner, then it is closed.
 
 import type { FenceAnswer, ReactorPort, ReplicaFailure, ReplicaProvider } from "../ports/index.ts";
@@ -38,6 +39,8 @@ export class SessionTable implements SessionOwner {
   private readonly grants: PeerGrants;
   private readonly planted: PeerPlantedBugs;
   private readonly sessions: Map<string, ServerSession> = new Map();
+  /** See noteWait. */
+  private readonly waits: Map<string, number> = new Map();
 
   constructor(modules: SessionModules, planted: PeerPlantedBugs) {
     this.reactor = modules.reactor;
@@ -48,6 +51,11 @@ export class SessionTable implements SessionOwner {
 
   get size(): number {
     return this.sessions.size;
+  }
+
+  /** Something will be over some time: sweep() now and then. */
+  get needsSweep(): boolean {
+    return this.sessions.size > 0 || this.waits.size > 0;
   }
 
   /** Its connection is gone: its owner may come back within SESSION_KEEP_MS. */
@@ -63,6 +71,7 @@ export class SessionTable implements SessionOwner {
       const { orphanedUs } = session;
       if (orphanedUs > 0 && nowUs - orphanedUs > SESSION_KEEP_MS * 1000) this.close(session);
     }
+    for (const [key, untilUs] of this.waits) if (untilUs <= nowUs) this.waits.delete(key);
   }
 
   closeAll(): void {
@@ -86,12 +95,7 @@ export class SessionTable implements SessionOwner {
       link.answerFailure(op, { code: "limit", message });
       return;
     }
-    const waitUntilUs =
-      before === undefined
-        ? this.grants.earlierRunUntilUs
-        : isSame
-          ? 0
-          : this.grants.givenUntilUs(before.nodeId);
+    const waitUntilUs = this.noteWait(key, isSame ? undefined : before);
     const session = new ServerSession(key, epoch, link, number, this);
     session.isFencing = true;
     this.sessions.set(key, session);
@@ -102,6 +106,19 @@ export class SessionTable implements SessionOwner {
     };
     if (before === undefined) goOn();
     else before.whenIdle(goOn);
+  }
+
+  /**
+   * Until when grants for this replica may be in use that anybody but the next owner was given,
+   * with those of `loser`. Kept until they have ended, because sessions come and go meanwhile: of
+   * three owners in a row the third has to wait for the first one's grants as well.
+   */
+  private noteWait(key: string, loser: ServerSession | undefined): number {
+    const known = Math.max(this.waits.get(key) ?? 0, this.grants.earlierRunUntilUs);
+    const given = loser === undefined ? 0 : this.grants.givenUntilUs(loser.nodeId);
+    const untilUs = Math.max(known, given);
+    if (untilUs > this.reactor.clock.nowUs()) this.waits.set(key, untilUs);
+    return untilUs;
   }
 
   /** Nothing more is accepted from it; its owner hears of it unless it is the one who fences. */
@@ -243,6 +260,7 @@ export class SessionTable implements SessionOwner {
 
   sessionFenced(session: ServerSession, epoch: number): void {
     if (session.isSuperseded) return;
+    this.noteWait(session.key, session);
     this.supersede(session, epoch);
     session.whenIdle(() => {
       if (this.sessions.get(session.key) !== session) return;
@@ -256,10 +274,10 @@ export class SessionTable implements SessionOwner {
    * elsewhere lose their session. Returns until when grants that they were given may be in use.
    */
   fenceLocally(volumeUuid: string, diskUuid: string, epoch: number): number {
-    const session = this.sessions.get(`${volumeUuid}/${diskUuid}`);
-    if (session === undefined) return this.grants.earlierRunUntilUs;
-    const untilUs = this.grants.givenUntilUs(session.nodeId);
-    if (session.epoch < epoch) this.sessionFenced(session, epoch);
+    const key = `${volumeUuid}/${diskUuid}`;
+    const session = this.sessions.get(key);
+    const untilUs = this.noteWait(key, session);
+    if (session !== undefined && session.epoch < epoch) this.sessionFenced(session, epoch);
     return untilUs;
   }
 }
