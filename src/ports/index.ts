@@ -2,6 +2,7 @@
 
 export * from "./block-device.ts";
 export * from "./clock.ts";
+export * from "./cluster-secret.ts";
 export * from "./data-plane.ts";
 export * from "./disk.ts";
 export * from "./guest-memory.ts";
@@ -10,4 +11,6 @@ export * from "./memory.ts";
 export * from "./meta-store.ts";
 export * from "./reactor.ts";
 export * from "./replica.ts";
+export * from "./replica-provider.ts";
 export * from "./store-disk.ts";
+export * from "./stream.ts";

@@ -18,6 +18,11 @@ export const REPLICA_ZERO = 1;
 export interface ReplicaHandler {
   /** `result`: 0, or a negated errno: -ESTALE = a higher epoch has been here; -ENOTCONN = lost. */
   replicaCompleted(tag: number, result: number): void;
+  /**
+   * A higher epoch has fenced the volume: no grant of this replica counts any more. Called before
+   * that fence is answered, or as soon as the news arrives.
+   */
+  replicaFenced?(epoch: number): void;
 }
 
 /** A slab of 64 KiB: the unit of stamps, equalising and resync. */
@@ -44,6 +49,8 @@ export interface FenceAnswer {
    * this cursor, tells the rest.
    */
   readonly cursor?: number;
+  /** For so long read grants that it gave to another owner may still be in use; absent = 0. */
+  readonly grantWaitUs?: number;
 }
 
 /**

@@ -48,11 +48,16 @@ export const RWF_DSYNC = 2;
 export const RWF_NOWAIT = 8;
 
 export const AF_UNIX = 1;
+export const AF_INET = 2;
+export const AF_INET6 = 10;
 export const SOCK_STREAM = 1;
 export const SOCK_DGRAM = 2;
 export const SOCK_NONBLOCK: number = O_NONBLOCK;
 export const SOCK_CLOEXEC: number = O_CLOEXEC;
 export const SOL_SOCKET = 1;
+export const SO_REUSEADDR = 2;
+export const IPPROTO_TCP = 6;
+export const TCP_NODELAY = 1;
 export const SO_LINGER = 13;
 export const SO_PEERCRED = 17;
 export const SCM_RIGHTS = 1;

@@ -1,5 +1,6 @@
 // sys/: the only room that loads koffi. System calls, memory, descriptors, CRC32C.
 
+export { CLUSTER_KEY_BYTES_MIN, HmacSecret } from "./cluster-secret.ts";
 export * from "./constants.ts";
 export * from "./error.ts";
 export * from "./events.ts";
@@ -15,3 +16,4 @@ export {
 export * from "./process.ts";
 export { canSignalReceived, signalReceived } from "./signal-received.ts";
 export * from "./sockets.ts";
+export * from "./tcp.ts";

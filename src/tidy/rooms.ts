@@ -111,6 +111,13 @@ export const ROOMS: readonly Room[] = [
     setting: "pure",
   },
   {
+    name: "peer",
+    contract: "links between daemons: handshake, remote replicas and their server, read grants",
+    imports: ["base", "ports", "wire", "telemetry"],
+    packages: [],
+    setting: "pure",
+  },
+  {
     name: "volume",
     contract: "the owner of a volume: epochs, leases, fan-out, read choice, snapshots, QoS",
     imports: ["base", "ports", "wire", "telemetry"],

@@ -1,4 +1,5 @@
-// uring/: submission and completion rings as typed arrays; implements Disk. Never interprets data.
+// uring/: submission and completion rings as typed arrays; implements Disk
+// and Stream. Never interprets data.
 
 export { BackingError, type BackingErrorCode, explainOpen, failure } from "./backing-error.ts";
 export { createDisk, type DiskModules } from "./create-disk.ts";
@@ -12,4 +13,5 @@ export {
 } from "./open.ts";
 export { type CompletionHandler, Ring, type RingFile, type RingOptions } from "./ring.ts";
 export { UringUnavailable } from "./setup.ts";
+export { UringDialer, UringListener, UringStream } from "./stream.ts";
 export { type DeferredScheduler, type DeferredSource, SyncDisk } from "./sync-disk.ts";

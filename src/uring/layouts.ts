@@ -91,11 +91,15 @@ export const OP_READV = 1;
 export const OP_WRITEV = 2;
 export const OP_FSYNC = 3;
 export const OP_POLL_ADD = 6;
+export const OP_SENDMSG = 9;
 export const OP_TIMEOUT = 11;
+export const OP_ACCEPT = 13;
 export const OP_ASYNC_CANCEL = 14;
+export const OP_CONNECT = 16;
 export const OP_FALLOCATE = 17;
 export const OP_READ = 22;
 export const OP_WRITE = 23;
+export const OP_RECV = 27;
 
 export const FSYNC_DATASYNC = 1;
 export const POLL_ADD_MULTI = 1;
@@ -108,8 +112,12 @@ export const OP_NAMES: ReadonlyMap<number, string> = new Map([
   [OP_WRITEV, "WRITEV"],
   [OP_FSYNC, "FSYNC"],
   [OP_POLL_ADD, "POLL_ADD"],
+  [OP_SENDMSG, "SENDMSG"],
+  [OP_ACCEPT, "ACCEPT"],
   [OP_ASYNC_CANCEL, "ASYNC_CANCEL"],
+  [OP_CONNECT, "CONNECT"],
   [OP_FALLOCATE, "FALLOCATE"],
   [OP_READ, "READ"],
   [OP_WRITE, "WRITE"],
+  [OP_RECV, "RECV"],
 ]);

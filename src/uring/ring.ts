@@ -27,13 +27,17 @@ import {
   FSYNC_DATASYNC,
   IOSQE_ASYNC,
   IOSQE_FIXED_FILE,
+  OP_ACCEPT,
   OP_ASYNC_CANCEL,
+  OP_CONNECT,
   OP_FALLOCATE,
   OP_FSYNC,
   OP_NOP,
   OP_POLL_ADD,
   OP_READ,
   OP_READV,
+  OP_RECV,
+  OP_SENDMSG,
   OP_WRITE,
   OP_WRITEV,
   POLL_ADD_MULTI,
@@ -68,6 +72,8 @@ export interface RingFile {
 const SQE_WORDS = 16;
 const CQE_WORDS = 4;
 const SUBMIT_ATTEMPTS = 10000;
+/** IORING_RECVSEND_POLL_FIRST, a bit of ioprio, which stands above the flags. */
+const RECV_POLL_FIRST = 1 << 8;
 
 export class Ring {
   /** Submissions, system calls and completions since the start, for telemetry. */
@@ -283,6 +289,32 @@ export class Ring {
     // The kernel takes the length from addr and the mode from len.
     const { sqeFd, sqeFlags } = file;
     this.prepare(OP_FALLOCATE, sqeFd, sqeFlags, offsetBytes, bytes, mode, 0, handler, tag);
+  }
+
+  /** `message` is the address of a struct msghdr; it and all it names stay until completion. */
+  sendmsg(file: RingFile, message: Address, flags: number, handler: number, tag: number): void {
+    this.prepare(OP_SENDMSG, file.sqeFd, file.sqeFlags, 0, message, 1, flags, handler, tag);
+  }
+
+  /** Looks for data only when the socket says that there is some: none is there as a rule. */
+  recv(file: RingFile, address: Address, bytes: number, handler: number, tag: number): void {
+    const flags = file.sqeFlags | RECV_POLL_FIRST;
+    this.prepare(OP_RECV, file.sqeFd, flags, 0, address, bytes, 0, handler, tag);
+  }
+
+  /** Completes with a descriptor. `flags` as accept4 takes them. */
+  accept(fd: number, flags: number, handler: number, tag: number): void {
+    this.prepare(OP_ACCEPT, fd, 0, 0, 0, 0, flags, handler, tag);
+  }
+
+  connect(
+    file: RingFile,
+    address: Address,
+    addressBytes: number,
+    handler: number,
+    tag: number,
+  ): void {
+    this.prepare(OP_CONNECT, file.sqeFd, file.sqeFlags, addressBytes, address, 0, 0, handler, tag);
   }
 
   /** Reports `events` on `fd` again and again until cancelled (CQE_F_MORE unset = it ended). */

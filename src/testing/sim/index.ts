@@ -27,6 +27,7 @@ export * from "./sim-disk.ts";
 export * from "./sim-faults.ts";
 export * from "./sim-media.ts";
 export * from "./sim-memory.ts";
+export * from "./sim-network.ts";
 export * from "./sim-reactor.ts";
 export * from "./sim-scheduler.ts";
 export * from "./sim-trace.ts";
