@@ -53,7 +53,8 @@ interface Fence {
   isDraining: boolean;
 }
 
-const FENCE_SLABS_MAX = 65536;
+/** A fence's answer fits one message between nodes; the rest is listed. */
+const FENCE_SLABS_MAX = 8192;
 const LIST_SLABS_MAX = 1024;
 
 export class ReplicaSet implements ReplicaKeeper, ReplicaWritesClient {
