@@ -12,6 +12,7 @@ import {
   flippedData,
   lostPage,
   overtakenRead,
+  overtakenStamp,
   restlessGuest,
   reusedSlab,
   tornThenWritten,
@@ -37,7 +38,7 @@ const FINDERS: Readonly<Record<keyof PlantedBugs, readonly [name: string, Finder
     discardKeepsData: ["random crashes", randomly, 3],
     acceptAnyPage: ["a lost page", lostPage, 6],
     freeBeforeSettled: ["crash points", crashPoints, 8],
-    applyEarly: ["random crashes", randomly, 6],
+    applyEarly: ["random crashes", randomly, 16],
     superblockFirst: ["crash points", crashPoints, 8],
     ignoreIncarnation: ["torn, then written", tornThenWritten, 30],
     trustTail: ["crash points", crashPoints, 8],
@@ -51,7 +52,7 @@ const FINDERS: Readonly<Record<keyof PlantedBugs, readonly [name: string, Finder
     epochInMemory: ["crash points", crashPoints, 8],
     commitAlone: ["random crashes", randomly, 4],
     forgetUncertain: ["crash points", crashPoints, 8],
-    lastStampWins: ["random crashes", randomly, 16],
+    lastStampWins: ["an overtaken stamp", overtakenStamp, 3],
   };
 
 /** The first seed with which `finder` throws, and what; null when none does. */

@@ -83,7 +83,7 @@ class RandomRun {
     this.spec = { ...spec, format: { ...spec.format, extentCount: 6 + (spec.hasReplica ? 1 : 0) } };
     const volatileCache = spec.isVolatile;
     const replicaBytes = spec.hasReplica ? REPLICA_BYTES : 0;
-    const capacityBytes = DISK_BYTES[Math.floor(seed / 2) % 2] + replicaBytes;
+    const capacityBytes = DISK_BYTES[seed % 2] + replicaBytes;
     this.media = new SimMedia({ capacityBytes, volatileCache });
     formatMedia(this.media, this.spec.format);
   }

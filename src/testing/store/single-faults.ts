@@ -5,10 +5,13 @@ import { Prng } from "../../base/index.ts";
 import { StoreError, type StoreOptions } from "../../chunk/index.ts";
 import { GROUP, GROUP_MAGIC } from "../../chunk/layouts.ts";
 import { NO_BUGS, type PlantedBugs } from "../../chunk/planted.ts";
+import { REPLICA_WRITE } from "../../ports/index.ts";
 import { ModelVolume, type SimDisk, SimMedia, SimMemory } from "../sim/index.ts";
 import { checkBooks, readAll } from "./crash-points.ts";
 import { areasOf, structureAt } from "./medium-bytes.ts";
 import { step } from "./program.ts";
+import { fence, readImage } from "./replica-check.ts";
+import { REPLICA_UUID } from "./replica-session.ts";
 import { formatMedia, SimStore } from "./sim-store.ts";
 import { walkMedium } from "./walk-medium.ts";
 
@@ -251,5 +254,29 @@ export function reusedSlab(seed: number, planted: PlantedBugs): void {
   for (let count = 0; count <= slabCount; count++) write((count % 2) * 65536, 65536);
   store.scheduler.runFor(3_000_000);
   readAll(store, one.model, SIZE_BYTES);
+  checkBooks(store);
+}
+
+/** Two writes to a slab of a replica, of which the newer often ends first: the newer's stamp stays. */
+export function overtakenStamp(seed: number, planted: PlantedBugs): void {
+  const one = stage(seed, planted);
+  const store = mustOpen(one, { freshBlocksMin: 4 });
+  store.createVolume(SIZE_BYTES * 4, REPLICA_UUID, true);
+  let left = 0;
+  const handler = { replicaCompleted: () => void (left -= 1) };
+  const replica = store.store.openReplica(REPLICA_UUID, { name: "overtaken", handler });
+  const answer = fence(store, replica, 1);
+  if ("code" in answer) throw new Error(answer.message);
+  const arena = store.memory.allocate(8 * BLOCK);
+  arena.u8.fill(1);
+  for (let slab = 0; slab < 14; slab++) {
+    left = 2;
+    replica.write(0, REPLICA_WRITE, slab * 16, 8, arena.address, slab * 2 + 1);
+    replica.write(1, REPLICA_WRITE, slab * 16 + 9, 1, arena.address, slab * 2 + 2);
+    store.scheduler.runUntil(() => left === 0, "two writes");
+    const { sequence } = readImage(store, replica, slab).image;
+    if (sequence !== slab * 2 + 2) throw new Error(`slab ${slab} has the stamp of its older write`);
+  }
+  replica.close();
   checkBooks(store);
 }
