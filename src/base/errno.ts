@@ -22,13 +22,18 @@ export const EPIPE = 32;
 export const ERANGE = 34;
 export const ENOSYS = 38;
 export const EPROTO = 71;
+export const EBADMSG = 74;
 export const EILSEQ = 84;
 export const EMSGSIZE = 90;
+export const EADDRINUSE = 98;
 export const EOPNOTSUPP = 95;
 export const ENOBUFS = 105;
 export const ECONNRESET = 104;
 export const ETIME = 62;
+export const ENOTCONN = 107;
 export const ETIMEDOUT = 110;
+export const ECONNREFUSED = 111;
+export const ESTALE = 116;
 export const ECANCELED = 125;
 export const ENXIO = 6;
 export const ENOTDIR = 20;
@@ -60,13 +65,18 @@ const NAMES = new Map<number, string>([
   [ERANGE, "ERANGE"],
   [ENOSYS, "ENOSYS"],
   [EPROTO, "EPROTO"],
+  [EBADMSG, "EBADMSG"],
   [EILSEQ, "EILSEQ"],
   [EMSGSIZE, "EMSGSIZE"],
+  [EADDRINUSE, "EADDRINUSE"],
   [EOPNOTSUPP, "EOPNOTSUPP"],
   [ENOBUFS, "ENOBUFS"],
   [ECONNRESET, "ECONNRESET"],
   [ETIME, "ETIME"],
+  [ENOTCONN, "ENOTCONN"],
   [ETIMEDOUT, "ETIMEDOUT"],
+  [ECONNREFUSED, "ECONNREFUSED"],
+  [ESTALE, "ESTALE"],
   [ECANCELED, "ECANCELED"],
   [ENXIO, "ENXIO"],
   [ENOTDIR, "ENOTDIR"],

@@ -10,3 +10,4 @@ export * from "./memory.ts";
 export * from "./reactor.ts";
 export * from "./replica.ts";
 export * from "./store-disk.ts";
+export * from "./volume-records.ts";

@@ -18,6 +18,11 @@ export const REPLICA_ZERO = 1;
 export interface ReplicaHandler {
   /** `result`: 0, or a negated errno: -ESTALE = a higher epoch has been here; -ENOTCONN = lost. */
   replicaCompleted(tag: number, result: number): void;
+  /**
+   * A higher epoch has fenced the volume: no grant of this replica counts any more. Called before
+   * that fence is answered, or as soon as the news arrives.
+   */
+  replicaFenced?(epoch: number): void;
 }
 
 /** A slab of 64 KiB: the unit of stamps, equalising and resync. */
@@ -39,10 +44,36 @@ export interface FenceAnswer {
   /** Slabs stamped above that, and slabs with blocks it cannot vouch for. */
   readonly above: readonly SlabStamp[];
   readonly uncertain: readonly SlabStamp[];
+  /** For so long read grants that it gave to another owner may still be in use; absent = 0. */
+  readonly grantWaitUs?: number;
+  /**
+   * Given when there is no room for all of them here: listSlabs() from the committed stamp on, with
+   * this cursor, tells the rest.
+   */
+  readonly cursor?: number;
+}
+
+/**
+ * How new the metadata is that the owner goes by. A replica remembers the highest it has seen, and
+ * refuses what is older as "rolled-back": metadata restored from a backup has forgotten changes.
+ */
+export interface MetadataVersion {
+  /** Of the cluster: grows when its metadata is restored or rebuilt. Compared first. */
+  readonly clusterGeneration: number;
+  /** Of the volume's list of members. */
+  readonly membershipVersion: number;
 }
 
 export type ReplicaFailure = {
-  readonly code: "stale-epoch" | "lost" | "disk" | "unknown-volume" | "rolled-back" | "limit";
+  readonly code:
+    | "stale-epoch"
+    | "lost"
+    | "disk"
+    /** A block of the slab does not match its checksum: writeSlab() makes it good. */
+    | "damaged"
+    | "unknown-volume"
+    | "rolled-back"
+    | "limit";
   readonly message: string;
   /** The epoch that refused us. */
   readonly epoch?: number;
@@ -92,7 +123,11 @@ export interface Replica {
    * Takes the volume over in `epoch`: refuses lower epochs from now on, lets what is on its way
    * end, makes the epoch durable, answers. Forgets the read grants that it gave for this volume.
    */
-  fence(epoch: number, done: (answer: FenceAnswer | ReplicaFailure) => void): void;
+  fence(
+    epoch: number,
+    done: (answer: FenceAnswer | ReplicaFailure) => void,
+    metadata?: MetadataVersion,
+  ): void;
   /** Slabs stamped above (epoch, sequence), and slabs with uncertain or damaged blocks. */
   listSlabs(
     since: { readonly epoch: number; readonly sequence: number },

@@ -5,7 +5,7 @@ import { EPOCH, ownerAt } from "./state.ts";
 
 const OWNER_NAMES = ["A", "B"];
 
-export const SENTENCES: Readonly<Record<string, string>> = {
+const SENTENCES: Readonly<Record<string, string>> = {
   arrives: "write {w} passes the gate of replica {r}",
   "is durable": "write {w} becomes durable on replica {r}, and its owner hears of it",
   "arrives late": "write {w} of an old session passes the gate of replica {r}",

@@ -12,8 +12,7 @@
 
 export const REPLICAS = 3;
 export const OWNERS = 2;
-export const BLOCKS = 2;
-export const WRITES = 3;
+const WRITES = 3;
 
 // The record in the metadata store, and the model's own book-keeping.
 export const REVISION = 0;
