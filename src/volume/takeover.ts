@@ -324,7 +324,9 @@ export class Takeover {
     log.log("warn", "takeover-interrupted", fields);
     const suspects = members ?? this.answered.map(({ member }) => member);
     this.answered = this.answered.filter(({ member }) => !suspects.includes(member));
-    for (const member of suspects) if (!member.isFencing) this.fence(member);
+    this.later(this.parts.timings.retryMs, () => {
+      for (const member of suspects) if (!this.hasAnswered(member)) this.fence(member);
+    });
     this.waitForAnswers();
   }
 

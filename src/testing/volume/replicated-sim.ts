@@ -9,7 +9,7 @@ import { assert } from "../../base/index.ts";
 import type { OwnerBugs } from "../../volume/index.ts";
 import { ModelVolume, SimScheduler } from "../sim/index.ts";
 import { SimLink } from "./sim-link.ts";
-import { BLOCK_BYTES, NO_NODE_BUGS, type NodeBugs, SimNode } from "./sim-node.ts";
+import { BLOCK_BYTES, NO_NODE_BUGS, type NodeBugs, SimNode, type SlowDisk } from "./sim-node.ts";
 import { SimProcess } from "./sim-process.ts";
 import { SimRecordStore } from "./sim-records.ts";
 
@@ -18,7 +18,32 @@ const BLOCKS = SLABS * 16;
 const STEPS_MAX = 3_000_000;
 const SETTLE_US = 60_000_000;
 
+const FAULTS = [
+  "crashNode",
+  "powerCut",
+  "takeOver",
+  "metadata",
+  "damage",
+  "cut",
+  "cutForward",
+  "cutBackward",
+  "isolate",
+  "slow",
+  "break",
+  "pause",
+  "crashOwner",
+  "orphan",
+] as const;
+
+export type FaultName = (typeof FAULTS)[number];
+
 export interface SimOptions {
+  /** Nobody reads or writes but the test. */
+  readonly isIdle?: boolean;
+  /** All of them by default; one that is named twice comes twice as often. */
+  readonly faults?: readonly FaultName[];
+  /** How many writes to a node's disk take long, and how long at most. */
+  readonly slowDisk?: SlowDisk;
   readonly nodes?: number;
   /** Of faults, in virtual time. */
   readonly milliseconds?: number;
@@ -52,6 +77,8 @@ export class ReplicatedSim {
   private readonly processes: SimProcess[] = [];
   private incarnation = 0;
   private isOver = false;
+  /** The node whose host is cut off; -1 = none. */
+  private isolated = -1;
   private requestCount = 0;
   private readonly blocks: number;
 
@@ -63,7 +90,7 @@ export class ReplicatedSim {
     const count = options.nodes ?? 3;
     this.nodes = Array.from(
       { length: count },
-      (_, index) => new SimNode(`disk${index}`, this.scheduler, bugs),
+      (_, index) => new SimNode(`disk${index}`, this.scheduler, bugs, options.slowDisk),
     );
     this.store = new SimRecordStore(this.scheduler, {
       epoch: 0,
@@ -74,6 +101,7 @@ export class ReplicatedSim {
       membershipVersion: 1,
       clusterGeneration: 1,
     });
+    this.store.onChange = () => this.checkMembers();
   }
 
   private get prng(): SimScheduler["prng"] {
@@ -92,6 +120,7 @@ export class ReplicatedSim {
     const links = this.nodes.map((_, index) => new SimLink(this.scheduler, index === home));
     const process = new SimProcess({
       name: `owner${this.incarnation}`,
+      home,
       scheduler: this.scheduler,
       nodes: this.nodes,
       links,
@@ -101,6 +130,7 @@ export class ReplicatedSim {
       ...(this.options.owner === undefined ? {} : { planted: this.options.owner }),
     });
     this.processes.push(process);
+    if (this.isolated !== -1) this.cutOff(process);
     process.volume.takeOver(() => {});
     this.drive(process);
     return process;
@@ -116,20 +146,28 @@ export class ReplicatedSim {
 
   /** A client that keeps a few requests in flight, as long as the owner lives. */
   private drive(process: SimProcess): void {
-    if (this.isOver || process.isGone || process.volume.state === "surrendered") return;
+    if (
+      this.options.isIdle === true ||
+      this.isOver ||
+      process.isGone ||
+      process.volume.state === "surrendered"
+    )
+      return;
     const { prng } = this;
-    if (process.client.inflightCount < 6) this.request(process);
-    this.after(prng.unit() * (prng.chance(0.1) ? 40_000 : 2000), () => this.drive(process));
+    // Who is cut off can only read, and soon nothing but what it was not writing.
+    const isCutOff = process.home === this.isolated;
+    if (process.client.inflightCount < (isCutOff ? 16 : 6)) this.request(process, isCutOff);
+    this.after(prng.unit() * (prng.chance(0.02) ? 100_000 : 1500), () => this.drive(process));
   }
 
-  private request(process: SimProcess): void {
+  private request(process: SimProcess, isRead: boolean): void {
     const { prng } = this;
     const block = prng.below(this.blocks);
     const most = prng.chance(0.1) ? 20 : 3;
     const count = Math.min(1 + prng.below(most), this.blocks - block);
     const at = block * BLOCK_BYTES;
     this.requestCount += 1;
-    if (prng.chance(0.45)) process.client.read(at, count * BLOCK_BYTES);
+    if (isRead || prng.chance(0.45)) process.client.read(at, count * BLOCK_BYTES);
     else if (prng.chance(0.9)) process.client.write(at, count * BLOCK_BYTES);
     else if (prng.chance(0.5)) process.client.discard(at, count * BLOCK_BYTES);
     else process.client.writeZeroes(at, count * BLOCK_BYTES, true);
@@ -145,31 +183,30 @@ export class ReplicatedSim {
   }
 
   private pickFault(): void {
-    const { prng } = this;
     const [process] = this.shuffledAlive();
-    const faults: (() => void)[] = [
-      () => this.crashNode(prng.pick(this.nodes)),
-      () => this.crashNode(prng.pick(this.nodes)),
-      () => this.takeOver(),
-      () => this.takeOver(),
-      () => this.metadataTrouble(),
-      () => prng.pick(this.nodes).damage(prng.below(this.blocks)),
-    ];
-    if (process !== undefined) {
-      const link = prng.pick(process.links.filter(({ isLocal }) => !isLocal));
-      faults.push(
-        () => this.cut(link, true, true),
-        () => this.cut(link, true, false),
-        () => this.cut(link, false, true),
-        () => this.isolate(process),
-        () => this.slow(link),
-        () => link.breakAll(),
-        () => link.breakAll(),
-        () => process.pause(prng.unit() * 6_000_000),
-        () => this.crashOwner(process),
-      );
+    const name = this.prng.pick(this.options.faults ?? FAULTS);
+    if (process === undefined) {
+      this.takeOver();
+      return;
     }
-    prng.pick(faults)();
+    const link = this.prng.pick(process.links.filter(({ isLocal }) => !isLocal));
+    const faults: Readonly<Record<FaultName, () => void>> = {
+      crashNode: () => this.crashNode(this.prng.pick(this.nodes)),
+      powerCut: () => this.powerCut(),
+      takeOver: () => this.takeOver(),
+      metadata: () => this.metadataTrouble(),
+      damage: () => this.damageBlock(),
+      cut: () => this.cut(link, true, true),
+      cutForward: () => this.cut(link, true, false),
+      cutBackward: () => this.cut(link, false, true),
+      isolate: () => this.isolate(process),
+      slow: () => this.slow(link),
+      break: () => link.breakAll(),
+      pause: () => process.pause(this.prng.unit() * 6_000_000),
+      crashOwner: () => this.crashOwner(process),
+      orphan: () => this.orphan(process),
+    };
+    faults[name]();
   }
 
   private shuffledAlive(): SimProcess[] {
@@ -189,9 +226,38 @@ export class ReplicatedSim {
     this.after(this.prng.unit() * 4_000_000, () => link.heal());
   }
 
-  /** The owner sees nobody but its local node, and somebody else takes over. */
+  /** A host is cut off, with its node and its owner, and somebody else takes over. */
   private isolate(process: SimProcess): void {
-    for (const link of process.links) if (!link.isLocal) this.cut(link, true, true);
+    this.isolated = process.home;
+    for (const one of this.alive()) this.cutOff(one);
+    this.after(this.prng.unit() * 100_000, () => this.takeOver());
+    this.after(1_000_000 + this.prng.unit() * 6_000_000, () => {
+      this.isolated = -1;
+      for (const one of this.alive()) for (const link of one.links) link.heal();
+    });
+  }
+
+  private cutOff(process: SimProcess): void {
+    for (const [index, link] of process.links.entries()) {
+      if ((index === this.isolated) === (process.home === this.isolated)) continue;
+      link.isForwardUp = false;
+      link.isBackwardUp = false;
+    }
+  }
+
+  /** An owner dies, and its successor does not reach the node that was nearest to it for a while. */
+  private orphan(process: SimProcess): void {
+    process.crash();
+    this.isolate(process);
+  }
+
+  /** Everything at once: only what is durable is left. */
+  private powerCut(): void {
+    for (const process of this.alive()) process.crash();
+    for (const node of this.nodes) {
+      node.crash();
+      this.after(this.prng.unit() * 300_000, () => node.restart());
+    }
     this.after(this.prng.unit() * 100_000, () => this.takeOver());
   }
 
@@ -202,15 +268,20 @@ export class ReplicatedSim {
 
   private crashOwner(process: SimProcess): void {
     process.crash();
-    const home = process.links.findIndex(({ isLocal }) => isLocal);
     // The daemon is both: owner and node.
-    if (this.prng.chance(0.5)) this.crashNode(this.nodes[home]);
+    if (this.prng.chance(0.5)) this.crashNode(this.nodes[process.home]);
     this.after(this.prng.unit() * 1_000_000, () => this.takeOver());
   }
 
   private takeOver(): void {
     if (!this.isOver && this.alive().length < 4)
       this.startOwner(this.prng.below(this.nodes.length));
+  }
+
+  /** Bitrot, while there are other copies. */
+  private damageBlock(): void {
+    const node = this.prng.pick(this.nodes);
+    for (let count = 0; count < 4; count++) node.damage(this.prng.below(this.blocks));
   }
 
   private metadataTrouble(): void {
@@ -228,7 +299,13 @@ export class ReplicatedSim {
   run(): SimOutcome {
     this.startOwner(0);
     this.after(this.prng.unit() * 300_000, () => this.fault());
+    this.watch();
     this.scheduler.runFor((this.options.milliseconds ?? 12_000) * 1000);
+    return this.finish();
+  }
+
+  /** The faults stop; everything must come right. */
+  finish(): SimOutcome {
     this.isOver = true;
     this.heal();
     const last = this.settle();
@@ -237,10 +314,35 @@ export class ReplicatedSim {
     return this.outcome(last);
   }
 
+  watch(): void {
+    this.checkMembers();
+    if (!this.isOver) this.after(5000, () => this.watch());
+  }
+
+  /** What has been answered, every member that is in sync by the record has. */
+  private checkMembers(): void {
+    const { record } = this.store.entry;
+    const owner = this.serving().find((one) => one.name === record.owner);
+    if (owner === undefined || owner.volume.epoch !== record.epoch) return;
+    const out = new Set(record.out.map(({ disk }) => disk));
+    const [first, ...others] = this.nodes.filter(({ disk }) => !out.has(disk));
+    const unanswered = owner.unansweredBlocks();
+    for (const other of others) {
+      const block = first.firstDifference(other, unanswered);
+      if (block === -1) continue;
+      const what = `${first.disk} and ${other.disk} are in sync and differ in block ${block}`;
+      throw new SimFailure(`${this.where()}: ${what}`);
+    }
+  }
+
   private heal(): void {
+    this.isolated = -1;
     this.store.isUp = true;
     this.store.lossChance = 0;
-    for (const node of this.nodes) if (!node.isUp) node.restart();
+    for (const node of this.nodes) {
+      node.mend();
+      if (!node.isUp) node.restart();
+    }
     for (const process of this.processes) {
       if (process.isGone) continue;
       process.resume();

@@ -28,6 +28,14 @@ export interface NodeBugs {
   readonly restartForgetsGrants: boolean;
 }
 
+/** Some writes take longer than others. */
+export interface SlowDisk {
+  readonly chance: number;
+  readonly longestUs: number;
+}
+
+const SLOW_DISK: SlowDisk = { chance: 0.02, longestUs: 50_000 };
+
 export const NO_NODE_BUGS: NodeBugs = {
   fenceWithoutDrain: false,
   oldSessionNotFenced: false,
@@ -63,6 +71,7 @@ export class SimNode {
   isUp = true;
   private readonly scheduler: SimScheduler;
   private readonly bugs: NodeBugs;
+  slow: SlowDisk;
   /** Its clock against the true one. */
   private readonly clockRate: number;
 
@@ -81,7 +90,8 @@ export class SimNode {
   /** Called when the process goes. */
   readonly onCrash: Set<() => void> = new Set();
 
-  constructor(disk: string, scheduler: SimScheduler, bugs: NodeBugs) {
+  constructor(disk: string, scheduler: SimScheduler, bugs: NodeBugs, slow: SlowDisk = SLOW_DISK) {
+    this.slow = slow;
     this.disk = disk;
     this.scheduler = scheduler;
     this.bugs = bugs;
@@ -188,8 +198,8 @@ export class SimNode {
   }
 
   private enqueue(apply: () => void, answer: () => void): void {
-    const delayUs =
-      20 + this.scheduler.prng.unit() * (this.scheduler.prng.chance(0.02) ? 50_000 : 300);
+    const { prng } = this.scheduler;
+    const delayUs = 20 + prng.unit() * (prng.chance(this.slow.chance) ? this.slow.longestUs : 300);
     const one: Queued = {
       apply,
       answer,
@@ -256,6 +266,11 @@ export class SimNode {
     return this.damaged.size;
   }
 
+  /** The medium reads well again: at the end there must be a good copy of everything. */
+  mend(): void {
+    this.damaged.clear();
+  }
+
   // Slabs -----------------------------------------------------------------------------------------
 
   private slabsAbove(since: Stamp, from: number): SlabStamp[] {
@@ -309,9 +324,10 @@ export class SimNode {
   // For the checks --------------------------------------------------------------------------------
 
   /** A block in which the two differ; -1 when they are equal. */
-  firstDifference(other: SimNode): number {
+  firstDifference(other: SimNode, ignored: ReadonlySet<number> = new Set()): number {
     const blocks = new Set([...this.blocks.keys(), ...other.blocks.keys()]);
     for (const block of blocks) {
+      if (ignored.has(block) || this.blocks.get(block) === other.blocks.get(block)) continue;
       const mine = Buffer.from(this.blocks.get(block) ?? new Uint8Array(BLOCK_BYTES));
       const theirs = other.blocks.get(block) ?? new Uint8Array(BLOCK_BYTES);
       if (!mine.equals(theirs)) return block;

@@ -52,6 +52,8 @@ class DriftingReactor extends SimReactor {
 
 export interface SimProcessOptions {
   readonly name: string;
+  /** The node on the same host. */
+  readonly home: number;
   readonly scheduler: SimScheduler;
   readonly nodes: readonly SimNode[];
   readonly links: readonly SimLink[];
@@ -63,6 +65,7 @@ export interface SimProcessOptions {
 
 export class SimProcess implements SimHost {
   readonly name: string;
+  readonly home: number;
   readonly memory: SimMemory = new SimMemory(MEMORY_BYTES);
   readonly reactor: SimReactor;
   readonly volume: OwnedVolume;
@@ -79,6 +82,7 @@ export class SimProcess implements SimHost {
     const { scheduler, nodes, links, store, model, capacityBytes } = options;
     const { memory } = this;
     this.name = options.name;
+    this.home = options.home;
     this.links = links;
     const rate = 0.99 + scheduler.prng.unit() * 0.02;
     this.reactor = new DriftingReactor({ scheduler, memory }, this, rate);
@@ -112,6 +116,21 @@ export class SimProcess implements SimHost {
 
   get requests(): SimReactor["requests"] {
     return this.reactor.requests;
+  }
+
+  /** Blocks of changes that have not been answered. */
+  unansweredBlocks(): Set<number> {
+    // Only a test looks inside: what is under way is nobody else's business.
+    const io = this.volume["io"];
+    const { shared } = io;
+    const blocks = new Set<number>();
+    for (let at = io.firstPiece; at !== -1; at = shared.pieceNext[at]) {
+      if (shared.pieceAnswered[at] === 1) continue;
+      for (let index = 0; index < shared.pieceBlocks[at]; index++) {
+        blocks.add(shared.pieceFirst[at] + index);
+      }
+    }
+    return blocks;
   }
 
   // Its life --------------------------------------------------------------------------------------
@@ -149,13 +168,12 @@ export class SimProcess implements SimHost {
 
   private heartbeat(index: number): void {
     if (this.isGone) return;
-    const { scheduler, nodes } = this.options;
+    const { scheduler } = this.options;
     this.run(() => this.askGrant(index));
     scheduler.after(HEARTBEAT_US, () => this.heartbeat(index), {
       label: `${this.name} heartbeat`,
       isBackground: true,
     });
-    void nodes;
   }
 
   private askGrant(index: number): void {

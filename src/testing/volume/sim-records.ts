@@ -13,6 +13,8 @@ export class SimRecordStore {
   isUp = true;
   /** How often an answer is lost, and how often a swap arrives late. */
   lossChance = 0;
+  /** Called when the record has changed. */
+  onChange: (() => void) | null = null;
   private readonly scheduler: SimScheduler;
 
   constructor(scheduler: SimScheduler, record: OwnedRecord) {
@@ -69,6 +71,7 @@ export class SimRecordStore {
   private apply(revision: number, record: OwnedRecord): RecordSwap {
     if (revision !== this.entry.revision) return { outcome: "conflict", found: this.entry };
     this.entry = { record, revision: revision + 1 };
+    this.onChange?.();
     return { outcome: "applied", revision: revision + 1 };
   }
 }
