@@ -1,14 +1,14 @@
 // @hot
 // A volume whose blocks lie on several replicas, as its owner: orders writes, sends each to all
-// members, answers when all that count have it. docs/replication.md has the protocol; this file is
-// its hot half, what one read or write does. Its other half is in takeover.ts (from the record to
-// serving), upkeep.ts (sessions, putting members out), resync.ts and repair.ts.
+// members, answers when all that count have it. docs/replication.md has the protocol; this file and
+// read-path.ts are its hot half. The other half is in takeover.ts (from the record to serving),
+// upkeep.ts (sessions, putting members out), resync.ts and repair.ts.
 //
 //   submit --> order --> pieces --> every member --> answered --> finished --> memory given back
 //
 // Invariants:
 //  - a change is answered when every member that may be in sync by the record has it durable, and
-//    finished, so that the next change of its blocks may start, when a member under resync has it too;
+//    finished, so that the next change of its blocks may start, when one under resync has it too;
 //  - a read is answered with nothing that is not yet answered to its writer: it waits for changes
 //    before it, and at its end for those that began meanwhile;
 //  - a read is answered only while grants of all members that may be in sync are held;
@@ -20,51 +20,33 @@
 import {
   assert,
   EIO,
-  ENOTCONN,
   ESTALE,
   OP_FLUSH,
   OP_READ,
   OP_WRITE,
   type RequestTable,
 } from "../base/index.ts";
-import { REPLICA_WRITE, REPLICA_ZERO, type ReadGrants, type Replica } from "../ports/index.ts";
+import { REPLICA_WRITE, REPLICA_ZERO, type Replica } from "../ports/index.ts";
+import type { IoPathOptions, VolumeCare } from "./care.ts";
 import {
   ChangeOrder,
   ENTRY_CHANGE,
   ENTRY_LOCK,
   ENTRY_READ,
-  ENTRY_READ_END,
   type OrderClient,
 } from "./change-order.ts";
-import { type Member, type MemberSession, ROLE_COUNTED, type SessionOwner } from "./member.ts";
-import type { OwnerBugs } from "./owner-bugs.ts";
+import type { Member, MemberSession, SessionOwner } from "./member.ts";
 import { BLOCKS_PER_SLAB, NONE, type OwnerWorkspace } from "./owner-workspace.ts";
+import { type ReadHost, ReadPath } from "./read-path.ts";
 
 const BLOCK_BYTES = 4096;
 /** A piece of zeroes may be longer than a slab, and stays within an extent. */
 const BLOCKS_PER_EXTENT = 65536;
 
-/** The cold half, as the hot one calls it. */
-export interface VolumeCare {
-  /** Something waits for time to pass: look after it soon. */
-  wantTick(): void;
-  sessionLost(member: Member): void;
-  /** A block of the request is damaged on the member, and another one has it. */
-  foundDamage(firstBlock: number, endBlock: number, member: Member): void;
-  lockGranted(entry: number): void;
-  surrendered(): void;
-}
-
-export interface IoPathOptions {
-  readonly capacityBytes: () => number;
-  readonly grants: ReadGrants;
-  readonly bugs: OwnerBugs;
-  readonly clock: { nowUs(): number };
-}
-
 /** The hot half: see the opening comment. */
-export class IoPath implements OrderClient, SessionOwner {
+export class IoPath implements OrderClient, SessionOwner, ReadHost {
   readonly order: ChangeOrder;
+  readonly reads: ReadPath;
   members: readonly Member[] = [];
   /** Members that may be in sync; those, and the one under resync. */
   countedMask = 0;
@@ -81,16 +63,13 @@ export class IoPath implements OrderClient, SessionOwner {
   private readonly options: IoPathOptions;
   /** Sequence of the last piece, and the watermark: numbers that change in place. */
   private readonly wide: Float64Array = new Float64Array(2);
-  private nextReader = 0;
-  /** Reads that found no member, and reads whose data is here and whose grants are not. */
-  private parkedHead: number = NONE;
-  private ungrantedHead: number = NONE;
 
   constructor(shared: OwnerWorkspace, options: IoPathOptions) {
     this.shared = shared;
     this.requests = shared.requests;
     this.options = options;
     this.order = new ChangeOrder(shared, this, options.bugs.noBlockOrder);
+    this.reads = new ReadPath(this, options);
   }
 
   get sequence(): number {
@@ -99,14 +78,6 @@ export class IoPath implements OrderClient, SessionOwner {
 
   get watermark(): number {
     return this.wide[1] as number;
-  }
-
-  get hasParked(): boolean {
-    return this.parkedHead !== NONE || this.ungrantedHead !== NONE;
-  }
-
-  get hasUngranted(): boolean {
-    return this.ungrantedHead !== NONE;
   }
 
   // @cold
@@ -143,15 +114,7 @@ export class IoPath implements OrderClient, SessionOwner {
       this.order.run();
       return;
     }
-    this.shared.readMember[slot] = NONE;
-    this.shared.triedMask[slot] = 0;
-    this.shared.damagedMask[slot] = 0;
-    const mustWait = !this.order.isOpen || this.order.isBusy(first, end);
-    if (mustWait && !(this.order.isOpen && this.options.bugs.readUncommitted)) {
-      this.order.add(ENTRY_READ, slot, first, end);
-    } else {
-      this.dispatchRead(slot);
-    }
+    this.reads.begin(slot, first, end);
   }
 
   start(entry: number): void {
@@ -165,12 +128,16 @@ export class IoPath implements OrderClient, SessionOwner {
       (this.care as VolumeCare).lockGranted(entry);
     } else {
       order.end(entry);
-      if (kind === ENTRY_READ) this.dispatchRead(slot);
-      else this.finishRead(slot);
+      if (kind === ENTRY_READ) this.reads.dispatch(slot);
+      else this.reads.finish(slot);
     }
   }
 
   // Changes ---------------------------------------------------------------------------------------
+
+  readDone(slot: number, result: number): void {
+    this.reads.done(slot, result);
+  }
 
   pieceFreed(entry: number): void {
     this.issue(entry);
@@ -348,140 +315,7 @@ export class IoPath implements OrderClient, SessionOwner {
     }
   }
 
-  // Reads -----------------------------------------------------------------------------------------
-
-  private dispatchRead(slot: number): void {
-    const { shared } = this;
-    const reader = this.chooseReader(shared.triedMask[slot] as number);
-    if (reader === null) {
-      this.noReader(slot);
-      return;
-    }
-    if (!shared.isAdopted(slot)) shared.adopt(slot, this);
-    shared.readMember[slot] = reader.index;
-    (reader.replica as Replica).submitRead(slot);
-  }
-
-  /** The local one first, else in turn. */
-  private chooseReader(triedMask: number): Member | null {
-    const { members } = this;
-    let chosen: Member | null = null;
-    for (let step = 0; step < members.length; step++) {
-      const member = members[(this.nextReader + step) % members.length] as Member;
-      if (member.role !== ROLE_COUNTED || !member.isReady || (triedMask & member.bit) !== 0)
-        continue;
-      if ((member.replica as Replica).isLocal) return member;
-      if (chosen === null) chosen = member;
-    }
-    this.nextReader = (this.nextReader + 1) % Math.max(1, members.length);
-    return chosen;
-  }
-
-  private noReader(slot: number): void {
-    const { shared } = this;
-    const damaged = shared.damagedMask[slot] as number;
-    if (damaged !== 0 && (this.countedMask & ~damaged) === 0) {
-      this.answerRead(slot, -EIO);
-      return;
-    }
-    // Members come back, or are put out: it is tried again from the start, but for the damage.
-    shared.triedMask[slot] = damaged;
-    shared.slotNext[slot] = this.parkedHead;
-    this.parkedHead = slot;
-    (this.care as VolumeCare).wantTick();
-  }
-
-  readDone(slot: number, result: number): void {
-    const { shared, requests } = this;
-    const index = shared.readMember[slot] as number;
-    const member = this.members[index] as Member;
-    if (this.isSurrendered) {
-      this.answerRead(slot, -EIO);
-      return;
-    }
-    if (result === 0) {
-      const first = (requests.offsetBytes[slot] as number) / BLOCK_BYTES;
-      const end = first + (requests.lengthBytes[slot] as number) / BLOCK_BYTES;
-      if (this.order.isBusy(first, end) && !this.options.bugs.readUncommitted) {
-        this.order.add(ENTRY_READ_END, slot, first, end);
-      } else {
-        this.finishRead(slot);
-      }
-      return;
-    }
-    if (result === -ESTALE) {
-      this.deposed();
-      this.answerRead(slot, -EIO);
-      return;
-    }
-    shared.triedMask[slot] = (shared.triedMask[slot] as number) | member.bit;
-    if (result === -ENOTCONN) {
-      (this.care as VolumeCare).sessionLost(member);
-    } else {
-      shared.damagedMask[slot] = (shared.damagedMask[slot] as number) | member.bit;
-    }
-    this.dispatchRead(slot);
-  }
-
-  private finishRead(slot: number): void {
-    if (!this.holdsGrants() && !this.options.bugs.readsWithoutGrants) {
-      this.shared.slotNext[slot] = this.ungrantedHead;
-      this.ungrantedHead = slot;
-      (this.care as VolumeCare).wantTick();
-      return;
-    }
-    if (this.shared.damagedMask[slot] !== 0) this.tellDamage(slot);
-    this.answerRead(slot, 0);
-  }
-
-  // @cold
-  private tellDamage(slot: number): void {
-    const first = (this.requests.offsetBytes[slot] as number) / BLOCK_BYTES;
-    const end = first + (this.requests.lengthBytes[slot] as number) / BLOCK_BYTES;
-    for (const member of this.members) {
-      if (((this.shared.damagedMask[slot] as number) & member.bit) === 0) continue;
-      (this.care as VolumeCare).foundDamage(first, end, member);
-    }
-  }
-
-  private answerRead(slot: number, result: number): void {
-    this.inflightCount -= 1;
-    if (this.shared.isAdopted(slot)) this.shared.answerAdopted(slot, result);
-    else this.requests.complete(slot, result);
-  }
-
-  /** Does every member that may be in sync still promise to let nobody else take over? */
-  private holdsGrants(): boolean {
-    const { members } = this;
-    const nowUs = this.options.clock.nowUs();
-    for (let at = 0; at < members.length; at++) {
-      const member = members[at] as Member;
-      if ((this.countedMask & member.bit) === 0) continue;
-      if (this.options.grants.grantedUntilUs(member.disk) <= nowUs) return false;
-    }
-    return true;
-  }
-
   // Called by the cold half -----------------------------------------------------------------------
-
-  /** Tries again what was parked. */
-  // @cold
-  retryParked(): void {
-    let slot = this.parkedHead;
-    this.parkedHead = NONE;
-    while (slot !== NONE) {
-      const next = this.shared.slotNext[slot] as number;
-      this.dispatchRead(slot);
-      slot = next;
-    }
-    slot = this.ungrantedHead;
-    this.ungrantedHead = NONE;
-    while (slot !== NONE) {
-      const next = this.shared.slotNext[slot] as number;
-      this.finishRead(slot);
-      slot = next;
-    }
-  }
 
   /** The masks have changed: what no longer waits for anybody is answered. */
   // @cold
@@ -566,20 +400,12 @@ export class IoPath implements OrderClient, SessionOwner {
         if (slot !== NONE) this.requests.complete(slot, -EIO);
         if (shared.entryUnfinished[entry] === 0) order.end(entry);
       } else {
-        if (kind !== ENTRY_LOCK) this.answerRead(slot, -EIO);
+        if (kind !== ENTRY_LOCK) this.reads.answer(slot, -EIO);
         order.end(entry);
       }
       entry = next;
     }
-    for (const head of [this.parkedHead, this.ungrantedHead]) {
-      for (let slot = head; slot !== NONE; ) {
-        const next = shared.slotNext[slot] as number;
-        this.answerRead(slot, -EIO);
-        slot = next;
-      }
-    }
-    this.parkedHead = NONE;
-    this.ungrantedHead = NONE;
+    this.reads.failParked();
     this.countedMask = 0;
     this.viewMask = 0;
     for (const member of this.members) this.forgetMember(member);

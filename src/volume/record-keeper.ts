@@ -6,8 +6,8 @@
 //               '------ unknown: read again after a while
 //
 // Invariants: only the owner named in the record changes membership under its epoch, so a record
-// that is ours and has the membership version and state we asked for is the one we asked for. While a
-// change is under way nothing else is asked, and nobody is told anything of it.
+// that is ours and has the membership version and state we asked for is the one we asked for. While
+// a change is under way nothing else is asked, and nobody is told anything of it.
 
 import type {
   OwnedRecord,

@@ -6,7 +6,8 @@
 //
 // Invariant: the last member is never put out, nor one while no other can be reached.
 
-import type { IoPath, VolumeCare } from "./io-path.ts";
+import type { VolumeCare } from "./care.ts";
+import type { IoPath } from "./io-path.ts";
 import { type Member, ROLE_COUNTED, ROLE_OUT, ROLE_RESYNCING } from "./member.ts";
 import { NONE } from "./owner-workspace.ts";
 import { Repairs } from "./repair.ts";
@@ -112,13 +113,13 @@ export class Upkeep implements VolumeCare {
       if (member.role !== ROLE_OUT) this.lookAfter(member);
     }
     this.lookAtGrants();
-    this.io.retryParked();
+    this.io.reads.retryParked();
     if (this.hasWork()) this.wantTick();
   }
 
   private hasWork(): boolean {
     const { io } = this;
-    if (io.firstPiece !== NONE || io.hasParked || this.resuming.size > 0) return true;
+    if (io.firstPiece !== NONE || io.reads.hasParked || this.resuming.size > 0) return true;
     return this.parts.members.some((one) => one.role !== ROLE_OUT && !one.isReady);
   }
 
@@ -153,7 +154,7 @@ export class Upkeep implements VolumeCare {
   /** Reads wait for a grant that does not come: that member is treated like one that is gone. */
   private lookAtGrants(): void {
     const { modules, timings, members, sessions } = this.parts;
-    if (!this.io.hasUngranted) {
+    if (!this.io.reads.hasUngranted) {
       this.ungrantedSinceUs = Infinity;
       return;
     }

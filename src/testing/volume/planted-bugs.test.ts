@@ -5,7 +5,13 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { NO_OWNER_BUGS, type OwnerBugs } from "../../volume/index.ts";
 import { type FaultName, ReplicatedSim, type SimOptions } from "./replicated-sim.ts";
-import { restartsUnderGrants, returnsAmongWrites, returnsWithMore, type Scene } from "./scenes.ts";
+import {
+  readsAhead,
+  restartsUnderGrants,
+  returnsAmongWrites,
+  returnsWithMore,
+  type Scene,
+} from "./scenes.ts";
 import type { NodeBugs } from "./sim-node.ts";
 
 interface Bugs {
@@ -46,7 +52,7 @@ const OWNER_FINDERS: Readonly<Record<keyof OwnerBugs, readonly [Finder, seeds: n
   readsWithoutGrants: [scene(restartsUnderGrants), 1],
   grantsNotWaitedFor: [scene(restartsUnderGrants), 1],
   serveWithoutExclusion: [crashes, 5],
-  readUncommitted: [crashes, 10],
+  readUncommitted: [scene(readsAhead), 1],
   noEqualise: [powerCuts, 12],
   equalStampsSkipped: [powerCuts, 16],
   resyncForgetsTarget: [scene(returnsWithMore), 1],

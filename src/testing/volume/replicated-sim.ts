@@ -64,7 +64,7 @@ export interface SimOutcome {
 }
 
 /** A promise was broken. */
-export class SimFailure extends Error {
+class SimFailure extends Error {
   override readonly name = "SimFailure";
 }
 

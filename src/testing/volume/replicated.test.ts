@@ -9,12 +9,13 @@ import { ReplicatedSim } from "./replicated-sim.ts";
 import {
   damagedBlock,
   handOver,
+  readsAhead,
   restartsUnderGrants,
   returnsAmongWrites,
   returnsWithMore,
 } from "./scenes.ts";
 
-const seeds = Number(process.env["RINGSTORE_SEEDS"] ?? 6);
+const seeds = Number(process.env["RINGSTORE_SEEDS"] ?? 12);
 const first = Number(process.env["RINGSTORE_SEED"] ?? 1);
 
 for (let seed = first; seed < first + seeds; seed++) {
@@ -34,6 +35,7 @@ const scenes = {
   "a member that returns with a write that nobody else has gives it up": returnsWithMore,
   "a member that returns among writes gets them all": returnsAmongWrites,
   "members that restart still count the grants they gave": restartsUnderGrants,
+  "a read does not show a write that may still be lost": readsAhead,
   "a damaged block is read from another member and made good": damagedBlock,
   "a volume that is handed over loses nothing": handOver,
 };

@@ -88,6 +88,25 @@ export const restartsUnderGrants: Scene = (seed, bugs = {}) => {
   sim.finish();
 };
 
+/** A read while a write is under way to it, whose owner then dies: it must not show what is lost. */
+export const readsAhead: Scene = (seed, bugs = {}) => {
+  const [sim, owner] = begin(seed, bugs);
+  cutOff(owner, 1);
+  cutOff(owner, 2);
+  owner.client.write(0, BLOCK_BYTES);
+  // Long enough for the nearest member to have it.
+  sim.scheduler.runFor(SECOND_US / 10);
+  owner.client.read(0, BLOCK_BYTES);
+  sim.scheduler.runFor(SECOND_US / 10);
+  owner.crash();
+  const successor = sim.startOwner(1);
+  cutOff(successor, 0);
+  untilServing(sim, successor);
+  successor.client.read(0, BLOCK_BYTES);
+  sim.scheduler.runFor(SECOND_US);
+  sim.finish();
+};
+
 /** A damaged block is read from another member, and made good. */
 export const damagedBlock: Scene = (seed, bugs = {}) => {
   const [sim, owner] = begin(seed, bugs);

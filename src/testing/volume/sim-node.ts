@@ -62,7 +62,7 @@ interface Queued {
 
 const ZERO: Stamp = { epoch: 0, sequence: 0 };
 
-export function compareStamps(a: Stamp, b: Stamp): number {
+function compareStamps(a: Stamp, b: Stamp): number {
   return a.epoch !== b.epoch ? a.epoch - b.epoch : a.sequence - b.sequence;
 }
 
