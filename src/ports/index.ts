@@ -14,3 +14,4 @@ export * from "./replica.ts";
 export * from "./replica-provider.ts";
 export * from "./store-disk.ts";
 export * from "./stream.ts";
+export * from "./volume-records.ts";

@@ -1,0 +1,238 @@
+// The protocol between the owners of a volume, its replicas and the metadata store, as a model to
+// be checked exhaustively: takeover, writes with the shrink before an answer, read grants, resync.
+// docs/replication.md has it in words, and what the checks found.
+//
+// One volume of one slab with one or two blocks, three replicas, two slots for owners. Any message
+// may be late or, when its session breaks, lost or delivered after its successor. Time is abstract:
+// a grant expires at any moment, and never at its holder later than at its giver.
+//
+// What is checked in every state:
+//  - what a client has been told, by the answer to a write or to a read, every member that is in
+//    sync by the record still has, or something newer;
+//  - no read answers with less than a client had been told when the read began;
+//  - no write that was issued after a newer owner began to serve is answered;
+//  - members in sync are equal when the newest owner serves and has nothing under way.
+
+import type { CheckedModel, Visit } from "./checker.ts";
+import { forgetFloating, metadataSteps, ownerCrashes } from "./metadata-steps.ts";
+import { replicaSteps } from "./replica-steps.ts";
+import { resyncSteps } from "./resync-steps.ts";
+import { KINDS, sentenceOf } from "./sentences.ts";
+import { LATE_ACK, READ_WENT_BACK, servingSteps } from "./serving-steps.ts";
+import {
+  ACKED,
+  ANSWER,
+  BREAKS,
+  BROKEN,
+  CARRIED,
+  COLUMN_BYTES,
+  COMMITTED,
+  CONNECTED,
+  COPY,
+  columnAt,
+  copyAt,
+  DATA,
+  EPOCH,
+  FLOATING_KIND,
+  FLOATING_REVISION,
+  type Hole,
+  hasOpen,
+  isOpen,
+  KNOWN_COMMITTED,
+  KNOWN_REVISION,
+  LATE,
+  NEXT_SEQUENCE,
+  OLD_COPY,
+  OUT,
+  OWNER_CRASHES,
+  OWNERS,
+  ownerAt,
+  PHASE,
+  PHASE_SERVING,
+  READ,
+  READ_HAS_VALUE,
+  READ_VALUE,
+  RECORD_EPOCH,
+  RECORD_OWNER,
+  REPLICA_CRASHES,
+  REPLICA_EPOCH,
+  REPLICAS,
+  REVISION,
+  type Scope,
+  SETTLED,
+  SINCE,
+  STATE_BYTES,
+  Step,
+  stampOf,
+  UP,
+  type Variant,
+  VIEW,
+  VIEW_COUNTED,
+  versionOf,
+  viewAt,
+  WRITE_COUNT,
+  writeAt,
+} from "./state.ts";
+import { takeGrant, takeoverSteps } from "./takeover-steps.ts";
+
+export class ProtocolModel implements CheckedModel {
+  readonly stateByteCount: number = STATE_BYTES;
+  private readonly scope: Scope;
+  private readonly step: Step;
+  private readonly spare = new Uint8Array(COLUMN_BYTES);
+
+  constructor(scope: Scope, holes: readonly (Hole | Variant)[] = []) {
+    this.scope = scope;
+    this.step = new Step(scope, new Set(holes), KINDS);
+  }
+
+  /** A serves in epoch 1; all members are equal. */
+  initial(): Uint8Array {
+    const state = new Uint8Array(STATE_BYTES);
+    const { scope } = this;
+    state[REVISION] = 1;
+    state[RECORD_EPOCH] = 1;
+    state[RECORD_OWNER] = 1;
+    state[OWNER_CRASHES] = scope.ownerCrashes;
+    state[REPLICA_CRASHES] = scope.replicaCrashes;
+    state[BREAKS] = scope.breaks;
+    const at = ownerAt(0);
+    state[at + PHASE] = PHASE_SERVING;
+    state[at + EPOCH] = 1;
+    state[at + NEXT_SEQUENCE] = 1;
+    state[at + COMMITTED] = stampOf(1, 0);
+    state[at + KNOWN_REVISION] = 1;
+    for (let replica = 0; replica < REPLICAS; replica++) {
+      const column = columnAt(replica);
+      state[column + UP] = 1;
+      state[column + REPLICA_EPOCH] = 1;
+      state[column + KNOWN_COMMITTED] = stampOf(1, 0);
+      if (scope.startsOut === true && replica === 2) {
+        state[column + OUT] = 1;
+        state[column + SINCE] = stampOf(1, 0);
+        continue;
+      }
+      state[viewAt(replica, 0) + VIEW] = VIEW_COUNTED;
+      state[viewAt(replica, 0) + CONNECTED] = 1;
+      takeGrant(state, 0, replica);
+    }
+    return state;
+  }
+
+  successors(state: Uint8Array, visit: Visit): void {
+    const { step } = this;
+    step.from(state, visit);
+    replicaSteps(step);
+    for (let owner = 0; owner < OWNERS; owner++) {
+      metadataSteps(step, owner);
+      takeoverSteps(step, owner);
+      servingSteps(step, owner);
+      resyncSteps(step, owner);
+      ownerCrashes(step, owner);
+    }
+  }
+
+  canonicalise(state: Uint8Array): void {
+    for (let owner = 0; owner < OWNERS; owner++) {
+      const at = ownerAt(owner);
+      if (state[at + FLOATING_KIND] === 0) continue;
+      if (state[at + FLOATING_REVISION] < state[REVISION]) forgetFloating(state, owner);
+    }
+    forgetReads(state);
+    forgetWrites(state);
+    this.order(state, 0, 1);
+    this.order(state, 1, 2);
+    this.order(state, 0, 1);
+  }
+
+  private order(state: Uint8Array, first: number, second: number): void {
+    const a = columnAt(first);
+    const b = columnAt(second);
+    for (let at = 0; at < COLUMN_BYTES; at++) {
+      const difference = state[a + at] - state[b + at];
+      if (difference < 0) return;
+      if (difference === 0) continue;
+      for (let field = at; field < COLUMN_BYTES; field++) {
+        this.spare[field] = state[a + field];
+        state[a + field] = state[b + field];
+        state[b + field] = this.spare[field];
+      }
+      return;
+    }
+  }
+
+  violation(state: Uint8Array): string | null {
+    if (state[BROKEN] === READ_WENT_BACK) return "a read answered with less than was known";
+    if (state[BROKEN] === LATE_ACK) return "an old owner answered a write under a newer one";
+    for (let replica = 0; replica < REPLICAS; replica++) {
+      const column = columnAt(replica);
+      if (state[column + OUT] === 1) continue;
+      for (let block = 0; block < this.scope.blocks; block++) {
+        const held = versionOf(state, state[column + DATA + block]);
+        if (held < versionOf(state, state[SETTLED + block])) {
+          return "a member in sync lacks what a client was told";
+        }
+      }
+    }
+    return this.areEqual(state) ? null : "members in sync differ, and nothing is under way";
+  }
+
+  private areEqual(state: Uint8Array): boolean {
+    for (let owner = 0; owner < OWNERS; owner++) {
+      const at = ownerAt(owner);
+      if (state[at + PHASE] !== PHASE_SERVING || state[at + EPOCH] !== state[RECORD_EPOCH])
+        continue;
+      if (hasOpen(state, owner, -1)) continue;
+      let first = -1;
+      for (let replica = 0; replica < REPLICAS; replica++) {
+        const column = columnAt(replica);
+        const isMember = state[viewAt(replica, owner) + VIEW] === VIEW_COUNTED;
+        if (state[column + OUT] === 1 || !isMember) continue;
+        if (first === -1) first = column;
+        if (state[column + DATA] !== state[first + DATA]) return false;
+        if (state[column + DATA + 1] !== state[first + DATA + 1]) return false;
+      }
+    }
+    return true;
+  }
+
+  kindOf(action: number): string {
+    return KINDS[action >> 6];
+  }
+
+  sentence(before: Uint8Array, action: number, after: Uint8Array): string {
+    return sentenceOf(before, action, after);
+  }
+}
+
+/** Of a read that will tell nobody anything new, the value does not matter. */
+function forgetReads(state: Uint8Array): void {
+  for (let owner = 0; owner < OWNERS; owner++) {
+    const at = ownerAt(owner);
+    if (state[at + READ_HAS_VALUE] === 0) continue;
+    const settled = state[SETTLED + state[at + READ] - 1];
+    if (versionOf(state, state[at + READ_VALUE]) <= versionOf(state, settled)) {
+      state[at + READ_VALUE] = 0;
+    }
+  }
+}
+
+/** Of a write that nobody waits for, only its order and its copies matter. */
+function forgetWrites(state: Uint8Array): void {
+  for (let write = 0; write < state[WRITE_COUNT]; write++) {
+    let isAwaited = false;
+    for (let owner = 0; owner < OWNERS; owner++) {
+      if (isOpen(state, owner, write)) isAwaited = true;
+    }
+    let hasCopies = isAwaited;
+    for (let replica = 0; replica < REPLICAS; replica++) {
+      const copy = copyAt(replica, write);
+      if (!isAwaited) state[copy + ANSWER] = 0;
+      if (state[copy + COPY] !== 0 || state[copy + OLD_COPY] !== 0) hasCopies = true;
+    }
+    if (!hasCopies) state[writeAt(write) + CARRIED] = 0;
+    if (isAwaited) continue;
+    state[writeAt(write) + ACKED] = 1;
+    state[LATE + write] = 0;
+  }
+}

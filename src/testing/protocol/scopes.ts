@@ -1,0 +1,86 @@
+// How large the protocol model is where it is checked, and for each hole the scope and the step at
+// which it is found. docs/replication.md lists the same figures.
+
+import type { Hole, Scope } from "./state.ts";
+
+const SMALL: Scope = {
+  blocks: 1,
+  writes: 1,
+  epochs: 2,
+  ownerCrashes: 0,
+  replicaCrashes: 0,
+  breaks: 0,
+  reads: false,
+};
+
+const scope = (changes: Partial<Scope>): Scope => ({ ...SMALL, ...changes });
+
+/** Checked to the end in every test run. */
+export const SCOPES: Readonly<Record<string, Scope>> = {
+  "a session breaks": scope({ breaks: 1 }),
+  "an owner crashes, two writes": scope({ writes: 2, ownerCrashes: 1 }),
+  "a replica crashes": scope({ replicaCrashes: 1 }),
+  "two takeovers": scope({ epochs: 3 }),
+  "reads and grants": scope({ reads: true }),
+  "resync, two writes, a session breaks": scope({
+    writes: 2,
+    epochs: 1,
+    breaks: 1,
+    startsOut: true,
+  }),
+  "one owner, two blocks, a crash and a break": scope({
+    blocks: 2,
+    writes: 2,
+    epochs: 1,
+    replicaCrashes: 1,
+    breaks: 1,
+  }),
+};
+
+/** Minutes and gigabytes: for the soak run. */
+export const LARGE_SCOPES: Readonly<Record<string, Scope>> = {
+  "two takeovers, a crash of an owner": scope({ epochs: 3, ownerCrashes: 1 }),
+  "two blocks": scope({ blocks: 2, writes: 2 }),
+  "two blocks, an owner crashes": scope({ blocks: 2, writes: 2, ownerCrashes: 1 }),
+  "reads, two writes": scope({ writes: 2, reads: true }),
+  "reads, a replica was out": scope({ reads: true, startsOut: true }),
+  "reads, a session breaks": scope({ reads: true, breaks: 1 }),
+  "reads, a replica crashes": scope({ reads: true, replicaCrashes: 1 }),
+};
+
+interface Finding {
+  readonly scope: Scope;
+  /** Steps of the shortest way to the harm. */
+  readonly steps: number;
+}
+
+const out = { startsOut: true, epochs: 1 };
+
+export const HOLES: Readonly<Record<Hole, Finding>> = {
+  readsWithoutGrants: { scope: scope({ reads: true }), steps: 19 },
+  grantsNotWaitedFor: { scope: scope({ reads: true }), steps: 18 },
+  restartForgetsGrants: { scope: scope({ reads: true, replicaCrashes: 1 }), steps: 20 },
+  excludedNotAsked: { scope: scope({ reads: true, breaks: 1 }), steps: 20 },
+  enteringNotAsked: { scope: scope({ reads: true, startsOut: true }), steps: 22 },
+  readUncommitted: { scope: scope({ reads: true }), steps: 6 },
+  readOvertaken: { scope: scope({ reads: true }), steps: 6 },
+  fenceWithoutDrain: { scope: SMALL, steps: 10 },
+  serveWithoutExclusion: { scope: SMALL, steps: 9 },
+  noEqualise: { scope: SMALL, steps: 9 },
+  equalStampsSkipped: { scope: scope({ blocks: 2, writes: 2 }), steps: 13 },
+  watermarkBeforeAck: { scope: SMALL, steps: 9 },
+  overlappingWrites: { scope: scope({ writes: 2, epochs: 1 }), steps: 11 },
+  ackBeforeShrink: { scope: scope({ epochs: 1, breaks: 1 }), steps: 7 },
+  oldSessionNotFenced: { scope: scope({ writes: 2, epochs: 1, breaks: 1 }), steps: 20 },
+  unknownIsApplied: { scope: scope({ epochs: 1, breaks: 1 }), steps: 10 },
+  unknownIsRefused: { scope: scope(out), steps: 10 },
+  recordWithoutOwner: { scope: scope({ epochs: 3, ownerCrashes: 1 }), steps: 20 },
+  resyncForgetsTarget: { scope: SMALL, steps: 15 },
+  resyncForgetsInFlight: { scope: scope(out), steps: 9 },
+  resyncWithoutLock: { scope: scope(out), steps: 11 },
+  reentryBeforeConfirmed: { scope: scope(out), steps: 9 },
+  reentryCountsLater: { scope: scope(out), steps: 9 },
+};
+
+/** A variant that does no harm: the grants are looked at when a read begins, not when it ends. */
+export const HARMLESS_SCOPE: Scope = scope({ reads: true });

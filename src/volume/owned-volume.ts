@@ -1,0 +1,196 @@
+// A replicated volume at its owner, as a BlockDevice of 4096-byte blocks:
+//
+//   const volume = new OwnedVolume(options, members, modules);
+//   volume.takeOver((outcome) => ...);    // requests wait until it serves
+//   volume.drain(() => ...);              // answers what is under way, says "clean", lets go
+//
+//   idle --takeOver--> taking over --> serving --drain--> draining --> surrendered
+//                           |             '------------- deposed ----------^
+//                           '---------------------------------------------'
+//
+// A volume that has surrendered answers -EIO and never serves again; a new one takes its place.
+
+import { assert } from "../base/index.ts";
+import type { BlockDeviceInfo } from "../ports/index.ts";
+import { IoPath } from "./io-path.ts";
+import { Member, ROLE_COUNTED } from "./member.ts";
+import { bugsOf, OWNER_TIMINGS, type OwnerModules, type OwnerOptions } from "./owner-settings.ts";
+import { NONE } from "./owner-workspace.ts";
+import { RecordKeeper } from "./record-keeper.ts";
+import type { ResyncProgress } from "./resync.ts";
+import type { WholeBlockDevice } from "./sector-device.ts";
+import { Sessions } from "./sessions.ts";
+import { Takeover, type TakeoverParts } from "./takeover.ts";
+import { Upkeep } from "./upkeep.ts";
+
+/** Masks of members are bytes. */
+const MEMBERS_MAX = 8;
+const DRAIN_CHECK_MS = 2;
+
+export type OwnerState = "idle" | "taking-over" | "serving" | "draining" | "surrendered";
+
+class OwnedInfo implements BlockDeviceInfo {
+  capacityBytes: number;
+  readonly blockBytes = 4096;
+  readonly physicalBlockBytes = 4096;
+  readonly optimalIoBytes = 65536;
+  readonly readOnly = false;
+  readonly canDiscard = true;
+  readonly discardGranularityBytes = 4096;
+  readonly serial: string;
+
+  constructor(options: OwnerOptions) {
+    this.capacityBytes = options.capacityBytes;
+    this.serial = options.volume;
+  }
+}
+
+export class OwnedVolume implements WholeBlockDevice {
+  readonly info: OwnedInfo;
+  readonly members: readonly Member[];
+  private readonly io: IoPath;
+  private readonly keeper: RecordKeeper;
+  private readonly upkeep: Upkeep;
+  private readonly parts: TakeoverParts;
+  private takeover: Takeover | null = null;
+  private current: OwnerState = "idle";
+  private onTakenOver: ((outcome: "serving" | "deposed") => void) | null = null;
+
+  constructor(options: OwnerOptions, disks: readonly string[], modules: OwnerModules) {
+    assert(disks.length > 0 && disks.length <= MEMBERS_MAX, "one to eight members");
+    const { reactor, records, grants } = modules;
+    const bugs = bugsOf(options);
+    this.info = new OwnedInfo(options);
+    this.members = disks.map((disk, index) => new Member(index, disk));
+    const capacityBytes = (): number => this.info.capacityBytes;
+    const io = new IoPath(modules.workspace, { capacityBytes, grants, bugs, clock: reactor.clock });
+    const keeper = new RecordKeeper(options.owner, bugs.unknownIsApplied, { reactor, records });
+    const timings = options.timings ?? OWNER_TIMINGS;
+    const sessions = new Sessions(io, keeper, modules, timings);
+    const { members } = this;
+    this.parts = { io, keeper, sessions, options, timings, modules, members };
+    this.io = io;
+    this.keeper = keeper;
+    this.upkeep = new Upkeep(this.parts, () => this.surrendered());
+    io.members = members;
+    io.care = this.upkeep;
+  }
+
+  get state(): OwnerState {
+    return this.current;
+  }
+
+  get epoch(): number {
+    return this.io.epoch;
+  }
+
+  /** Slabs that the takeover rewrote. */
+  get equalisedCount(): number {
+    return this.takeover?.equalisedCount ?? 0;
+  }
+
+  get resyncProgress(): ResyncProgress | null {
+    return this.upkeep.resyncProgress;
+  }
+
+  get repairedCount(): number {
+    return this.upkeep.repairedCount;
+  }
+
+  /** Disks that hold everything, as far as is known. */
+  get inSync(): string[] {
+    return this.members.filter(({ role }) => role === ROLE_COUNTED).map(({ disk }) => disk);
+  }
+
+  // As a device -----------------------------------------------------------------------------------
+
+  submit(slot: number): void {
+    this.io.submit(slot);
+  }
+
+  get inflightCount(): number {
+    return this.io.inflightCount;
+  }
+
+  oldestInflightUs(nowUs: number): number {
+    const piece = this.io.firstPiece;
+    return piece === NONE ? 0 : nowUs - this.io.shared.pieceStartedUs[piece];
+  }
+
+  setCapacity(bytes: number): void {
+    assert(bytes % 4096 === 0, "a capacity of whole blocks");
+    this.info.capacityBytes = bytes;
+  }
+
+  /** At once and for good, as a crash would: drain() first for a clean end. */
+  close(): void {
+    if (!this.io.isSurrendered) this.io.surrender();
+  }
+
+  // Its life --------------------------------------------------------------------------------------
+
+  takeOver(done: (outcome: "serving" | "deposed") => void): void {
+    assert(this.current === "idle", "a volume is taken over once");
+    this.current = "taking-over";
+    this.onTakenOver = done;
+    this.keeper.claim((outcome) => {
+      if (this.io.isSurrendered) return;
+      if (outcome === "deposed") {
+        this.io.deposed();
+        return;
+      }
+      this.takeover = new Takeover(this.parts, () => this.serve());
+      this.takeover.start();
+    });
+  }
+
+  private serve(): void {
+    this.current = "serving";
+    const { reactor } = this.parts.modules;
+    reactor.log.log("info", "volume-taken-over", {
+      volume: this.parts.options.volume,
+      epoch: this.epoch,
+      equalised: this.equalisedCount,
+    });
+    this.upkeep.serve();
+    this.io.order.isOpen = true;
+    this.io.order.run();
+    const told = this.onTakenOver;
+    this.onTakenOver = null;
+    told?.("serving");
+  }
+
+  /** Waits for what is under way. The front end has been stopped: what came later would fail. */
+  drain(done: () => void): void {
+    assert(this.current === "serving", "only what serves can be drained");
+    this.current = "draining";
+    this.awaitEnd(done);
+  }
+
+  private awaitEnd(done: () => void): void {
+    if (this.io.isSurrendered) {
+      done();
+      return;
+    }
+    if (this.io.firstPiece !== NONE || this.io.inflightCount > 0 || this.keeper.isBusy) {
+      const timerFired = (): void => this.awaitEnd(done);
+      this.parts.modules.reactor.setTimer(DRAIN_CHECK_MS, { timerFired }, 0);
+      return;
+    }
+    this.io.order.isOpen = false;
+    this.keeper.change(
+      (record) => ({ ...record, state: "clean" }),
+      () => {
+        if (!this.io.isSurrendered) this.io.surrender();
+        done();
+      },
+    );
+  }
+
+  private surrendered(): void {
+    this.current = "surrendered";
+    const told = this.onTakenOver;
+    this.onTakenOver = null;
+    told?.("deposed");
+  }
+}

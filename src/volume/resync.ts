@@ -1,0 +1,320 @@
+// Brings one member back: docs/replication.md, "Bringing a member back".
+//
+//   fence --> slabs under way, its own, the others' : each held, read, written
+//         --> what was sent to it is confirmed --> its grant --> the record --> counted
+//
+// Invariants: from the fence on it is sent every new write; a slab is copied only while it is held;
+// from before the record is asked to take it in, it counts and is asked for its grant.
+
+import type { Arena, Replica, SlabStamp, Stamp } from "../ports/index.ts";
+import { type Member, ROLE_COUNTED, ROLE_ENTERING, ROLE_RESYNCING } from "./member.ts";
+import { bugsOf } from "./owner-settings.ts";
+import { BLOCKS_PER_SLAB, NONE, SLAB_BYTES } from "./owner-workspace.ts";
+import { placeOf, readFromAny, slabNumber } from "./slab-work.ts";
+import type { TakeoverParts } from "./takeover.ts";
+
+const CHECK_MS = 5;
+
+export interface ResyncProgress {
+  readonly disk: string;
+  readonly copiedSlabs: number;
+  readonly copiedBytes: number;
+  /** Slabs known to be left; more may be found. */
+  readonly waitingSlabs: number;
+  readonly stage: "fencing" | "copying" | "entering";
+}
+
+export class Resync {
+  private readonly parts: TakeoverParts;
+  private readonly member: Member;
+  private readonly done: () => void;
+  private replica: Replica | null = null;
+  private arena: Arena | null = null;
+  private since: Stamp = { epoch: 0, sequence: 0 };
+  private readonly waiting: number[] = [];
+  /** Where the lists go on: of the member itself first, then of another; null = that was all. */
+  private ownCursor: number | null = 0;
+  private otherCursor: number | null = 0;
+  private isOver = false;
+  private isAsked = false;
+  /** Slab I/O of ours is on its way: memory stays. */
+  private isBusy = false;
+  private lock: number = NONE;
+  private lockedSlab = 0;
+  private copiedSlabs = 0;
+  private stage: ResyncProgress["stage"] = "fencing";
+
+  constructor(parts: TakeoverParts, member: Member, done: () => void) {
+    this.parts = parts;
+    this.member = member;
+    this.done = done;
+  }
+
+  get progress(): ResyncProgress {
+    return {
+      disk: this.member.disk,
+      copiedSlabs: this.copiedSlabs,
+      copiedBytes: this.copiedSlabs * SLAB_BYTES,
+      waitingSlabs: this.waiting.length,
+      stage: this.stage,
+    };
+  }
+
+  private get isEnded(): boolean {
+    return this.isOver || this.parts.io.isSurrendered;
+  }
+
+  private later(delayMs: number, action: () => void): void {
+    const fired = (): void => {
+      if (!this.isEnded) action();
+    };
+    this.parts.modules.reactor.setTimer(delayMs, { timerFired: fired }, 0);
+  }
+
+  start(): void {
+    const { member } = this;
+    const { sessions, keeper, io, options, modules } = this.parts;
+    const out = keeper.record.out.find(({ disk }) => disk === member.disk);
+    if (out === undefined) {
+      // Its return was asked for and is not known to have failed.
+      this.end();
+      return;
+    }
+    this.since = out.sinceStamp;
+    sessions.fence(member, (answer) => {
+      if (this.isEnded) return;
+      if ("code" in answer) {
+        this.abort(answer.code);
+        return;
+      }
+      this.replica = member.replica;
+      if (!bugsOf(options).resyncForgetsInFlight) this.addInFlight();
+      if (bugsOf(options).resyncForgetsTarget) this.ownCursor = null;
+      member.role = ROLE_RESYNCING;
+      io.viewMask |= member.bit;
+      sessions.makeReady(member);
+      this.arena = modules.reactor.memory.allocate(SLAB_BYTES);
+      this.stage = "copying";
+      modules.reactor.log.log("info", "resync-started", {
+        volume: options.volume,
+        disk: member.disk,
+      });
+      this.next();
+    });
+  }
+
+  /** Writes under way were not sent to it, and may be on no stamp yet. */
+  private addInFlight(): void {
+    const { io } = this.parts;
+    const { shared } = io;
+    const slabs = new Set<number>();
+    for (let at = io.firstPiece; at !== NONE; at = shared.pieceNext[at]) {
+      const first = Math.floor(shared.pieceFirst[at] / BLOCKS_PER_SLAB);
+      const end = Math.ceil((shared.pieceFirst[at] + shared.pieceBlocks[at]) / BLOCKS_PER_SLAB);
+      for (let slab = first; slab < end; slab++) slabs.add(slab);
+    }
+    this.waiting.push(...slabs);
+  }
+
+  // Copying ---------------------------------------------------------------------------------------
+
+  /** Other members, the local one first. */
+  private sources(): Replica[] {
+    const others = this.parts.members.filter((one) => one.role === ROLE_COUNTED && one.isReady);
+    return others
+      .map((one) => one.replica as Replica)
+      .sort((a, b) => Number(b.isLocal) - Number(a.isLocal));
+  }
+
+  private next(): void {
+    if (this.isEnded) {
+      this.end();
+    } else if (this.waiting.length > 0) {
+      this.holdSlab(this.waiting.pop() as number);
+    } else if (this.ownCursor !== null) {
+      this.list(this.replica as Replica, this.ownCursor, (cursor) => {
+        this.ownCursor = cursor;
+      });
+    } else if (this.otherCursor !== null) {
+      const [source] = this.sources();
+      if (source === undefined) {
+        this.later(CHECK_MS, () => this.next());
+        return;
+      }
+      this.list(source, this.otherCursor, (cursor) => {
+        this.otherCursor = cursor;
+      });
+    } else {
+      this.enter();
+    }
+  }
+
+  private list(from: Replica, cursor: number, go: (cursor: number | null) => void): void {
+    from.listSlabs(this.since, cursor, (page) => {
+      if (this.isEnded) {
+        this.end();
+        return;
+      }
+      if ("code" in page) {
+        // Another source may be asked from the same place; the member itself must answer.
+        if (from === this.replica) this.abort(page.code);
+        else this.later(CHECK_MS, () => this.next());
+        return;
+      }
+      this.waiting.push(...page.slabs.map((slab: SlabStamp) => slabNumber(slab)));
+      go(page.cursor);
+      this.next();
+    });
+  }
+
+  private holdSlab(number: number): void {
+    const { order } = this.parts.io;
+    this.lockedSlab = number;
+    if (bugsOf(this.parts.options).resyncWithoutLock) {
+      this.copy();
+      return;
+    }
+    this.lock = order.lockSlab(number);
+    order.run();
+  }
+
+  /** True when it was ours. */
+  lockGranted(entry: number): boolean {
+    if (entry !== this.lock) return false;
+    if (this.isEnded) this.letGo();
+    else this.copy();
+    return true;
+  }
+
+  private letGo(): void {
+    const { io } = this.parts;
+    const { lock } = this;
+    this.lock = NONE;
+    if (lock === NONE || io.isSurrendered) return;
+    io.order.end(lock);
+    io.order.run();
+  }
+
+  private copy(): void {
+    const { address } = this.arena as Arena;
+    this.isBusy = true;
+    readFromAny(this.sources(), this.lockedSlab, address, (read) => {
+      if (this.isEnded || "failures" in read) {
+        this.copied(this.isEnded ? "ended" : "no source has the slab whole");
+        return;
+      }
+      const place = placeOf(this.lockedSlab);
+      (this.replica as Replica).writeSlab(place, read.image, address, (failure) => {
+        this.copied(failure === null ? null : failure.code);
+      });
+    });
+  }
+
+  private copied(problem: string | null): void {
+    this.isBusy = false;
+    this.letGo();
+    if (this.isEnded) {
+      this.end();
+    } else if (problem !== null) {
+      this.abort(problem);
+    } else {
+      this.copiedSlabs += 1;
+      this.pace();
+    }
+  }
+
+  private pace(): void {
+    const { resyncBytesPerSecond } = this.parts.options;
+    if (resyncBytesPerSecond === undefined) {
+      this.next();
+      return;
+    }
+    this.later((SLAB_BYTES * 1000) / resyncBytesPerSecond, () => this.next());
+  }
+
+  // Entering --------------------------------------------------------------------------------------
+
+  /** From here on it counts: answers wait for it, and reads for its grant. */
+  private enter(): void {
+    const { io, options } = this.parts;
+    this.stage = "entering";
+    if (bugsOf(options).reentryBeforeConfirmed) {
+      this.ask();
+      return;
+    }
+    this.member.role = ROLE_ENTERING;
+    io.countedMask |= this.member.bit;
+    this.waitForConfirmation(io.sequence);
+  }
+
+  private waitForConfirmation(sequence: number): void {
+    const { io, modules } = this.parts;
+    const { member } = this;
+    const isGranted = modules.grants.grantedUntilUs(member.disk) > modules.reactor.clock.nowUs();
+    if (member.isReady && isGranted && !io.isAwaited(member, sequence)) this.ask();
+    else this.later(CHECK_MS, () => this.waitForConfirmation(sequence));
+  }
+
+  private ask(): void {
+    const { keeper, io, options, modules } = this.parts;
+    const { member } = this;
+    this.isAsked = true;
+    keeper.change(
+      (record) => ({
+        ...record,
+        out: record.out.filter(({ disk }) => disk !== member.disk),
+        membershipVersion: record.membershipVersion + 1,
+      }),
+      (outcome) => {
+        if (io.isSurrendered) return;
+        if (outcome === "deposed") {
+          io.deposed();
+          return;
+        }
+        member.role = ROLE_COUNTED;
+        io.countedMask |= member.bit;
+        modules.reactor.log.log("info", "resync-done", {
+          volume: options.volume,
+          disk: member.disk,
+          slabs: this.copiedSlabs,
+        });
+        this.end();
+      },
+    );
+  }
+
+  // The end ---------------------------------------------------------------------------------------
+
+  abortUnlessAsked(reason: string): void {
+    if (!this.isAsked) this.abort(reason);
+  }
+
+  abort(reason: string): void {
+    if (this.isEnded || this.isAsked) return;
+    const { sessions, io, modules, options } = this.parts;
+    modules.reactor.log.log("info", "resync-given-up", {
+      volume: options.volume,
+      disk: this.member.disk,
+      reason,
+    });
+    sessions.close(this.member);
+    this.end();
+    io.settleAll();
+  }
+
+  /** The volume has surrendered. */
+  stop(): void {
+    this.end();
+  }
+
+  private end(): void {
+    const isFirst = !this.isOver;
+    this.isOver = true;
+    if (this.arena !== null && !this.isBusy) {
+      this.parts.modules.reactor.memory.free(this.arena);
+      this.arena = null;
+    }
+    // A slab that is still waited for is let go when it is granted, or with the slab's I/O.
+    if (isFirst) this.done();
+  }
+}

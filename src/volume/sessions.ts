@@ -1,0 +1,90 @@
+// The owner's sessions with its members: opened by a fence, resumed by another fence in the same
+// epoch, closed when a member is put out. The replica's side lets everything of the old session end
+// or refuses it before it answers a fence; then what is not confirmed is sent again.
+
+import { assert } from "../base/index.ts";
+import type { FenceAnswer, Replica, ReplicaFailure } from "../ports/index.ts";
+import type { IoPath } from "./io-path.ts";
+import { type Member, MemberSession, ROLE_OUT } from "./member.ts";
+import type { OwnerModules, OwnerTimings } from "./owner-settings.ts";
+import type { RecordKeeper } from "./record-keeper.ts";
+
+export type Fenced = (answer: FenceAnswer | ReplicaFailure) => void;
+
+export class Sessions {
+  private readonly io: IoPath;
+  private readonly keeper: RecordKeeper;
+  private readonly modules: OwnerModules;
+  private readonly timings: OwnerTimings;
+
+  constructor(io: IoPath, keeper: RecordKeeper, modules: OwnerModules, timings: OwnerTimings) {
+    this.io = io;
+    this.keeper = keeper;
+    this.modules = modules;
+    this.timings = timings;
+  }
+
+  private get nowUs(): number {
+    return this.modules.reactor.clock.nowUs();
+  }
+
+  /** Fences in our epoch. On success the session may be made ready. */
+  fence(member: Member, done: Fenced): void {
+    assert(!member.isFencing, "a member is fenced once at a time");
+    if (member.replica === null) {
+      member.session = new MemberSession(member, this.io);
+      member.replica = this.modules.openReplica(member.disk, member.session);
+      member.lostSinceUs = this.nowUs;
+    }
+    const { session } = member;
+    const { record } = this.keeper;
+    member.isFencing = true;
+    const answered: Fenced = (answer) => {
+      // Of a session that was closed meanwhile.
+      if (member.session !== session) return;
+      member.isFencing = false;
+      if ("code" in answer) {
+        member.retryAtUs = this.nowUs + this.timings.retryMs * 1000;
+        if (answer.code === "stale-epoch") {
+          this.io.deposed();
+          return;
+        }
+      }
+      done(answer);
+    };
+    member.replica.fence(this.io.epoch, answered, {
+      clusterGeneration: record.clusterGeneration,
+      membershipVersion: record.membershipVersion,
+    });
+  }
+
+  /** Sends what is not confirmed; false while calls of before have not completed. */
+  makeReady(member: Member): boolean {
+    const session = member.session as MemberSession;
+    if (session.outstandingCount > 0) return false;
+    member.isReady = true;
+    (member.replica as Replica).setCommitted(this.io.watermark);
+    this.io.resend(member);
+    return true;
+  }
+
+  lost(member: Member): void {
+    if (!member.isReady) return;
+    member.isReady = false;
+    member.lostSinceUs = this.nowUs;
+    member.retryAtUs = this.nowUs;
+  }
+
+  /** Nothing is said or heard any more; memory comes back as its calls complete. */
+  close(member: Member): void {
+    const { replica } = member;
+    member.role = ROLE_OUT;
+    member.isReady = false;
+    member.isFencing = false;
+    member.isLeaving = false;
+    member.session = null;
+    member.replica = null;
+    this.io.forgetMember(member);
+    replica?.close();
+  }
+}

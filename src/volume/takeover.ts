@@ -1,0 +1,346 @@
+// From the record to serving: docs/replication.md, "Taking over".
+//
+//   claim --> fence all --> put out who did not answer --> wait for grants --> equalise --> serve
+//
+// Invariant: nothing is served before every member that is in sync by the record has answered the
+// fence, holds the same as all others above the watermark, and has no grant outstanding.
+
+import type {
+  Arena,
+  FenceAnswer,
+  Replica,
+  ReplicaFailure,
+  SlabStamp,
+  Stamp,
+} from "../ports/index.ts";
+import type { IoPath } from "./io-path.ts";
+import { type Member, ROLE_COUNTED } from "./member.ts";
+import {
+  bugsOf,
+  type OwnerModules,
+  type OwnerOptions,
+  type OwnerTimings,
+} from "./owner-settings.ts";
+import { SLAB_BYTES } from "./owner-workspace.ts";
+import type { RecordKeeper } from "./record-keeper.ts";
+import type { Sessions } from "./sessions.ts";
+import { isNewer, placeOf, readFromAny, slabNumber } from "./slab-work.ts";
+
+interface Answered {
+  readonly member: Member;
+  readonly answer: FenceAnswer;
+  readonly grantsEndUs: number;
+  /** What it has stamped above the watermark, by slab number. */
+  readonly stamps: Map<number, SlabStamp>;
+  readonly uncertain: Set<number>;
+}
+
+export interface TakeoverParts {
+  readonly io: IoPath;
+  readonly keeper: RecordKeeper;
+  readonly sessions: Sessions;
+  readonly options: OwnerOptions;
+  readonly timings: OwnerTimings;
+  readonly modules: OwnerModules;
+  readonly members: readonly Member[];
+}
+
+export class Takeover {
+  private readonly parts: TakeoverParts;
+  private readonly done: () => void;
+  private answered: Answered[] = [];
+  /** Whoever has not answered by now is put out. */
+  private isLate = false;
+  private isExcluding = false;
+  private isDone = false;
+  private watermark: Stamp = { epoch: 0, sequence: 0 };
+  private sequence = 0;
+  private arena: Arena | null = null;
+  /** Slabs rewritten. */
+  equalisedCount = 0;
+
+  constructor(parts: TakeoverParts, done: () => void) {
+    this.parts = parts;
+    this.done = done;
+  }
+
+  private get nowUs(): number {
+    return this.parts.modules.reactor.clock.nowUs();
+  }
+
+  private get isOver(): boolean {
+    return this.isDone || this.parts.io.isSurrendered;
+  }
+
+  private later(delayMs: number, action: () => void): void {
+    const fired = (): void => {
+      if (!this.isOver) action();
+    };
+    this.parts.modules.reactor.setTimer(delayMs, { timerFired: fired }, 0);
+  }
+
+  /** The record is ours. */
+  start(): void {
+    const { members, keeper, io } = this.parts;
+    const { record } = keeper;
+    io.epoch = record.epoch;
+    const out = new Set(record.out.map((one) => one.disk));
+    for (const member of members) {
+      if (out.has(member.disk)) continue;
+      member.role = ROLE_COUNTED;
+      io.countedMask |= member.bit;
+      io.viewMask |= member.bit;
+      this.fence(member);
+    }
+    this.waitForAnswers();
+  }
+
+  private waitForAnswers(): void {
+    this.isLate = false;
+    this.later(this.parts.timings.takeoverMs, () => {
+      this.isLate = true;
+      this.proceed();
+    });
+  }
+
+  // Fencing ---------------------------------------------------------------------------------------
+
+  private fence(member: Member): void {
+    const { sessions, timings } = this.parts;
+    sessions.fence(member, (answer) => {
+      if (this.isOver) return;
+      if ("code" in answer) {
+        this.later(timings.retryMs, () => {
+          if (!this.hasAnswered(member)) this.fence(member);
+        });
+        return;
+      }
+      this.listAbove(member, answer);
+    });
+  }
+
+  /** Or it will, or is not asked any more. */
+  private hasAnswered(member: Member): boolean {
+    if (member.role !== ROLE_COUNTED || member.isFencing) return true;
+    return this.answered.some((one) => one.member === member);
+  }
+
+  /** What did not fit into the answer is listed. */
+  private listAbove(member: Member, answer: FenceAnswer): void {
+    const one: Answered = {
+      member,
+      answer,
+      grantsEndUs: this.nowUs + (answer.grantWaitUs ?? 0),
+      stamps: new Map(),
+      uncertain: new Set(answer.uncertain.map(slabNumber)),
+    };
+    for (const stamp of answer.above) one.stamps.set(slabNumber(stamp), stamp);
+    const since = { epoch: answer.committedEpoch, sequence: answer.committedSequence };
+    const { replica } = member;
+    const page = (cursor: number | null): void => {
+      if (cursor === null) {
+        this.answered.push(one);
+        this.proceed();
+        return;
+      }
+      (replica as Replica).listSlabs(since, cursor, (slabs) => {
+        if (this.isOver || member.replica !== replica) return;
+        if ("code" in slabs) {
+          this.later(this.parts.timings.retryMs, () => {
+            if (member.replica === replica && !this.hasAnswered(member)) this.fence(member);
+          });
+          return;
+        }
+        for (const stamp of slabs.slabs) {
+          if (isNewer(stamp, { ...since, states: 0 })) one.stamps.set(slabNumber(stamp), stamp);
+          else one.uncertain.add(slabNumber(stamp));
+        }
+        page(slabs.cursor);
+      });
+    };
+    page(answer.cursor ?? null);
+  }
+
+  private proceed(): void {
+    const { members, options } = this.parts;
+    if (this.isOver || this.isExcluding || this.arena !== null) return;
+    if (this.answered.length === 0) return;
+    const missing = members.filter(
+      (one) => one.role === ROLE_COUNTED && !this.answered.some(({ member }) => member === one),
+    );
+    if (missing.length > 0 && !this.isLate) return;
+    for (const { answer } of this.answered) {
+      const { committedEpoch: epoch, committedSequence: sequence } = answer;
+      const mark = { epoch, sequence, states: 0 };
+      if (isNewer(mark, { ...this.watermark, states: 0 })) this.watermark = { epoch, sequence };
+    }
+    if (missing.length === 0) {
+      this.waitForGrants();
+    } else if (bugsOf(options).serveWithoutExclusion) {
+      for (const member of missing) this.parts.sessions.close(member);
+      this.proceed();
+    } else {
+      this.exclude(missing, "did not answer the takeover");
+    }
+  }
+
+  private exclude(missing: readonly Member[], reason: string): void {
+    const { keeper, sessions, io } = this.parts;
+    this.isExcluding = true;
+    for (const member of missing) member.isLeaving = true;
+    const sinceStamp = this.watermark;
+    keeper.change(
+      (record) => ({
+        ...record,
+        out: [...record.out, ...missing.map(({ disk }) => ({ disk, sinceStamp, reason }))],
+        membershipVersion: record.membershipVersion + 1,
+      }),
+      (outcome) => {
+        this.isExcluding = false;
+        if (outcome === "deposed") {
+          io.deposed();
+          return;
+        }
+        for (const member of missing) sessions.close(member);
+        this.answered = this.answered.filter(({ member }) => !missing.includes(member));
+        this.proceed();
+      },
+    );
+  }
+
+  private waitForGrants(): void {
+    const { options } = this.parts;
+    const ends = this.answered.map(({ grantsEndUs }) => grantsEndUs);
+    const waitUs = Math.max(...ends) - this.nowUs;
+    const isSkipped = options.isPredecessorDead === true || bugsOf(options).grantsNotWaitedFor;
+    if (waitUs <= 0 || isSkipped) {
+      this.equalise();
+      return;
+    }
+    this.later(Math.ceil(waitUs / 1000), () => this.proceed());
+  }
+
+  // Equalising ------------------------------------------------------------------------------------
+
+  private equalise(): void {
+    if (this.arena !== null) return;
+    this.arena = this.parts.modules.reactor.memory.allocate(SLAB_BYTES);
+    const slabs = new Set<number>();
+    const bugs = bugsOf(this.parts.options);
+    for (const { stamps, uncertain } of this.answered) {
+      for (const [number, stamp] of stamps) {
+        if (isNewer(stamp, { ...this.watermark, states: 0 })) slabs.add(number);
+      }
+      for (const number of uncertain) slabs.add(number);
+    }
+    if (bugs.noEqualise) slabs.clear();
+    if (bugs.equalStampsSkipped) {
+      for (const number of slabs) if (this.areStampsEqual(number)) slabs.delete(number);
+    }
+    this.rewriteNext(Array.from(slabs));
+  }
+
+  private areStampsEqual(number: number): boolean {
+    const stamps = this.answered.map(({ stamps: known }) => known.get(number));
+    const first = stamps[0];
+    return stamps.every(
+      (one) =>
+        one !== undefined &&
+        first !== undefined &&
+        one.epoch === first.epoch &&
+        one.sequence === first.sequence,
+    );
+  }
+
+  /** The member with the highest stamp first; who cannot vouch for the slab last. */
+  private sourcesOf(number: number): Answered[] {
+    return this.answered.toSorted((a, b) => {
+      const doubt = Number(a.uncertain.has(number)) - Number(b.uncertain.has(number));
+      if (doubt !== 0) return doubt;
+      const first = a.stamps.get(number);
+      const second = b.stamps.get(number);
+      if (first === undefined || second === undefined) {
+        return Number(first === undefined) - Number(second === undefined);
+      }
+      return isNewer(first, second) ? -1 : isNewer(second, first) ? 1 : 0;
+    });
+  }
+
+  private rewriteNext(left: number[]): void {
+    if (this.isOver) {
+      this.release();
+      return;
+    }
+    const number = left.pop();
+    if (number === undefined) {
+      this.finish();
+      return;
+    }
+    const sources = this.sourcesOf(number).map(({ member }) => member.replica as Replica);
+    const { address } = this.arena as Arena;
+    readFromAny(sources, number, address, (read) => {
+      if (this.isOver) {
+        this.release();
+      } else if ("failures" in read) {
+        left.push(number);
+        this.failed(null, read.failures[0]);
+      } else {
+        this.sequence += 1;
+        this.rewrite(number, read.image.states, left);
+      }
+    });
+  }
+
+  private rewrite(number: number, states: number, left: number[]): void {
+    const { io } = this.parts;
+    const image = { epoch: io.epoch, sequence: this.sequence, states };
+    let waiting = this.answered.length;
+    const failed: Member[] = [];
+    for (const { member } of this.answered) {
+      const { address } = this.arena as Arena;
+      (member.replica as Replica).writeSlab(placeOf(number), image, address, (failure) => {
+        if (failure !== null) failed.push(member);
+        waiting -= 1;
+        if (waiting > 0) return;
+        if (failed.length === 0) {
+          this.equalisedCount += 1;
+          this.rewriteNext(left);
+        } else {
+          this.failed(failed, null);
+        }
+      });
+    }
+  }
+
+  /** A member went away meanwhile: put it out, or begin again with fences. */
+  private failed(
+    members: readonly Member[] | null,
+    failure: ReplicaFailure | undefined | null,
+  ): void {
+    this.release();
+    if (this.isOver) return;
+    const { log } = this.parts.modules.reactor;
+    const fields = { volume: this.parts.options.volume, reason: failure?.message ?? "lost" };
+    log.log("warn", "takeover-interrupted", fields);
+    const suspects = members ?? this.answered.map(({ member }) => member);
+    this.answered = this.answered.filter(({ member }) => !suspects.includes(member));
+    this.later(this.parts.timings.retryMs, () => {
+      for (const member of suspects) if (!this.hasAnswered(member)) this.fence(member);
+    });
+    this.waitForAnswers();
+  }
+
+  private release(): void {
+    if (this.arena !== null) this.parts.modules.reactor.memory.free(this.arena);
+    this.arena = null;
+  }
+
+  private finish(): void {
+    const { io, sessions } = this.parts;
+    this.release();
+    this.isDone = true;
+    io.startEpoch(io.epoch, this.sequence);
+    for (const { member } of this.answered) sessions.makeReady(member);
+    this.done();
+  }
+}

@@ -1,0 +1,238 @@
+// What an owner does beside answering requests: sessions that are lost are resumed, members that
+// stay away or lag are put out, and those that are out are brought back.
+//
+// Nothing of it runs while nothing waits: the tick is armed by a write, a parked read or a lost
+// session, and ends with the last of them; members that are out are tried now and then.
+//
+// Invariant: the last member is never put out, nor one while no other can be reached.
+
+import type { VolumeCare } from "./care.ts";
+import type { IoPath } from "./io-path.ts";
+import { type Member, ROLE_COUNTED, ROLE_OUT, ROLE_RESYNCING } from "./member.ts";
+import { NONE } from "./owner-workspace.ts";
+import { Repairs } from "./repair.ts";
+import { Resync, type ResyncProgress } from "./resync.ts";
+import type { TakeoverParts } from "./takeover.ts";
+
+const TAG_TICK = 0;
+const TAG_RETURN = 1;
+
+export class Upkeep implements VolumeCare {
+  private readonly parts: TakeoverParts;
+  private readonly io: IoPath;
+  private readonly repairs: Repairs;
+  private resync: Resync | null = null;
+  private isTickArmed = false;
+  private isReturnArmed = false;
+  private isServing = false;
+  private isStopped = false;
+  private ungrantedSinceUs = Infinity;
+  /** Members whose fence was answered and whose earlier calls have not all completed. */
+  private readonly resuming: Set<Member> = new Set();
+  /** Per member: not to be brought back before. */
+  private readonly returnAtUs: Map<Member, number> = new Map();
+  private readonly onSurrender: () => void;
+
+  constructor(parts: TakeoverParts, onSurrender: () => void) {
+    this.parts = parts;
+    this.io = parts.io;
+    this.onSurrender = onSurrender;
+    this.repairs = new Repairs(parts);
+  }
+
+  get resyncProgress(): ResyncProgress | null {
+    return this.resync?.progress ?? null;
+  }
+
+  get repairedCount(): number {
+    return this.repairs.repairedCount;
+  }
+
+  private get nowUs(): number {
+    return this.parts.modules.reactor.clock.nowUs();
+  }
+
+  /** The takeover is done. */
+  serve(): void {
+    this.isServing = true;
+    this.armReturn();
+    this.wantTick();
+  }
+
+  stop(): void {
+    this.isStopped = true;
+  }
+
+  surrendered(): void {
+    this.stop();
+    this.resync?.stop();
+    for (const member of this.parts.members) this.parts.sessions.close(member);
+    this.parts.keeper.stop();
+    this.onSurrender();
+  }
+
+  lockGranted(entry: number): void {
+    if (this.resync?.lockGranted(entry) === true) return;
+    this.repairs.lockGranted(entry);
+  }
+
+  foundDamage(firstBlock: number, endBlock: number, member: Member): void {
+    this.repairs.add(firstBlock, endBlock, member);
+  }
+
+  sessionLost(member: Member): void {
+    this.parts.sessions.lost(member);
+    this.wantTick();
+  }
+
+  // Time ------------------------------------------------------------------------------------------
+
+  wantTick(): void {
+    if (this.isTickArmed || this.isStopped || !this.isServing) return;
+    this.isTickArmed = true;
+    this.parts.modules.reactor.setTimer(this.parts.timings.tickMs, this, TAG_TICK);
+  }
+
+  private armReturn(): void {
+    if (this.isReturnArmed || this.isStopped) return;
+    if (!this.parts.members.some((member) => member.role === ROLE_OUT)) return;
+    this.isReturnArmed = true;
+    this.parts.modules.reactor.setTimer(this.parts.timings.returnMs, this, TAG_RETURN);
+  }
+
+  timerFired(tag: number): void {
+    if (tag === TAG_RETURN) this.isReturnArmed = false;
+    else this.isTickArmed = false;
+    if (this.isStopped || this.io.isSurrendered) return;
+    if (tag === TAG_RETURN) {
+      this.bringBack();
+      this.armReturn();
+      return;
+    }
+    for (const member of this.parts.members) {
+      if (member.role !== ROLE_OUT) this.lookAfter(member);
+    }
+    this.lookAtGrants();
+    this.io.reads.retryParked();
+    if (this.hasWork()) this.wantTick();
+  }
+
+  private hasWork(): boolean {
+    const { io } = this;
+    if (io.firstPiece !== NONE || io.reads.hasParked || this.resuming.size > 0) return true;
+    return this.parts.members.some((one) => one.role !== ROLE_OUT && !one.isReady);
+  }
+
+  // Members ---------------------------------------------------------------------------------------
+
+  private lookAfter(member: Member): void {
+    const { timings, sessions } = this.parts;
+    const { nowUs } = this;
+    if (member.isReady) {
+      const waitedUs = nowUs - this.io.awaitedSinceUs(member);
+      if (waitedUs > timings.lagMs * 1000) this.giveUp(member, "lag");
+      return;
+    }
+    if (this.resuming.has(member)) {
+      if (sessions.makeReady(member)) this.resuming.delete(member);
+    } else if (!member.isFencing && nowUs >= member.retryAtUs) {
+      sessions.fence(member, (answer) => {
+        if (this.isStopped || this.io.isSurrendered) return;
+        this.wantTick();
+        if (!("code" in answer)) {
+          if (!sessions.makeReady(member)) this.resuming.add(member);
+        } else if (answer.code !== "lost" && answer.code !== "limit") {
+          this.giveUp(member, answer.code);
+        }
+      });
+    }
+    if (!member.isReady && nowUs - member.lostSinceUs > timings.graceMs * 1000) {
+      this.giveUp(member, "unreachable");
+    }
+  }
+
+  /** Reads wait for a grant that does not come: that member is treated like one that is gone. */
+  private lookAtGrants(): void {
+    const { modules, timings, members, sessions } = this.parts;
+    if (!this.io.reads.hasUngranted) {
+      this.ungrantedSinceUs = Infinity;
+      return;
+    }
+    const { nowUs } = this;
+    this.ungrantedSinceUs = Math.min(this.ungrantedSinceUs, nowUs);
+    if (nowUs - this.ungrantedSinceUs < timings.graceMs * 1000) return;
+    this.ungrantedSinceUs = nowUs;
+    for (const member of members) {
+      if (!member.isMember || modules.grants.grantedUntilUs(member.disk) > nowUs) continue;
+      sessions.lost(member);
+    }
+  }
+
+  private giveUp(member: Member, reason: string): void {
+    if (reason === "lag") this.punish(member);
+    if (member.role === ROLE_RESYNCING) this.resync?.abort(reason);
+    else if (member.role === ROLE_COUNTED) this.exclude(member, reason);
+    else this.resync?.abortUnlessAsked(reason);
+  }
+
+  /** Each time it lags it stays out twice as long. */
+  private punish(member: Member): void {
+    if (member.isLeaving) return;
+    const { timings } = this.parts;
+    const penaltyMs = Math.min(timings.lagPenaltyMs * 2 ** member.lagCount, timings.penaltyMaxMs);
+    member.lagCount += 1;
+    this.returnAtUs.set(member, this.nowUs + penaltyMs * 1000);
+  }
+
+  private exclude(member: Member, reason: string): void {
+    const { members, keeper, sessions, modules, options } = this.parts;
+    const isOther = (one: Member): boolean =>
+      one !== member && one.role === ROLE_COUNTED && !one.isLeaving && one.isReady;
+    if (member.isLeaving || !members.some(isOther)) return;
+    member.isLeaving = true;
+    modules.reactor.log.log("warn", "member-put-out", {
+      volume: options.volume,
+      disk: member.disk,
+      reason,
+    });
+    keeper.change(
+      (record) => {
+        // What is answered by now it has: it still counts.
+        const sinceStamp = { epoch: this.io.epoch, sequence: this.io.watermark };
+        return {
+          ...record,
+          out: [...record.out, { disk: member.disk, sinceStamp, reason }],
+          membershipVersion: record.membershipVersion + 1,
+        };
+      },
+      (outcome) => {
+        if (this.io.isSurrendered) return;
+        if (outcome === "deposed") {
+          this.io.deposed();
+          return;
+        }
+        this.resuming.delete(member);
+        sessions.close(member);
+        this.io.settleAll();
+        this.armReturn();
+      },
+    );
+  }
+
+  private bringBack(): void {
+    if (this.resync !== null) return;
+    const { nowUs } = this;
+    const isDue = (member: Member): boolean =>
+      member.role === ROLE_OUT && !member.isFencing && nowUs >= (this.returnAtUs.get(member) ?? 0);
+    const member = this.parts.members.find(isDue);
+    if (member === undefined) return;
+    // Whoever does not answer goes to the end of the line.
+    this.returnAtUs.set(member, nowUs + this.parts.timings.returnMs * 1000);
+    this.resync = new Resync(this.parts, member, () => {
+      this.resync = null;
+      this.armReturn();
+      this.wantTick();
+    });
+    this.resync.start();
+  }
+}
