@@ -74,6 +74,8 @@ export interface SimStoreOptions {
   readonly store?: StoreOptions;
   readonly disk?: Partial<SimDiskOptions>;
   readonly memory?: SimMemory;
+  /** The reactor of another store of this process; its scheduler and memory are shared as well. */
+  readonly beside?: SimStore;
 }
 
 export class SimStore {
@@ -90,12 +92,13 @@ export class SimStore {
 
   constructor(options: SimStoreOptions) {
     this.media = options.media;
-    this.scheduler = new SimScheduler(options.seed);
+    const { beside } = options;
+    this.scheduler = beside?.scheduler ?? new SimScheduler(options.seed);
     this.prng = new Prng(options.seed ^ 0x5bd1e995);
-    this.memory = options.memory ?? new SimMemory(MEMORY_BYTES);
+    this.memory = beside?.memory ?? options.memory ?? new SimMemory(MEMORY_BYTES);
     const { scheduler, memory, media } = this;
     this.disk = new SimDisk({ ...options.disk, media, memory, scheduler });
-    this.reactor = new SimReactor({ scheduler, memory });
+    this.reactor = beside?.reactor ?? new SimReactor({ scheduler, memory });
     const store = { ...SMALL_OPTIONS, ...options.store };
     this.store = new Store(store, { disk: this.disk, reactor: this.reactor });
     this.disk.setHandler(this.store);
