@@ -30,8 +30,6 @@ export interface RandomCrashOptions {
   readonly planted?: PlantedBugs;
   /** False: a successor does not wait for the writes of a dead process. */
   readonly exclusive?: boolean;
-  /** False: no replica beside the volumes, whatever the seed. */
-  readonly replica?: boolean;
   readonly rounds?: number;
   readonly requests?: number;
 }
@@ -80,8 +78,7 @@ class RandomRun {
     this.seed = seed;
     this.options = options;
     this.prng = new Prng(seed ^ 0x61c88647);
-    const drawn = crashSpec(seed, options.planted ?? NO_BUGS);
-    const spec = { ...drawn, hasReplica: drawn.hasReplica && options.replica !== false };
+    const spec = crashSpec(seed, options.planted ?? NO_BUGS);
     // Every volume has an extent of its own, and a deleted one may hold two more for a while.
     this.spec = { ...spec, format: { ...spec.format, extentCount: 6 + (spec.hasReplica ? 1 : 0) } };
     const volatileCache = spec.isVolatile;
