@@ -5,8 +5,8 @@
 //
 //   refuse older epochs -> writes on their way have ended -> epoch durable -> list slabs -> answer
 //
-// Invariants: a fence is answered only when no older write can land any more (H14) and its epoch
-// survives a crash; epoch and metadata version never go back (H25); nothing is answered within the
+// Invariants: a fence is answered only when no older write can land any more and its epoch
+// survives a crash; epoch and metadata version never go back; nothing is answered within the
 // call that asks; at most LIST_SLABS, or FENCE_SLABS, slabs are told at a time.
 
 import type {

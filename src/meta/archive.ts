@@ -8,9 +8,9 @@
 //   {"entries":…,"sha256":…}   of every byte before this line
 //
 // What hangs on a lease says who lives now, and is left out. An import puts the records back as
-// they were, generation and all: a disk that has seen later epochs refuses them (store.md, H25),
-// then `cluster recover` is the way. It goes into an empty root, the cluster record last; one that
-// was interrupted is simply done again.
+// they were, generation and all: a disk that has seen later epochs refuses them, and their records
+// have to be made again from the disks. It goes into an empty root, the cluster record last; one
+// that was interrupted is simply done again.
 
 import { createHash } from "node:crypto";
 import { closeSync, fsyncSync, openSync, readFileSync, renameSync, writeSync } from "node:fs";

@@ -1,7 +1,7 @@
 // Calls to an etcd cluster, or to the embedded server: several endpoints, one of which is used
 // until it fails; TLS; a token, got with name and password; a deadline for everything.
 //
-// What may be said again and what may not (store.md H22): a request is sent only on a connection
+// What may be said again and what may not: a request is sent only on a connection
 // that stands. An error before that means "surely not applied", and the next endpoint is tried.
 // Once it was sent, a write is never repeated: unless the server itself refused it, the outcome is
 // "unknown". Reads are repeated until their time is over.

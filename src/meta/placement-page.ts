@@ -1,5 +1,5 @@
 // Placement pages: which disks hold a volume, packed. One page is one value in the metadata and
-// speaks for up to 1024 segments of 64 extents (16 GiB), so for 16 TiB; store.md, part E.
+// speaks for up to 1024 segments of 64 extents (16 GiB), so for 16 TiB.
 //
 //   header (32 bytes)  entries (16 bytes each)  exceptions (16 bytes each)
 //

@@ -8,14 +8,10 @@
 //   so that who lost the answer to a swap can tell its own change from anybody else's (swap.ts).
 // - Times are for people. No decision compares clocks of two machines.
 
+import type { Stamp } from "../ports/index.ts";
+
 /** Numbers are never used again. */
 export const RECORD_FORMAT = 1;
-
-/** Orders all writes of a volume: 20 bits of epoch, 44 of sequence (store.md, C3). */
-export interface Stamp {
-  readonly epoch: number;
-  readonly sequence: number;
-}
 
 /** A process: a daemon that restarted is another one. */
 export interface ProcessName {
@@ -36,7 +32,7 @@ export interface OutMember {
 }
 
 export interface Attachment {
-  /** Rises with every attach and detach; an older one serves nothing (DESIGN, section 7). */
+  /** Rises with every attach and detach; an older one serves nothing. */
   readonly generation: number;
   /** null: attached nowhere. */
   readonly node: string | null;
@@ -117,7 +113,7 @@ export interface DiskRecord {
   /** For data, when it was last reported. */
   readonly freeBytes: number;
   readonly phase: ClusterDiskPhase;
-  /** Of its last opening: a disk that says less was rolled back (store.md, H24). */
+  /** Of its last opening: a disk that says less was rolled back. */
   readonly incarnation: number;
 }
 
@@ -128,8 +124,7 @@ export interface ClusterRecord {
   readonly name: string;
   /**
    * Rises when the metadata was restored or rebuilt. Disks keep the highest they have seen and
-   * refuse lower ones, so that an old backup cannot come to life beside newer disks (store.md,
-   * H25).
+   * refuse lower ones, so that an old backup cannot come to life beside newer disks.
    */
   readonly generation: number;
   /** Bits of FEATURES: who does not know one must not join. */

@@ -7,7 +7,7 @@
 //  - `done` is called exactly once: with the peer's facts and nothing under way on the stream,
 //    which then belongs to the caller; or with the reason, after the stream has closed.
 
-import { assert, errnoName } from "../base/index.ts";
+import { assert, errnoName, high32 } from "../base/index.ts";
 import type {
   Arena,
   ClusterSecret,
@@ -163,7 +163,7 @@ abstract class Handshake implements StreamHandler, TimerHandler {
     const words = this.buffer.u32;
     const address = this.buffer.address + OUT_AT + this.outSent;
     words[IOVEC_AT >>> 2] = address >>> 0;
-    words[(IOVEC_AT >>> 2) + 1] = Math.floor(address / 4294967296);
+    words[(IOVEC_AT >>> 2) + 1] = high32(address);
     words[(IOVEC_AT >>> 2) + 2] = this.outBytes - this.outSent;
     words[(IOVEC_AT >>> 2) + 3] = 0;
     this.isSending = true;

@@ -13,7 +13,7 @@
 //  - memory of queued payloads is touched until messageSent(token) or streamEnded, not longer;
 //  - streamEnded comes exactly once, after the last touch; nothing is handed on after close().
 
-import { assert, ECONNRESET } from "../base/index.ts";
+import { assert, ECONNRESET, TWO_32 } from "../base/index.ts";
 import type { Address, Arena, Memory, Stream, StreamHandler } from "../ports/index.ts";
 import {
   beginHeader,
@@ -42,7 +42,6 @@ const OUT_STRIDE_BYTES = 320;
 const INLINE_BYTES_MAX: number = OUT_STRIDE_BYTES - HEADER_BYTES;
 const OUT_MASK: number = OUTBOX_SLOTS - 1;
 const IOVEC_BYTES = 16;
-const TWO_32 = 4294967296;
 
 export class MessageStream implements StreamHandler {
   /** Received bytes. */

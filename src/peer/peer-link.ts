@@ -12,7 +12,7 @@
 //  - at most one connection at a time, and the next begins when the last has let go of memory;
 //  - requests complete with -ENOTCONN then, all of them; replicas that were ready resume.
 
-import { errnoName, type SegmentCopier } from "../base/index.ts";
+import { errnoName, type SegmentCopier, TWO_32 } from "../base/index.ts";
 import type {
   ClusterSecret,
   Log,
@@ -379,7 +379,7 @@ export class PeerLink implements MessageHandler, Poller, TimerHandler, ReplicaLi
     this.timerId = -1;
     this.currentState = this.isClosing ? "closed" : "down";
     if (!this.isClosing) {
-      const jitterMs = (this.modules.random.u32() / 4294967296) * this.backOffMs;
+      const jitterMs = (this.modules.random.u32() / TWO_32) * this.backOffMs;
       this.timerId = this.reactor.setTimer((this.backOffMs + jitterMs) / 2, this, REDIAL);
       this.backOffMs = Math.min(this.backOffMs * 2, BACK_OFF_MAX_MS);
     }

@@ -226,7 +226,7 @@ function stormy(seed: number, planted = NO_PEER_BUGS): { doubled: number; wrong:
   return { doubled: values.length - new Set(values).size, wrong };
 }
 
-test("H21: what an old connection still holds never lands over what followed", () => {
+test("what an old connection still holds never lands over what followed", () => {
   for (let seed = 1; seed <= SEEDS; seed++) {
     const { wrong, doubled } = stormy(seed);
     assert.equal(wrong, 0, `seed ${seed}: ${wrong} blocks hold an older write`);

@@ -2,9 +2,9 @@
 // find it. Nothing but a test ever sets one.
 
 export interface PeerPlantedBugs {
-  /** A resume is answered while writes of the old connection are still on their way (H21). */
+  /** A resume is answered while writes of the old connection are still on their way. */
   readonly resumeWithoutDrain: boolean;
-  /** A newer connection does not end the older one, nor its sessions (H21). */
+  /** A newer connection does not end the older one, nor its sessions. */
   readonly oldConnectionLives: boolean;
   /** What is sent again is written again. */
   readonly forgetDone: boolean;

@@ -7,7 +7,7 @@
 //
 // Each fence and each resume gives the session a new number on its connection, under which the
 // peer accepts writes; it has let everything of the old number end before it answers. So a write
-// that is sent again after a resume never meets its own older copy (H21 of the design).
+// that is sent again after a resume never meets its own older copy.
 //
 // Invariants:
 //  - only a ready replica sends writes and reads; otherwise they complete, later, with -ENOTCONN,

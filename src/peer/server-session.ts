@@ -2,7 +2,7 @@
 // One owner's session with one replica, on the side of the replica: which epoch, under which
 // number on which connection, what is on its way to the disk, and which writes are done.
 //
-// Invariants (H21 of the design: what is sent again must never meet its own older copy):
+// Invariants (what is sent again must never meet its own older copy):
 //  - at most one session of a (volume, disk) accepts messages, under one number of one connection;
 //  - a session that was superseded accepts nothing more, from the moment a fence or a resume
 //    arrives; what is on its way ends before either is answered.

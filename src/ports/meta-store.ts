@@ -4,7 +4,7 @@
 // Every write ends in one of four ways, and a caller must know which:
 // - "applied";
 // - "conflict": a guard did not hold, nothing was changed, and what was found is told;
-// - "unknown": it may have been applied, may not, and may still be (store.md H22). Whoever gets it
+// - "unknown": it may have been applied, may not, and may still be. Whoever gets it
 //   says the same again until the answer is a definite one (`swapUntilKnown` in meta/), and
 //   acknowledges nothing before;
 // - the promise is rejected: it surely was not applied and never will be.

@@ -12,7 +12,7 @@
 //  - the descriptor is closed before streamClosed, and by nobody else.
 // Specification: io_uring_enter(2), recv(2), sendmsg(2).
 
-import { assert, ENOTCONN } from "../base/index.ts";
+import { assert, ENOTCONN, TWO_32 } from "../base/index.ts";
 import type {
   Address,
   Arena,
@@ -45,7 +45,6 @@ const TAG_ACCEPT = 5;
 const MSGHDR_IOV_WORD = 4;
 const MSGHDR_COUNT_WORD = 6;
 const ADDRESS_AT = 256;
-const TWO_32 = 4294967296;
 
 export class UringStream implements Stream, CompletionHandler {
   private readonly ring: Ring;

@@ -1,32 +1,32 @@
 // Bugs on demand: each flag puts a known hole of replication back, so that the tests can prove that
-// they would find it. Nothing but a test ever sets one. The numbers are those of the design.
+// they would find it. Nothing but a test ever sets one.
 
 export interface OwnerBugs {
-  /** H4: writes of one block do not wait for each other. */
+  /** Writes of one block do not wait for each other. */
   readonly noBlockOrder: boolean;
   /** A write is answered though a member that is still in sync lacks it. */
   readonly ackBeforeShrink: boolean;
-  /** H13: a read is answered without asking for grants. */
+  /** A read is answered without asking for grants. */
   readonly readsWithoutGrants: boolean;
   /** The new owner does not wait for the grants of the old one. */
   readonly grantsNotWaitedFor: boolean;
-  /** H15: members that did not answer a takeover stay in the record. */
+  /** Members that did not answer a takeover stay in the record. */
   readonly serveWithoutExclusion: boolean;
-  /** H16: reads do not wait for writes under way. */
+  /** Reads do not wait for writes under way. */
   readonly readUncommitted: boolean;
-  /** H16: a takeover leaves slabs above the watermark as they are. */
+  /** A takeover leaves slabs above the watermark as they are. */
   readonly noEqualise: boolean;
   /** A takeover leaves slabs alone that have equal stamps everywhere. */
   readonly equalStampsSkipped: boolean;
-  /** H18: a resync copies only what the others have written. */
+  /** A resync copies only what the others have written. */
   readonly resyncForgetsTarget: boolean;
   /** A resync leaves out writes that were under way when it began. */
   readonly resyncForgetsInFlight: boolean;
-  /** H19: a resync copies slabs without holding them. */
+  /** A resync copies slabs without holding them. */
   readonly resyncWithoutLock: boolean;
   /** A member is taken in before it has confirmed what was sent to it. */
   readonly reentryBeforeConfirmed: boolean;
-  /** H22: a swap whose answer is unknown is taken for applied. */
+  /** A swap whose answer is unknown is taken for applied. */
   readonly unknownIsApplied: boolean;
 }
 

@@ -14,11 +14,12 @@
 // the cluster; each begins with the role of its maker, so that what one side said proves nothing
 // when it is sent back. Payloads are small copies in the JS heap: the handshake is cold.
 
-import { alignUp, SAFE_HIGH_MAX } from "../base/index.ts";
+import { alignUp, join64, SAFE_HIGH_MAX } from "../base/index.ts";
 import type { ClusterSecret } from "../ports/index.ts";
 import { CHALLENGE, HELLO, PROOF, REFUSE, WELCOME } from "./layouts.ts";
 import { printable, putText } from "./payloads.ts";
 import { getUuid, putUuid } from "./uuids.ts";
+import { putWideAt } from "./wide.ts";
 
 export const NONCE_BYTES = 32;
 const MAC_BYTES = 32;
@@ -80,15 +81,10 @@ function dataOf(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
 }
 
-function setWide(data: DataView, at: number, value: number): void {
-  data.setUint32(at, value >>> 0, true);
-  data.setUint32(at + 4, Math.floor(value / 4294967296), true);
-}
-
-function getWide(data: DataView, at: number): number {
-  return (
-    Math.min(data.getUint32(at + 4, true), SAFE_HIGH_MAX) * 4294967296 + data.getUint32(at, true)
-  );
+/** One that is no safe integer is clamped: the proof covers the bytes, not this number. */
+function incarnationAt(data: DataView, at: number): number {
+  const high = Math.min(data.getUint32(at + 4, true), SAFE_HIGH_MAX);
+  return join64(data.getUint32(at, true), high);
 }
 
 export function encodeHello(hello: Hello, nonce: Uint8Array): Uint8Array {
@@ -100,7 +96,7 @@ export function encodeHello(hello: Hello, nonce: Uint8Array): Uint8Array {
   putUuid(bytes, HELLO.cluster, hello.clusterId);
   putUuid(bytes, HELLO.node, hello.nodeId);
   putUuid(bytes, HELLO.target, hello.targetNodeId);
-  setWide(data, HELLO.incarnation, hello.incarnation);
+  putWideAt(data, HELLO.incarnation, hello.incarnation);
   data.setUint32(HELLO.connection, hello.connection, true);
   data.setUint32(HELLO.reactor, hello.reactor, true);
   bytes.set(nonce, HELLO.nonce);
@@ -118,7 +114,7 @@ export function decodeHello(bytes: Uint8Array): Hello | null {
     clusterId: getUuid(bytes, HELLO.cluster),
     nodeId: getUuid(bytes, HELLO.node),
     targetNodeId: getUuid(bytes, HELLO.target),
-    incarnation: getWide(data, HELLO.incarnation),
+    incarnation: incarnationAt(data, HELLO.incarnation),
     connection: data.getUint32(HELLO.connection, true),
     reactor: data.getUint32(HELLO.reactor, true),
   };
@@ -157,7 +153,7 @@ export function encodeChallenge(
   data.setUint16(CHALLENGE.version, challenge.version, true);
   data.setUint32(CHALLENGE.features, challenge.features, true);
   putUuid(bytes, CHALLENGE.node, challenge.nodeId);
-  setWide(data, CHALLENGE.incarnation, challenge.incarnation);
+  putWideAt(data, CHALLENGE.incarnation, challenge.incarnation);
   bytes.set(nonce, CHALLENGE.nonce);
   const mac = roleMac(secret, "listener", [hello, bytes.subarray(0, CHALLENGE.mac)]);
   bytes.set(mac, CHALLENGE.mac);
@@ -171,7 +167,7 @@ export function decodeChallenge(bytes: Uint8Array): Challenge | null {
     version: data.getUint16(CHALLENGE.version, true),
     features: data.getUint32(CHALLENGE.features, true),
     nodeId: getUuid(bytes, CHALLENGE.node),
-    incarnation: getWide(data, CHALLENGE.incarnation),
+    incarnation: incarnationAt(data, CHALLENGE.incarnation),
   };
 }
 

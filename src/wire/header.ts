@@ -5,7 +5,7 @@
 // checkHeader survives any bytes: it answers with a reason, never with an exception, and looks at
 // nothing behind the 80 bytes. Who reads a field afterwards knows that its CRC and size are right.
 
-import { assert, crc32cTable, SAFE_HIGH_MAX } from "../base/index.ts";
+import { assert, crc32cTable, SAFE_HIGH_MAX, TWO_32 } from "../base/index.ts";
 import {
   HEADER,
   HEADER_BYTES,
@@ -56,7 +56,6 @@ export const HEADER_VERDICTS: readonly string[] = [
 ];
 
 const VERSION_WORD = WIRE_VERSION | (HEADER_BYTES << 16);
-const TWO_32 = 4294967296;
 
 /** Begins the header at word `at`: everything but type, flags, request and session is zero. */
 export function beginHeader(

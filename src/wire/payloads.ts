@@ -3,7 +3,7 @@
 // Decoders take any bytes: they return null where something is out of range, and never read outside
 // the payload.
 
-import { alignUp, SAFE_HIGH_MAX } from "../base/index.ts";
+import { alignUp } from "../base/index.ts";
 import type {
   FenceAnswer,
   MetadataVersion,
@@ -25,6 +25,7 @@ import {
   TARGET,
 } from "./layouts.ts";
 import { getUuid, putUuid } from "./uuids.ts";
+import { putWideAt, wideAt } from "./wide.ts";
 
 /** Slabs on one page of a list: what fits a payload. */
 export const PAGE_STAMPS_MAX: number = Math.floor((PAYLOAD_BYTES_MAX - PAGE.BYTES) / STAMP.BYTES);
@@ -45,18 +46,6 @@ function view(u8: Uint8Array, at: number, bytes: number): DataView {
   return new DataView(u8.buffer, u8.byteOffset + at, bytes);
 }
 
-function setWide(data: DataView, at: number, value: number): void {
-  data.setUint32(at, value >>> 0, true);
-  data.setUint32(at + 4, Math.floor(value / 4294967296), true);
-}
-
-/** NaN when it is no safe integer. */
-function getWide(data: DataView, at: number): number {
-  const high = data.getUint32(at + 4, true);
-  if (high > SAFE_HIGH_MAX) return Number.NaN;
-  return high * 4294967296 + data.getUint32(at, true);
-}
-
 // --- which replica -------------------------------------------------------------------------------
 
 export interface ReplicaTarget {
@@ -71,8 +60,8 @@ export function encodeTarget(u8: Uint8Array, at: number, target: ReplicaTarget):
   putUuid(u8, at + TARGET.disk, target.diskUuid);
   const { metadata } = target;
   const data = view(u8, at, TARGET.BYTES);
-  setWide(data, TARGET.clusterGeneration, metadata?.clusterGeneration ?? 0);
-  setWide(data, TARGET.membershipVersion, metadata?.membershipVersion ?? 0);
+  putWideAt(data, TARGET.clusterGeneration, metadata?.clusterGeneration ?? 0);
+  putWideAt(data, TARGET.membershipVersion, metadata?.membershipVersion ?? 0);
   data.setUint32(TARGET.hasMetadata, metadata === null ? 0 : 1, true);
   data.setUint32(TARGET.reserved, 0, true);
   return TARGET.BYTES;
@@ -81,8 +70,8 @@ export function encodeTarget(u8: Uint8Array, at: number, target: ReplicaTarget):
 export function decodeTarget(u8: Uint8Array, at: number, bytes: number): ReplicaTarget | null {
   if (bytes !== TARGET.BYTES) return null;
   const data = view(u8, at, bytes);
-  const clusterGeneration = getWide(data, TARGET.clusterGeneration);
-  const membershipVersion = getWide(data, TARGET.membershipVersion);
+  const clusterGeneration = wideAt(data, TARGET.clusterGeneration);
+  const membershipVersion = wideAt(data, TARGET.membershipVersion);
   const flag = data.getUint32(TARGET.hasMetadata, true);
   if (flag > 1 || Number.isNaN(clusterGeneration + membershipVersion)) return null;
   return {
@@ -101,7 +90,7 @@ function encodeStamps(data: DataView, from: number, stamps: readonly SlabStamp[]
     data.setUint32(at + STAMP.slab, stamp.slab, true);
     data.setUint32(at + STAMP.epoch, stamp.epoch, true);
     data.setUint32(at + STAMP.reserved, 0, true);
-    setWide(data, at + STAMP.sequence, stamp.sequence);
+    putWideAt(data, at + STAMP.sequence, stamp.sequence);
     at += STAMP.BYTES;
   }
 }
@@ -110,7 +99,7 @@ function decodeStamps(data: DataView, from: number, count: number): SlabStamp[] 
   const stamps: SlabStamp[] = [];
   for (let index = 0; index < count; index++) {
     const at = from + index * STAMP.BYTES;
-    const sequence = getWide(data, at + STAMP.sequence);
+    const sequence = wideAt(data, at + STAMP.sequence);
     if (Number.isNaN(sequence)) return null;
     stamps.push({
       extentIndex: data.getUint32(at + STAMP.extentIndex, true),
@@ -129,11 +118,11 @@ export function encodeFenceAnswer(u8: Uint8Array, at: number, answer: FenceAnswe
   const data = view(u8, at, bytes);
   data.setUint32(FENCE_ANSWER.epoch, answer.epoch, true);
   data.setUint32(FENCE_ANSWER.committedEpoch, answer.committedEpoch, true);
-  setWide(data, FENCE_ANSWER.sequence, answer.sequence);
-  setWide(data, FENCE_ANSWER.committedSequence, answer.committedSequence);
+  putWideAt(data, FENCE_ANSWER.sequence, answer.sequence);
+  putWideAt(data, FENCE_ANSWER.committedSequence, answer.committedSequence);
   data.setUint32(FENCE_ANSWER.aboveCount, answer.above.length, true);
   data.setUint32(FENCE_ANSWER.uncertainCount, answer.uncertain.length, true);
-  setWide(data, FENCE_ANSWER.grantWaitUs, Math.ceil(answer.grantWaitUs ?? 0));
+  putWideAt(data, FENCE_ANSWER.grantWaitUs, Math.ceil(answer.grantWaitUs ?? 0));
   data.setUint32(FENCE_ANSWER.cursor, answer.cursor ?? CURSOR_END, true);
   data.setUint32(FENCE_ANSWER.reserved, 0, true);
   encodeStamps(data, FENCE_ANSWER.BYTES, answer.above);
@@ -146,9 +135,9 @@ export function decodeFenceAnswer(u8: Uint8Array, at: number, bytes: number): Fe
   const data = view(u8, at, bytes);
   const aboveCount = data.getUint32(FENCE_ANSWER.aboveCount, true);
   const uncertainCount = data.getUint32(FENCE_ANSWER.uncertainCount, true);
-  const sequence = getWide(data, FENCE_ANSWER.sequence);
-  const committedSequence = getWide(data, FENCE_ANSWER.committedSequence);
-  const grantWaitUs = getWide(data, FENCE_ANSWER.grantWaitUs);
+  const sequence = wideAt(data, FENCE_ANSWER.sequence);
+  const committedSequence = wideAt(data, FENCE_ANSWER.committedSequence);
+  const grantWaitUs = wideAt(data, FENCE_ANSWER.grantWaitUs);
   if (bytes !== FENCE_ANSWER.BYTES + (aboveCount + uncertainCount) * STAMP.BYTES) return null;
   if (Number.isNaN(sequence + committedSequence + grantWaitUs)) return null;
   const above = decodeStamps(data, FENCE_ANSWER.BYTES, aboveCount);
@@ -179,14 +168,14 @@ export function encodeList(u8: Uint8Array, at: number, request: ListRequest): nu
   const data = view(u8, at, LIST.BYTES);
   data.setUint32(LIST.sinceEpoch, request.since.epoch, true);
   data.setUint32(LIST.cursor, request.cursor, true);
-  setWide(data, LIST.sinceSequence, request.since.sequence);
+  putWideAt(data, LIST.sinceSequence, request.since.sequence);
   return LIST.BYTES;
 }
 
 export function decodeList(u8: Uint8Array, at: number, bytes: number): ListRequest | null {
   if (bytes !== LIST.BYTES) return null;
   const data = view(u8, at, bytes);
-  const sequence = getWide(data, LIST.sinceSequence);
+  const sequence = wideAt(data, LIST.sinceSequence);
   if (Number.isNaN(sequence)) return null;
   return {
     since: { epoch: data.getUint32(LIST.sinceEpoch, true), sequence },
@@ -233,7 +222,7 @@ export function encodeImage(
   data.setUint32(IMAGE.slab, place.slab, true);
   data.setUint32(IMAGE.epoch, image.epoch, true);
   data.setUint32(IMAGE.states, image.states, true);
-  setWide(data, IMAGE.sequence, image.sequence);
+  putWideAt(data, IMAGE.sequence, image.sequence);
   return IMAGE.BYTES;
 }
 
@@ -246,7 +235,7 @@ export function decodeImage(
 ): (SlabPlace & SlabImage) | null {
   if (bytes !== IMAGE.BYTES + dataBytes) return null;
   const data = view(u8, at, IMAGE.BYTES);
-  const sequence = getWide(data, IMAGE.sequence);
+  const sequence = wideAt(data, IMAGE.sequence);
   if (Number.isNaN(sequence)) return null;
   return {
     extentIndex: data.getUint32(IMAGE.extentIndex, true),
@@ -301,13 +290,13 @@ export function decodeFailure(u8: Uint8Array, at: number, bytes: number): Replic
 }
 
 export function encodeGrant(u8: Uint8Array, at: number, grantUs: number): number {
-  setWide(view(u8, at, GRANT.BYTES), GRANT.grantUs, grantUs);
+  putWideAt(view(u8, at, GRANT.BYTES), GRANT.grantUs, grantUs);
   return GRANT.BYTES;
 }
 
 /** Microseconds, -1 when it makes no sense. */
 export function decodeGrant(u8: Uint8Array, at: number, bytes: number): number {
   if (bytes !== GRANT.BYTES) return -1;
-  const grantUs = getWide(view(u8, at, bytes), GRANT.grantUs);
+  const grantUs = wideAt(view(u8, at, bytes), GRANT.grantUs);
   return Number.isNaN(grantUs) ? -1 : grantUs;
 }

@@ -1,6 +1,7 @@
 // What the wire is compared with: the same bytes over the same sockets with nothing in between. The
 // client sends messages of a header and 4 KiB, the server answers each with a header's bytes.
 
+import { high32 } from "../../base/index.ts";
 import type { Arena, Poller, Stream, StreamAcceptor, StreamHandler } from "../../ports/index.ts";
 import type { Reactor } from "../../reactor/index.ts";
 import { HEADER_BYTES } from "../../wire/index.ts";
@@ -56,7 +57,7 @@ abstract class RawEnd implements StreamHandler, Poller {
     const at = this.buffer.address + BUFFER_BYTES;
     const iovec = (2 * BUFFER_BYTES) >>> 2;
     this.buffer.u32[iovec] = at >>> 0;
-    this.buffer.u32[iovec + 1] = Math.floor(at / 4294967296);
+    this.buffer.u32[iovec + 1] = high32(at);
     this.buffer.u32[iovec + 2] = Math.min(this.unsentBytes, BUFFER_BYTES);
     this.buffer.u32[iovec + 3] = 0;
     this.isSending = true;
