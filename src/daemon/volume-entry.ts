@@ -116,6 +116,8 @@ function shownBacking(surroundings: Surroundings, declared: DeclaredVolume): Vol
       return { ...backing, managed: isManaged(declared) };
     case "store":
       return { kind: "store", disk: surroundings.diskNameOf(backing.diskId) };
+    case "cluster":
+      throw new Error(`volume ${declared.name}: the cluster's volumes are not declared here`);
     default:
       return backing;
   }

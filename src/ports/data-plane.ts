@@ -2,6 +2,7 @@
 // threads). Plain data, so that it crosses threads by structured clone. Every call is answered
 // within `timeoutMs` of the implementation or rejects with a RingstoreError.
 
+import type { ClusterBacking } from "./cluster-plane.ts";
 import type { StoreDiskFacts, StoreDiskSpec, StoreDiskStats } from "./store-disk.ts";
 
 export type Backing =
@@ -9,7 +10,9 @@ export type Backing =
   | { readonly kind: "memory" }
   | { readonly kind: "null" }
   /** In the store, on a disk that is open. */
-  | { readonly kind: "store"; readonly diskId: string };
+  | { readonly kind: "store"; readonly diskId: string }
+  /** On several nodes of the cluster; see cluster-plane.ts. */
+  | ClusterBacking;
 
 export interface VolumeSpec {
   /** Stable identity (UUID). */

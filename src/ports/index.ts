@@ -2,6 +2,7 @@
 
 export * from "./block-device.ts";
 export * from "./clock.ts";
+export * from "./cluster-plane.ts";
 export * from "./cluster-secret.ts";
 export * from "./data-plane.ts";
 export * from "./disk.ts";

@@ -1,0 +1,122 @@
+// What a node of a cluster asks of its data plane beside DataPlane: replicas on its disks, links to
+// other nodes, and volumes that it owns. Plain data, so that it crosses threads by structured clone.
+//
+//   control plane (main thread)                     data plane (one reactor)
+//   startCluster, setPeers          ------------>   listens, dials, lets peers in
+//   makeReplica, deleteReplica      ------------>   volumes on the node's own disks
+//   openVolume (backing "cluster")  ------------>   OwnedVolume: takes over, serves
+//   VolumeRecordsHost               <------------   reads and swaps the records of what it owns
+//   ownerChanged                    <------------   taking over, serving, deposed; members, resync
+//
+// All cluster disks and volumes of a node are on one reactor, the first.
+
+import type { OwnedRecord, RecordEntry, RecordSwap } from "./volume-records.ts";
+
+/** Who this daemon is to its cluster. Ids are UUIDs in lower case. */
+export interface ClusterIdentity {
+  readonly clusterId: string;
+  readonly nodeId: string;
+  /** Of this run of the daemon; never used twice by the node, and rising. */
+  readonly incarnation: number;
+}
+
+export interface ClusterStart {
+  readonly identity: ClusterIdentity;
+  /** 32 bytes that all daemons of the cluster share. */
+  readonly key: Uint8Array;
+  /** Where peers reach us; port 0 = any free one. */
+  readonly listen: { readonly host: string; readonly port: number };
+}
+
+export interface ClusterPeer {
+  readonly nodeId: string;
+  readonly host: string;
+  readonly port: number;
+}
+
+/** One copy of a volume: a disk, and the node that has it. */
+export interface ReplicaPlace {
+  readonly diskId: string;
+  readonly nodeId: string;
+}
+
+/** Of Backing: a volume that this daemon owns, or is about to. */
+export interface ClusterBacking {
+  readonly kind: "cluster";
+  /** Names this run of the daemon in the record; see OwnedRecord.owner. */
+  readonly owner: string;
+  readonly members: readonly ReplicaPlace[];
+  /** The record's owner was an earlier run of this daemon, whose locks we hold. */
+  readonly isPredecessorDead: boolean;
+}
+
+/** The metadata, as the owners in the data plane need it. Never rejects. */
+export interface VolumeRecordsHost {
+  read(volumeId: string): Promise<RecordEntry | null>;
+  swap(volumeId: string, revision: number, record: OwnedRecord): Promise<RecordSwap>;
+}
+
+export type MemberState = "in-sync" | "resyncing" | "out";
+
+export interface ResyncStats {
+  readonly diskId: string;
+  readonly doneBytes: number;
+  readonly totalBytes: number;
+}
+
+/** Of a volume that was opened with backing "cluster". */
+export interface OwnerStats {
+  readonly volumeId: string;
+  readonly state: "taking-over" | "serving" | "draining" | "surrendered";
+  readonly epoch: number;
+  readonly members: readonly {
+    readonly place: ReplicaPlace;
+    readonly state: MemberState;
+    /** A session with it is open. */
+    readonly isConnected: boolean;
+  }[];
+  readonly resync: ResyncStats | null;
+  /** Slabs rewritten at the takeover, and blocks repaired since. */
+  readonly equalisedCount: number;
+  readonly repairedCount: number;
+}
+
+export interface PeerStats {
+  readonly nodeId: string;
+  readonly state: "down" | "dialling" | "up" | "ending";
+  /** Of the last failure, for people; "" = none. */
+  readonly lastFailure: string;
+}
+
+export interface StoredReplica {
+  readonly volumeId: string;
+  readonly sizeBytes: number;
+}
+
+export interface ClusterPlane {
+  /**
+   * Listens for peers and answers them. Once in a daemon's life. `ownerChanged` is called when
+   * OwnerStats of a volume have changed, at most every 100 ms for progress.
+   */
+  startCluster(
+    start: ClusterStart,
+    modules: {
+      readonly records: VolumeRecordsHost;
+      readonly ownerChanged: (stats: OwnerStats) => void;
+    },
+  ): Promise<{ readonly port: number }>;
+  /** All other nodes: links to those that are new are opened, to those that are gone closed. */
+  setPeers(peers: readonly ClusterPeer[]): Promise<void>;
+  /** Makes the volume as a replica on the disk, durably, or grows it. Repeating it is no error. */
+  makeReplica(diskId: string, replica: StoredReplica): Promise<void>;
+  /** Gives its space back. One that is not there is no error. */
+  deleteReplica(diskId: string, volumeId: string): Promise<void>;
+  listReplicas(diskId: string): Promise<readonly StoredReplica[]>;
+  ownerStats(): readonly OwnerStats[];
+  peerStats(): readonly PeerStats[];
+  /**
+   * Lets go of a volume in an orderly way: its front end has been detached. Answers what is under
+   * way, writes "clean" into the record. closeVolume follows.
+   */
+  surrenderVolume(volumeId: string): Promise<void>;
+}
