@@ -16,6 +16,7 @@ import type {
   VolumeResize,
 } from "../model/types.ts";
 import type { Log } from "../ports/log.ts";
+import type { ClusterControl } from "./cluster-control.ts";
 
 /** Who makes a request: decided by the socket it came in on, never by what it says. */
 export interface Caller {
@@ -40,6 +41,7 @@ export interface DiskRemoveOptions extends RequestOptions {
 }
 
 export interface ControlPlane {
+  readonly cluster: ClusterControl;
   version(): VersionReply;
   list(): readonly Volume[];
   show(name: string): Volume;

@@ -15,6 +15,7 @@ import { RingstoreError } from "../base/error.ts";
 import { compileValidator } from "../model/validate.ts";
 import { HostFixture, never, temporaryDirectory } from "../testing/control/host-fixture.ts";
 import { DaemonControl } from "./control.ts";
+import { NoCluster } from "./no-cluster.ts";
 
 const MIB = 1024 * 1024;
 const TOKEN = "0123456789abcdef0123456789abcdef";
@@ -39,7 +40,7 @@ beforeEach(async () => {
       volumeMetrics: true,
       listenWarning: null,
     },
-    { host: fixture.host, nowMs: () => performance.now() },
+    { host: fixture.host, cluster: new NoCluster(), nowMs: () => performance.now() },
   );
   const modules = {
     controlPlane: control,
@@ -217,7 +218,7 @@ describe("what is refused", () => {
   const bad: readonly (readonly [string, Json, RegExp])[] = [
     ["no name", { sizeBytes: MIB }, /^name is missing/],
     ["a bad name", { name: "A", sizeBytes: MIB }, /^name is "A", but must match/],
-    ["an unknown field", { name: "a", sizeBytes: MIB, replicas: 2 }, /^replicas is not a field/],
+    ["an unknown field", { name: "a", sizeBytes: MIB, copies: 2 }, /^copies is not a field/],
     ["no size", { name: "a" }, /^sizeBytes is missing \| give a size/],
     ["a tiny size", { name: "a", sizeBytes: 20 }, /too small \| use at least 1 MiB/],
     ["a huge size", { name: "a", sizeBytes: 2 ** 51 }, /^sizeBytes is .*, but must be <=/],

@@ -2,6 +2,7 @@
 
 import { readdirSync } from "node:fs";
 import { statfs } from "node:fs/promises";
+import type { ClusterControl } from "../api/cluster-control.ts";
 import type {
   AttachResult,
   Caller,
@@ -57,6 +58,7 @@ export interface ControlOptions {
 
 export interface ControlModules {
   readonly host: VolumeHost;
+  readonly cluster: ClusterControl;
   /** Monotonic milliseconds. */
   readonly nowMs: () => number;
 }
@@ -78,6 +80,10 @@ export class DaemonControl implements ControlPlane {
 
   get #host(): VolumeHost {
     return this.#modules.host;
+  }
+
+  get cluster(): ClusterControl {
+    return this.#modules.cluster;
   }
 
   version(): VersionReply {

@@ -11,6 +11,7 @@ import type { Status, Volume } from "../model/types.ts";
 import { readDiskFile, writeDiskFile } from "../testing/control/fake-disk-file.ts";
 import { HostFixture, never } from "../testing/control/host-fixture.ts";
 import { DaemonControl } from "./control.ts";
+import { NoCluster } from "./no-cluster.ts";
 
 const MIB = 1024 * 1024;
 
@@ -38,7 +39,7 @@ class Node {
         volumeMetrics: true,
         listenWarning: null,
       },
-      { host: fixture.host, nowMs: () => performance.now() },
+      { host: fixture.host, cluster: new NoCluster(), nowMs: () => performance.now() },
     );
     const modules = {
       controlPlane: control,

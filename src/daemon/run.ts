@@ -26,6 +26,7 @@ import { DiskHost } from "./disk-host.ts";
 import { openDeclared } from "./disk-opening.ts";
 import { EventLog } from "./event-log.ts";
 import { connectPino, type DaemonLog } from "./log.ts";
+import { NoCluster } from "./no-cluster.ts";
 import { readOrMakeIdentity } from "./node-identity.ts";
 import type { ServiceManager } from "./service-manager.ts";
 import { nodeStateFs } from "./state-fs.ts";
@@ -178,7 +179,7 @@ export class Daemon {
         volumeMetrics: config.volumeMetrics,
         listenWarning: warning,
       },
-      { host: this.#host, nowMs },
+      { host: this.#host, cluster: new NoCluster(), nowMs },
     );
     this.#control = control;
     const listeners = await listenForApi(

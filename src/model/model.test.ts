@@ -71,7 +71,7 @@ describe("violations", () => {
     [{ name: "a", sizeBytes: "1G" }, "sizeBytes", /^is "1G", but must be/],
     [{ name: "a", blockBytes: 1024 }, "blockBytes", /^is 1024, but must be one of 512, 4096/],
     [{ name: "a", backing: "floppy" }, "backing", /must be one of "file", "memory", "null"/],
-    [{ name: "a", replicas: 3 }, "replicas", /^is not a field/],
+    [{ name: "a", copies: 3 }, "copies", /^is not a field/],
     [[], "", /^is a list, but must be object/],
     [null, "", /^is null, but must be object/],
   ];

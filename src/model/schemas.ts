@@ -55,12 +55,39 @@ const severity = Type.Enum(["warn", "error"]);
 const path = Type.String({ minLength: 1, maxLength: PATH_LENGTH_MAX });
 const when = Type.String({ description: "RFC 3339, UTC" });
 
+const resync = Type.Object({ doneBytes: count(), totalBytes: count() }, closed);
+
+const copy = Type.Object(
+  {
+    node: name,
+    disk: name,
+    state: Type.Enum(["in-sync", "resyncing", "out", "unknown"]),
+    reason: nullable(text("why it is out")),
+    since: nullable(when),
+    resync: nullable(resync),
+  },
+  { ...closed, title: "VolumeCopy" },
+);
+
+const clusterBacking = Type.Object(
+  {
+    kind: Type.Literal("cluster"),
+    replicaCount: count(),
+    copies: Type.Array(copy),
+    epoch: count("rises with every takeover"),
+    owner: nullable(name),
+    attachedTo: nullable(name),
+  },
+  closed,
+);
+
 const backing = Type.Union(
   [
     Type.Object({ kind: Type.Literal("file"), path, direct, managed: Type.Boolean() }, closed),
     Type.Object({ kind: Type.Literal("memory") }, closed),
     Type.Object({ kind: Type.Literal("null") }, closed),
     Type.Object({ kind: Type.Literal("store"), disk: name }, closed),
+    clusterBacking,
   ],
   { title: "Backing" },
 );
@@ -121,6 +148,9 @@ export const VolumeCreateSchema: SchemaOf<VolumeCreate> = describes<VolumeCreate
       path: Type.Optional(path),
       direct: Type.Optional(direct),
       disk: Type.Optional(name),
+      replicas: Type.Optional(
+        Type.Integer({ minimum: 1, maximum: 3, description: "copies in the cluster" }),
+      ),
     },
     { ...closed, title: "VolumeCreate" },
   ),
@@ -139,6 +169,7 @@ export const VolumeAttachSchema: SchemaOf<VolumeAttach> = describes<VolumeAttach
       queueCountMax: Type.Optional(Type.Integer({ minimum: 1, maximum: QUEUE_COUNT_MAX })),
       packedAllowed: Type.Optional(Type.Boolean()),
       readOnly: Type.Optional(Type.Boolean()),
+      takeOver: Type.Optional(Type.Boolean({ description: "from a node that is alive" })),
       vmMemoryBytes: Type.Optional(
         Type.Integer({ minimum: 1, maximum: VOLUME_SIZE_MAX_BYTES, multipleOf: 4096 }),
       ),

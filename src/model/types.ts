@@ -5,6 +5,8 @@
 // Rules: sizes are bytes, times are RFC 3339 strings in UTC, durations carry their unit in the
 // name. Fields are only ever added; a client ignores fields it does not know.
 
+import type { ClusterBackingView } from "./cluster-types.ts";
+
 export type BackingKind = "file" | "memory" | "null" | "store";
 export type DirectMode = "auto" | "on" | "off";
 
@@ -19,7 +21,9 @@ export type VolumeBacking =
   | { readonly kind: "memory" }
   | { readonly kind: "null" }
   /** In the store, on the disk of that name. */
-  | { readonly kind: "store"; readonly disk: string };
+  | { readonly kind: "store"; readonly disk: string }
+  /** On several nodes of the cluster. */
+  | ClusterBackingView;
 
 export type Severity = "warn" | "error";
 
@@ -85,6 +89,8 @@ export interface VolumeCreate {
   readonly direct?: DirectMode;
   /** The disk to live on, with backing store; by default the one with the most free space. */
   readonly disk?: string;
+  /** Copies on so many nodes of the cluster; what is on one disk has none of the settings above. */
+  readonly replicas?: number;
 }
 
 export interface VolumeResize {
@@ -97,6 +103,8 @@ export interface VolumeAttach {
   readonly queueCountMax?: number;
   readonly packedAllowed?: boolean;
   readonly readOnly?: boolean;
+  /** Of a volume of the cluster: also when a node that is alive has it. That node is cut off. */
+  readonly takeOver?: boolean;
   /** Only for the printed command line: the VM's memory size. */
   readonly vmMemoryBytes?: number;
 }

@@ -1,0 +1,27 @@
+// What the REST API asks of the daemon about its cluster. Every method rejects with an ApiError.
+// Volumes of the cluster are volumes like others: see ControlPlane.
+
+import type {
+  ClusterInit,
+  ClusterJoin,
+  ClusterNode,
+  ClusterTokenReply,
+  ClusterView,
+  NodeRemoveReply,
+  Rebuild,
+} from "../model/cluster-types.ts";
+import type { RequestOptions } from "./control-plane.ts";
+
+export interface ClusterControl {
+  /** null: this daemon is in no cluster. */
+  show(): Promise<ClusterView | null>;
+  /** Makes a cluster of which this daemon is the first node. */
+  init(request: ClusterInit, options: RequestOptions): Promise<ClusterView>;
+  join(request: ClusterJoin, options: RequestOptions): Promise<ClusterView>;
+  token(): Promise<ClusterTokenReply>;
+  listNodes(): Promise<readonly ClusterNode[]>;
+  showNode(name: string): Promise<ClusterNode>;
+  /** Of a node that is gone: its copies are forgotten. Refused while it is alive. */
+  removeNode(name: string, options: RequestOptions): Promise<NodeRemoveReply>;
+  rebuilds(): Promise<readonly Rebuild[]>;
+}
