@@ -194,12 +194,16 @@ export class ReplicaSet implements ReplicaKeeper, ReplicaWritesClient {
     }
     const { gate } = replica;
     this.endFence(gate, epoch);
+    const loser = gate.holder;
     gate.epoch = epoch;
     gate.holder = replica;
     replica.epoch = epoch;
     replica.isEntered = false;
     const fence: Fence = { replica, epoch, metadata, done, isDraining: true };
     this.fences.set(gate, fence);
+    // Now, not when the fence is answered: an owner in this process counts on no grant for it.
+    const isLost = loser !== null && loser !== replica && !loser.isClosed && loser.epoch < epoch;
+    if (isLost) loser.handler.replicaFenced?.(epoch);
     if (gate.writeCount === 0 || this.parts.planted.fenceWithoutDrain) this.persist(fence);
   }
 

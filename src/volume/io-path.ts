@@ -20,6 +20,7 @@
 import {
   assert,
   EIO,
+  EROFS,
   ESTALE,
   OP_FLUSH,
   OP_READ,
@@ -98,6 +99,10 @@ export class IoPath implements OrderClient, SessionOwner, ReadHost {
     }
     if (op === OP_FLUSH) {
       requests.complete(slot, 0);
+      return;
+    }
+    if (op !== OP_READ && this.options.readOnly) {
+      requests.complete(slot, -EROFS);
       return;
     }
     const offset = requests.offsetBytes[slot] as number;
@@ -313,6 +318,11 @@ export class IoPath implements OrderClient, SessionOwner, ReadHost {
         (member.replica as Replica).setCommitted(mark);
       }
     }
+  }
+
+  // @cold
+  sessionLost(member: Member): void {
+    (this.care as VolumeCare).sessionLost(member);
   }
 
   // Called by the cold half -----------------------------------------------------------------------

@@ -22,6 +22,8 @@ export const ROLE_ENTERING = 3;
 export interface SessionOwner {
   pieceCompleted(session: MemberSession, piece: number, result: number): void;
   deposed(): void;
+  /** The session with it is over, though nothing that was asked of it has failed yet. */
+  sessionLost(member: Member): void;
 }
 
 export class MemberSession implements ReplicaHandler {
@@ -46,6 +48,12 @@ export class MemberSession implements ReplicaHandler {
   // @cold
   replicaFenced(): void {
     if (this.isCurrent) this.owner.deposed();
+  }
+
+  /** The replica has to be fenced again before it can be used. */
+  // @cold
+  lost(): void {
+    if (this.isCurrent) this.owner.sessionLost(this.member);
   }
 }
 

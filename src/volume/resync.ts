@@ -219,6 +219,7 @@ export class Resync {
       this.abort(problem);
     } else {
       this.copiedSlabs += 1;
+      this.parts.modules.changed?.();
       this.pace();
     }
   }
@@ -315,6 +316,8 @@ export class Resync {
       this.arena = null;
     }
     // A slab that is still waited for is let go when it is granted, or with the slab's I/O.
-    if (isFirst) this.done();
+    if (!isFirst) return;
+    this.done();
+    this.parts.modules.changed?.();
   }
 }

@@ -65,6 +65,7 @@ export class Sessions {
     member.isReady = true;
     (member.replica as Replica).setCommitted(this.io.watermark);
     this.io.resend(member);
+    this.modules.changed?.();
     return true;
   }
 
@@ -73,6 +74,7 @@ export class Sessions {
     member.isReady = false;
     member.lostSinceUs = this.nowUs;
     member.retryAtUs = this.nowUs;
+    this.modules.changed?.();
   }
 
   /** Nothing is said or heard any more; memory comes back as its calls complete. */
@@ -86,5 +88,6 @@ export class Sessions {
     member.replica = null;
     this.io.forgetMember(member);
     replica?.close();
+    this.modules.changed?.();
   }
 }
