@@ -36,7 +36,8 @@ export const join: CommandRun = async (context, { options }) => {
       advice: "give the file with what ringstore cluster token printed, or - for standard input",
     });
   }
-  const request: ClusterJoin = { token: readToken(context, file), ...nodeOf(options) };
+  const node = nodeOf(options);
+  const request: ClusterJoin = { token: readToken(context, file), ...node };
   checkClusterJoin(request, OPTION_NAMES);
   const dryRun = options["dryRun"] === true;
   const cluster = await context.client.joinCluster(request, { dryRun });
