@@ -10,6 +10,7 @@ import type {
   DiskRemoveOptions,
   RequestOptions,
 } from "../api/control-plane.ts";
+import type { ClusterView } from "../model/cluster-types.ts";
 import type { Disk, DiskCreate, DiskRemoveReply } from "../model/disk-types.ts";
 import { API_VERSION } from "../model/limits.ts";
 import type {
@@ -35,7 +36,7 @@ import { checkDisk, createDisk } from "./disk-operations.ts";
 import { removeDisk } from "./disk-removal.ts";
 import { asApiError } from "./failure.ts";
 import { Observer } from "./observer.ts";
-import { adviceFor, type FilesystemSpace, statusItems, summaryOf } from "./status.ts";
+import { adviceFor, clusterItems, type FilesystemSpace, statusItems, summaryOf } from "./status.ts";
 import { viewOf } from "./volume-entry.ts";
 import type { VolumeHost } from "./volume-host.ts";
 import {
@@ -167,7 +168,7 @@ export class DaemonControl implements ControlPlane {
     const volumes = this.list();
     const countOf = (...states: string[]): number =>
       volumes.filter((volume) => states.includes(volume.state)).length;
-    const [dataFilesystem, items] = await this.#itemsNow();
+    const [dataFilesystem, items, cluster] = await this.#itemsNow();
     return {
       health: summaryOf(items),
       version: this.#options.version,
@@ -183,6 +184,7 @@ export class DaemonControl implements ControlPlane {
       },
       disks: this.#diskCounts(),
       dataFilesystem,
+      cluster,
       reactorCount: this.#host.modules.dataPlane.reactorStats().length,
       residentBytes: process.memoryUsage.rss(),
       io: this.observer.rate(),
@@ -204,13 +206,17 @@ export class DaemonControl implements ControlPlane {
   }
 
   async advise(): Promise<AdviseReply> {
-    const [, items] = await this.#itemsNow();
-    return { advice: adviceFor(items, this.#host.options.paths.root) };
+    const [, items, cluster] = await this.#itemsNow();
+    return { advice: adviceFor(items, this.#host.options.paths.root, cluster) };
   }
 
-  async #itemsNow(): Promise<readonly [FilesystemSpace, readonly StatusItem[]]> {
+  async #itemsNow(): Promise<
+    readonly [FilesystemSpace, readonly StatusItem[], ClusterView | null]
+  > {
     const space = await spaceOf(this.#host.options.paths.root);
-    return [space, statusItems(this.#host, space, this.#options.listenWarning)];
+    const cluster = await this.cluster.show();
+    const items = statusItems(this.#host, space, this.#options.listenWarning);
+    return [space, [...items, ...clusterItems(cluster)], cluster];
   }
 
   eventsSince(seq: number): readonly Event[] {
