@@ -6,16 +6,16 @@
 //
 // It grants itself while nobody has fenced past it: the store says so at once, in this process.
 
-import {
-  type Address,
-  type Clock,
-  type FenceAnswer,
-  type MetadataVersion,
-  type Replica,
-  type ReplicaFailure,
-  type ReplicaHandler,
-  type SlabImage,
-  type SlabPage,
+import type {
+  Address,
+  Clock,
+  FenceAnswer,
+  MetadataVersion,
+  Replica,
+  ReplicaFailure,
+  ReplicaHandler,
+  SlabImage,
+  SlabPage,
 } from "../ports/index.ts";
 import type { GrantSource } from "./peer-grants.ts";
 
@@ -92,6 +92,11 @@ export class LocalReplica implements Replica, GrantSource, ReplicaHandler {
   replicaFenced(epoch: number): void {
     this.isHeld = false;
     this.handler.replicaFenced?.(epoch);
+  }
+
+  // @cold
+  replicaLost(): void {
+    this.handler.replicaLost?.();
   }
 
   // @cold

@@ -374,6 +374,11 @@ export class IoPath implements OrderClient, SessionOwner, ReadHost {
     return false;
   }
 
+  // @cold
+  sessionOver(member: Member): void {
+    (this.care as VolumeCare).sessionLost(member);
+  }
+
   /** Somebody else owns the volume: nothing is answered any more but errors. */
   // @cold
   deposed(): void {

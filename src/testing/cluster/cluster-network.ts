@@ -116,8 +116,7 @@ export class ClusterNetwork {
   /** Breaks every connection between the two. */
   break(a: number, b: number, isNoticed: boolean): void {
     for (const { connection, from, to } of this.connections) {
-      const isBetween =
-        (from.node === a && to.node === b) || (from.node === b && to.node === a);
+      const isBetween = (from.node === a && to.node === b) || (from.node === b && to.node === a);
       if (!isBetween || isOver(connection)) continue;
       if (isNoticed) connection.cut();
       else connection.cutDialledEnd();

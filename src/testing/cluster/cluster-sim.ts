@@ -5,11 +5,11 @@
 // Then the faults stop. Within a bound every volume must be served, every member be in sync, and all
 // requests be answered; everything is read once more, and the copies are compared byte by byte.
 
+import type { Prng } from "../../base/index.ts";
 import type { PeerPlantedBugs } from "../../peer/index.ts";
 import type { OwnerBugs } from "../../volume/index.ts";
-import { type Prng } from "../../base/index.ts";
 import { SimScheduler } from "../sim/index.ts";
-import { type FaultName, FAULTS, Faults } from "./cluster-faults.ts";
+import { FAULTS, type FaultName, Faults } from "./cluster-faults.ts";
 import { ClusterNetwork } from "./cluster-network.ts";
 import { ClusterNode, diskUuid, volumeUuid } from "./cluster-node.ts";
 import { ClusterOwner } from "./cluster-owner.ts";
@@ -79,7 +79,14 @@ export class ClusterSim {
     this.blocks = options.blocks ?? BLOCKS;
     this.world = new SimScheduler(seed, { stepsMax: STEPS_MAX });
     this.network = new ClusterNetwork(this.world, NODE_COUNT);
-    const members = options.volumes ?? [[0, 1, 2], this.prng.pick([[0, 1], [1, 2], [2, 0]])];
+    const members = options.volumes ?? [
+      [0, 1, 2],
+      this.prng.pick([
+        [0, 1],
+        [1, 2],
+        [2, 0],
+      ]),
+    ];
     this.volumes = members.map(
       (nodes, index) => new ClusterVolume(this.world, index, nodes, this.cutOff),
     );
@@ -162,7 +169,9 @@ export class ClusterSim {
     // Whoever is cut off soon waits with all its writes: it goes on reading.
     const isCutOff = this.faults.isIsolated(owner.process.node);
     if (owner.inflightCount < (isCutOff ? 16 : 6)) this.request(owner, isCutOff);
-    this.after(prng.unit() * (prng.chance(0.02) ? 100_000 : 3000), () => this.drive(owner));
+    // Now and then it is quiet so long that nobody notices a lost connection by a lost request.
+    const longestUs = prng.chance(0.005) ? 3_000_000 : prng.chance(0.02) ? 100_000 : 3000;
+    this.after(prng.unit() * longestUs, () => this.drive(owner));
   }
 
   private request(owner: ClusterOwner, isRead: boolean): void {
@@ -277,6 +286,15 @@ export class ClusterSim {
         return `${process.name} ${state} ${epoch}, in sync ${disks}, ${inflightCount} in flight`;
       });
     throw new ClusterFailure(`${what}; ${records.join("; ")}; ${owners.join("; ")}`);
+  }
+
+  /** What the processes that are left have logged last. */
+  lastLines(count: number): string[] {
+    return this.nodes.flatMap(({ process }) =>
+      (process?.reactor.entries ?? []).slice(-count).map(({ timeUs, event, fields }) => {
+        return `${process?.name} ${Math.round(timeUs / 1000)} ms: ${event} ${JSON.stringify(fields)}`;
+      }),
+    );
   }
 
   private outcome(slabsCompared: number): ClusterOutcome {

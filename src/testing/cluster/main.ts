@@ -11,6 +11,7 @@ const HELP = `Usage: npm run sim -- [options]
   --seed N         one seed only; without it, seed after seed from --from on
   --from N         the first seed (default: another one each time)
   --minutes N      how long (default 5)
+  --lines N        of each process's log, shown when a seed that was named finds something
 `;
 
 function say(line: string): void {
@@ -21,6 +22,8 @@ interface Options {
   readonly seed: number | null;
   readonly from: number;
   readonly limitMs: number;
+  /** Of each process's log, shown with a failure. */
+  readonly lineCount: number;
 }
 
 function numberOf(name: string, text: string): number {
@@ -35,23 +38,27 @@ function readOptions(): Options | null {
       seed: { type: "string" },
       from: { type: "string" },
       minutes: { type: "string", default: "5" },
+      lines: { type: "string", default: "12" },
       help: { type: "boolean", default: false },
     },
   });
   if (values.help) return null;
   const from = values.from === undefined ? Date.now() % 2 ** 31 : numberOf("from", values.from);
   const seed = values.seed === undefined ? null : numberOf("seed", values.seed);
-  return { seed, from, limitMs: numberOf("minutes", values.minutes) * 60_000 };
+  const lineCount = numberOf("lines", values.lines);
+  return { seed, from, limitMs: numberOf("minutes", values.minutes) * 60_000, lineCount };
 }
 
 /** True when nothing was found. */
-function runSeed(seed: number): boolean {
+function runSeed(seed: number, lineCount: number): boolean {
   const startMs = Date.now();
+  const sim = new ClusterSim(seed);
   try {
-    const outcome = new ClusterSim(seed).run();
+    const outcome = sim.run();
     say(`seed ${seed}, ${Date.now() - startMs} ms: ${JSON.stringify(outcome)}`);
     return true;
   } catch (error) {
+    for (const line of sim.lastLines(lineCount)) say(line);
     say(`seed ${seed} found: ${(error as Error).stack}`);
     say(`again: npm run sim -- --seed ${seed}`);
     return false;
@@ -70,10 +77,10 @@ function main(): number {
     say(HELP);
     return 0;
   }
-  if (options.seed !== null) return runSeed(options.seed) ? 0 : 1;
+  if (options.seed !== null) return runSeed(options.seed, options.lineCount) ? 0 : 1;
   const endMs = Date.now() + options.limitMs;
   let isSound = true;
-  for (let seed = options.from; Date.now() < endMs; seed++) isSound = runSeed(seed) && isSound;
+  for (let seed = options.from; Date.now() < endMs; seed++) isSound = runSeed(seed, 0) && isSound;
   return isSound ? 0 : 1;
 }
 
