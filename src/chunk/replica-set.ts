@@ -194,16 +194,13 @@ export class ReplicaSet implements ReplicaKeeper, ReplicaWritesClient {
     }
     const { gate } = replica;
     this.endFence(gate, epoch);
-    const loser = gate.holder;
+    this.tellHolder(gate, replica, epoch);
     gate.epoch = epoch;
     gate.holder = replica;
     replica.epoch = epoch;
     replica.isEntered = false;
     const fence: Fence = { replica, epoch, metadata, done, isDraining: true };
     this.fences.set(gate, fence);
-    // Now, not when the fence is answered: an owner in this process counts on no grant for it.
-    const isLost = loser !== null && loser !== replica && !loser.isClosed && loser.epoch < epoch;
-    if (isLost) loser.handler.replicaFenced?.(epoch);
     if (gate.writeCount === 0 || this.parts.planted.fenceWithoutDrain) this.persist(fence);
   }
 
@@ -220,6 +217,16 @@ export class ReplicaSet implements ReplicaKeeper, ReplicaWritesClient {
     if (epoch < gate.epoch) return stale(gate, epoch);
     const entry = this.volumeSet.entryOf(gate.volume);
     return metadata === null ? null : rolledBack(entry, metadata);
+  }
+
+  /** Whoever wrote so far hears of a higher epoch before its fence is answered. */
+  private tellHolder(gate: ReplicaGate, winner: StoreReplica, epoch: number): void {
+    const { holder } = gate;
+    if (holder === null || holder === winner || holder.epoch >= epoch) return;
+    if (this.parts.planted.silentFence) return;
+    this.later(() => {
+      if (!holder.isClosed) holder.handler.replicaFenced?.(epoch);
+    });
   }
 
   /** A newer fence has come: the one under way will not be answered as it wished. */

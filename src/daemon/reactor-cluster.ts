@@ -185,7 +185,7 @@ export class ReactorCluster {
           volumeUuid: volumeId,
           diskUuid: diskId,
           handler: session,
-          events: { replicaResumed: changed, replicaLost: () => session.lost() },
+          events: { replicaResumed: changed, replicaLost: changed },
         });
       } catch (error) {
         if (!(error instanceof RangeError)) throw error;

@@ -83,7 +83,7 @@ export class MemberReplica implements Replica {
     const { inner } = this;
     this.inner = null;
     inner?.close();
-    this.session.lost();
+    this.session.replicaLost();
   }
 
   // --- hot ---------------------------------------------------------------------------------------

@@ -320,11 +320,6 @@ export class IoPath implements OrderClient, SessionOwner, ReadHost {
     }
   }
 
-  // @cold
-  sessionLost(member: Member): void {
-    (this.care as VolumeCare).sessionLost(member);
-  }
-
   // Called by the cold half -----------------------------------------------------------------------
 
   /** The masks have changed: what no longer waits for anybody is answered. */
@@ -382,6 +377,11 @@ export class IoPath implements OrderClient, SessionOwner, ReadHost {
       if (((shared.awaitedMask[at] as number) & member.bit) !== 0) return true;
     }
     return false;
+  }
+
+  // @cold
+  sessionOver(member: Member): void {
+    (this.care as VolumeCare).sessionLost(member);
   }
 
   /** Somebody else owns the volume: nothing is answered any more but errors. */

@@ -22,8 +22,8 @@ export const ROLE_ENTERING = 3;
 export interface SessionOwner {
   pieceCompleted(session: MemberSession, piece: number, result: number): void;
   deposed(): void;
-  /** The session with it is over, though nothing that was asked of it has failed yet. */
-  sessionLost(member: Member): void;
+  /** The member's session is over without anything of it having failed. */
+  sessionOver(member: Member): void;
 }
 
 export class MemberSession implements ReplicaHandler {
@@ -31,6 +31,8 @@ export class MemberSession implements ReplicaHandler {
   private readonly owner: SessionOwner;
   /** Calls of write() that have not completed. */
   outstandingCount = 0;
+  /** The other side has ended it since the last fence: that must be said again. */
+  isOver = false;
 
   constructor(member: Member, owner: SessionOwner) {
     this.member = member;
@@ -50,10 +52,10 @@ export class MemberSession implements ReplicaHandler {
     if (this.isCurrent) this.owner.deposed();
   }
 
-  /** The replica has to be fenced again before it can be used. */
   // @cold
-  lost(): void {
-    if (this.isCurrent) this.owner.sessionLost(this.member);
+  replicaLost(): void {
+    this.isOver = true;
+    if (this.isCurrent) this.owner.sessionOver(this.member);
   }
 }
 

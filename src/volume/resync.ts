@@ -200,7 +200,8 @@ export class Resync {
     this.isBusy = true;
     readFromAny(this.sources(), this.lockedSlab, address, (read) => {
       if (this.isEnded || "failures" in read) {
-        this.copied(this.isEnded ? "ended" : "no source has the slab whole");
+        const why = "failures" in read ? read.failures[0]?.message : "ended";
+        this.copied(`no source has the slab whole: ${why ?? "none can be reached"}`);
         return;
       }
       const place = placeOf(this.lockedSlab);
