@@ -38,9 +38,9 @@ export const CLUSTER_COMMANDS: readonly CommandSpec[] = [
     path: ["cluster", "init"],
     summary: "make a cluster of which this daemon is the first node",
     details: [
-      "Other nodes join it with what cluster token prints. What the cluster must agree on is kept " +
-        "in etcd, or in the embedded metadata server (ringstored --role meta), a single point of " +
-        "failure.",
+      "Other nodes join it with what cluster token prints. What the cluster must agree on is " +
+        "kept in etcd, or in the embedded metadata server (ringstored --role meta), which is a " +
+        "single point of failure.",
     ],
     arguments: [{ name: "name", description: "the new cluster's name", completes: "nothing" }],
     options: [
