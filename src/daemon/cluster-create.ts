@@ -70,7 +70,7 @@ function checkRequest(request: VolumeCreate): void {
 function requireKnown({ inventory, link }: ClusterContext): void {
   if (inventory.revision > 0 && link.isReachable) return;
   const where = link.endpoints.join(", ");
-  throw new ApiError("cluster_unavailable", `the metadata at ${where} does not answer`, {
+  throw new ApiError("metadata_unavailable", `the metadata at ${where} does not answer`, {
     advice: "see: ringstore cluster show",
   });
 }

@@ -87,7 +87,7 @@ describe("init", () => {
       /in cluster prod already, as a/,
     );
     await scene.stopMetadata();
-    await refused(b.cluster.init(request, REALLY), "cluster_unavailable", /does not answer/);
+    await refused(b.cluster.init(request, REALLY), "metadata_unavailable", /does not answer/);
     assert.equal(await b.cluster.show(), null);
   });
 
@@ -149,7 +149,7 @@ describe("join", () => {
     const other = Buffer.from(JSON.stringify(body)).toString("base64url");
     await refused(
       b.cluster.join({ ...request, token: other }, REALLY),
-      "cluster_unavailable",
+      "metadata_unavailable",
       /holds cluster prod, another one/,
     );
     await b.cluster.join(request, { dryRun: true });

@@ -213,7 +213,7 @@ async function readCluster(
   if (found?.id === clusterId) return found;
   const what = found === null ? "no cluster" : `cluster ${found.name}, another one`;
   const message = `the metadata at ${endpoints.join(", ")} holds ${what}, and not ${name}`;
-  throw new ApiError("cluster_unavailable", message, {
+  throw new ApiError("metadata_unavailable", message, {
     advice: "print a new token with: ringstore cluster token, on a node of the cluster",
   });
 }
@@ -268,7 +268,7 @@ async function register(
     );
     if (answer.outcome === "applied") return;
   }
-  throw new ApiError("cluster_unavailable", "the cluster keeps changing", { advice: "try again" });
+  throw new ApiError("metadata_unavailable", "the cluster keeps changing", { advice: "try again" });
 }
 
 /** Everything is registered: from here on the daemon is in the cluster. */

@@ -124,7 +124,7 @@ export class ClusterHost implements ClusterControl, DaemonCluster {
   async #member(): Promise<ClusterRuntime | null> {
     await this.#starting;
     if (this.#problem === "") return this.#runtime;
-    throw new ApiError("cluster_unavailable", this.#problem, { advice: "see the daemon's log" });
+    throw new ApiError("metadata_unavailable", this.#problem, { advice: "see the daemon's log" });
   }
 
   async #require(): Promise<ClusterRuntime> {

@@ -54,13 +54,13 @@ export function metaApiError(
   const where = endpoints.join(", ");
   if (code === "unknown") {
     const text = `${context}: the metadata at ${where} gave no answer; it may have been done`;
-    return new ApiError("cluster_unavailable", text, {
+    return new ApiError("metadata_unavailable", text, {
       advice: "look, and give the command again",
       cause: error,
     });
   }
   const text = `${context}: the metadata at ${where} does not answer: ${message}`;
-  return new ApiError("cluster_unavailable", text, {
+  return new ApiError("metadata_unavailable", text, {
     advice: `see that the metadata server runs and ${where} can be reached; volumes go on`,
     cause: error,
   });

@@ -44,7 +44,7 @@ export class ClusterVolumes {
     if (inventory.revision === 0) {
       const where = link.endpoints.join(", ");
       const message = `volume ${quote(name)}: the cluster's metadata at ${where} does not answer`;
-      throw new ApiError("cluster_unavailable", message, { advice: "see: ringstore cluster show" });
+      throw new ApiError("metadata_unavailable", message, { advice: "see: ringstore cluster show" });
     }
     throw new ApiError("volume_not_found", `volume ${quote(name)} does not exist`, {
       advice: "see: ringstore volume list",

@@ -71,13 +71,7 @@ export type ApiErrorCode =
   | "disk_too_small"
   | "disk_newer"
   | "disk_damaged"
-  | "disk_failed"
-  | "no_cluster"
-  | "cluster_exists"
-  | "cluster_unavailable"
-  | "node_not_found"
-  | "node_exists"
-  | "node_alive";
+  | "disk_failed";
 
 export type ClientErrorCode =
   | "usage"
@@ -118,12 +112,6 @@ const API_ERRORS: Readonly<Record<ApiErrorCode, ErrorKind>> = {
   disk_newer: kind(501, EXIT_UNSUPPORTED, "the disk was written by a newer version"),
   disk_damaged: kind(500, EXIT_UNEXPECTED, "the disk has lost what its data depends on"),
   disk_failed: kind(500, EXIT_UNEXPECTED, "the disk answered with an error"),
-  no_cluster: kind(409, EXIT_WRONG_STATE, "this daemon is in no cluster"),
-  cluster_exists: kind(409, EXIT_WRONG_STATE, "there is a cluster already"),
-  cluster_unavailable: kind(503, EXIT_NODE_UNREACHABLE, "the cluster's metadata does not answer"),
-  node_not_found: kind(404, EXIT_NOT_FOUND, "no node has that name"),
-  node_exists: kind(409, EXIT_WRONG_STATE, "a node with that name exists"),
-  node_alive: kind(409, EXIT_WRONG_STATE, "the node is alive"),
 };
 
 /** Errors that arise in the client before or after the server had its say. */

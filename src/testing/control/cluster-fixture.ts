@@ -26,7 +26,7 @@ export const FAST: ClusterTimings = {
   copiesMs: 1500,
   deleteMs: 1500,
   drainMs: 200,
-  abandonedMs: 500,
+  abandonedMs: 2500,
   lookMs: 200,
   freeReportMs: 50,
   retryFirstMs: 50,
