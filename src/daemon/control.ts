@@ -2,7 +2,6 @@
 
 import { readdirSync } from "node:fs";
 import { statfs } from "node:fs/promises";
-import type { ClusterControl } from "../api/cluster-control.ts";
 import type {
   AttachResult,
   Caller,
@@ -12,6 +11,7 @@ import type {
 } from "../api/control-plane.ts";
 import type { ClusterView } from "../model/cluster-types.ts";
 import type { Disk, DiskCreate, DiskRemoveReply } from "../model/disk-types.ts";
+import { ApiError } from "../model/errors.ts";
 import { API_VERSION } from "../model/limits.ts";
 import type {
   AdviseReply,
@@ -31,16 +31,19 @@ import type {
 } from "../model/types.ts";
 import type { LatencySummary, VolumeStats } from "../ports/data-plane.ts";
 import type { ApiRequestCount, DaemonSample, MetricsExporter } from "../telemetry/prometheus.ts";
+import type { ClusterVolumes } from "./cluster-volumes.ts";
 import type { DiskHost } from "./disk-host.ts";
 import { checkDisk, createDisk } from "./disk-operations.ts";
 import { removeDisk } from "./disk-removal.ts";
 import { asApiError } from "./failure.ts";
+import type { DaemonCluster } from "./no-cluster.ts";
 import { Observer } from "./observer.ts";
-import { adviceFor, clusterItems, type FilesystemSpace, statusItems, summaryOf } from "./status.ts";
+import { adviceFor, type FilesystemSpace, statusItems, summaryOf } from "./status.ts";
 import { viewOf } from "./volume-entry.ts";
 import type { VolumeHost } from "./volume-host.ts";
 import {
   attachVolume,
+  checkRoom,
   createVolume,
   detachVolume,
   removeVolume,
@@ -59,7 +62,7 @@ export interface ControlOptions {
 
 export interface ControlModules {
   readonly host: VolumeHost;
-  readonly cluster: ClusterControl;
+  readonly cluster: DaemonCluster;
   /** Monotonic milliseconds. */
   readonly nowMs: () => number;
 }
@@ -76,15 +79,27 @@ export class DaemonControl implements ControlPlane {
     this.#options = options;
     this.#modules = modules;
     this.#startedAtMs = modules.nowMs();
-    this.observer = new Observer(modules.host, modules.nowMs);
+    const others = (): readonly (readonly [string, string])[] => this.#shared?.served() ?? [];
+    this.observer = new Observer(modules.host, modules.nowMs, others);
   }
 
   get #host(): VolumeHost {
     return this.#modules.host;
   }
 
-  get cluster(): ClusterControl {
+  get cluster(): DaemonCluster {
     return this.#modules.cluster;
+  }
+
+  /** The cluster's volumes; null: in no cluster. */
+  get #shared(): ClusterVolumes | null {
+    return this.#modules.cluster.volumes;
+  }
+
+  /** Those that `name` is to be looked for among; null: this node's own, which come first. */
+  #sharedOf(name: string): ClusterVolumes | null {
+    const { entries, damaged } = this.#host;
+    return entries.has(name) || damaged.has(name) ? null : this.#shared;
   }
 
   version(): VersionReply {
@@ -98,33 +113,65 @@ export class DaemonControl implements ControlPlane {
   list(): readonly Volume[] {
     const stats = this.#host.statsById();
     const { surroundings } = this.#host;
-    return [...this.#host.entries.values()]
-      .map((entry) => viewOf(surroundings, entry, stats.get(entry.declared.id)))
-      .sort((a, b) => (a.name < b.name ? -1 : 1));
+    const own = [...this.#host.entries.values()].map((entry) =>
+      viewOf(surroundings, entry, stats.get(entry.declared.id)),
+    );
+    return [...own, ...(this.#shared?.list() ?? [])].sort((a, b) => (a.name < b.name ? -1 : 1));
   }
 
   show(name: string): Volume {
-    return this.#host.view(this.#host.find(name));
+    return this.#sharedOf(name)?.show(name) ?? this.#host.view(this.#host.find(name));
   }
 
   async create(request: VolumeCreate, caller: Caller, options: RequestOptions): Promise<Volume> {
-    return await guard("create", () => createVolume(this.#host, request, caller, options));
+    return await guard("create", () => {
+      if (request.replicas !== undefined) return this.#createShared(request, options);
+      // A socket has one name.
+      if (this.#shared?.has(request.name) === true) throw taken(request.name);
+      return createVolume(this.#host, request, caller, options);
+    });
+  }
+
+  async #createShared(request: VolumeCreate, options: RequestOptions): Promise<Volume> {
+    this.#host.requireRunning();
+    const shared = this.#shared;
+    if (shared === null) {
+      throw new ApiError("no_cluster", "replicas need a cluster, and this daemon is in none", {
+        advice: "make one: ringstore cluster init; or leave replicas out",
+      });
+    }
+    checkRoom(this.#host, request.name);
+    return await shared.create(request, options);
   }
 
   async resize(name: string, request: VolumeResize, options: RequestOptions): Promise<Volume> {
-    return await guard("resize", () => resizeVolume(this.#host, name, request, options));
+    const shared = this.#sharedOf(name);
+    return await guard("resize", () =>
+      shared === null
+        ? resizeVolume(this.#host, name, request, options)
+        : shared.resize(name, request, options),
+    );
   }
 
   async attach(name: string, request: VolumeAttach): Promise<AttachResult> {
-    return await guard("attach", () => attachVolume(this.#host, name, request));
+    const shared = this.#sharedOf(name);
+    return await guard("attach", () =>
+      shared === null ? attachVolume(this.#host, name, request) : shared.attach(name, request),
+    );
   }
 
   async detach(name: string): Promise<DetachReply> {
-    return await guard("detach", () => detachVolume(this.#host, name));
+    const shared = this.#sharedOf(name);
+    return await guard("detach", () =>
+      shared === null ? detachVolume(this.#host, name) : shared.detach(name),
+    );
   }
 
   async remove(name: string, options: RequestOptions): Promise<DeleteReply> {
-    return await guard("delete", () => removeVolume(this.#host, name, options));
+    const shared = this.#sharedOf(name);
+    return await guard("delete", () =>
+      shared === null ? removeVolume(this.#host, name, options) : shared.remove(name, options),
+    );
   }
 
   get #disks(): DiskHost {
@@ -156,9 +203,9 @@ export class DaemonControl implements ControlPlane {
   stats(): StatsReply {
     const byId = this.#host.statsById();
     const volumes: VolumeIo[] = [];
-    for (const { declared } of this.#host.entries.values()) {
-      const stats = byId.get(declared.id);
-      if (stats !== undefined) volumes.push(ioOf(declared.name, stats));
+    for (const [id, name] of [...this.#host.served(), ...(this.#shared?.served() ?? [])]) {
+      const stats = byId.get(id);
+      if (stats !== undefined) volumes.push(ioOf(name, stats));
     }
     volumes.sort((a, b) => (a.name < b.name ? -1 : 1));
     return { atMs: this.#modules.nowMs(), volumes };
@@ -215,8 +262,9 @@ export class DaemonControl implements ControlPlane {
   > {
     const space = await spaceOf(this.#host.options.paths.root);
     const cluster = await this.cluster.show();
-    const items = statusItems(this.#host, space, this.#options.listenWarning);
-    return [space, [...items, ...clusterItems(cluster)], cluster];
+    const { listenWarning } = this.#options;
+    const items = statusItems(this.#host, space, listenWarning, this.#modules.cluster.items());
+    return [space, items, cluster];
   }
 
   eventsSince(seq: number): readonly Event[] {
@@ -259,6 +307,12 @@ export class DaemonControl implements ControlPlane {
     }
     return await this.#exporter.text(sample);
   }
+}
+
+function taken(name: string): ApiError {
+  return new ApiError("volume_exists", `the cluster has a volume ${name}`, {
+    advice: `choose another name, or see: ringstore volume show ${name}`,
+  });
 }
 
 /** What was not foreseen below is at least told with its context. */

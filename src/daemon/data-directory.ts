@@ -4,6 +4,8 @@
 //   DATA/ringstored.sock  0600   the REST API
 //   DATA/state/           0700   NAME.json: declared volumes (state-store.ts)
 //   DATA/disks/           0700   NAME.json: declared disks of the store
+//   DATA/attached/        0700   NAME.json: attached volumes of the cluster
+//   DATA/cluster.*        0600   of which cluster it is a node (cluster-file.ts)
 //   DATA/volumes/         0700   ID.img: managed data files
 //   DATA/vhost/           0750   NAME.sock: vhost-user sockets, for the socket group
 //
@@ -35,6 +37,7 @@ export interface DataDirectory {
   readonly apiSocket: string;
   readonly stateDirectory: string;
   readonly diskDirectory: string;
+  readonly attachedDirectory: string;
   readonly volumeDirectory: string;
   readonly socketDirectory: string;
 }
@@ -51,6 +54,7 @@ export function layOutDataDirectory(dataPath: string, socketPath: string): DataD
     apiSocket: join(root, API_SOCKET_NAME),
     stateDirectory: join(root, "state"),
     diskDirectory: join(root, "disks"),
+    attachedDirectory: join(root, "attached"),
     volumeDirectory: join(root, "volumes"),
     socketDirectory,
   };
@@ -84,6 +88,7 @@ export function makeDataDirectory(paths: DataDirectory, socketGroupId: number): 
   if (madeRoot && socketGroupId >= 0) setGroup(paths.root, socketGroupId);
   makeDirectory(paths.stateDirectory, 0o700);
   makeDirectory(paths.diskDirectory, 0o700);
+  makeDirectory(paths.attachedDirectory, 0o700);
   makeDirectory(paths.volumeDirectory, 0o700);
   makeDirectory(paths.socketDirectory, SOCKET_DIRECTORY_MODE);
   if (socketGroupId >= 0) setGroup(paths.socketDirectory, socketGroupId);

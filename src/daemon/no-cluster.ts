@@ -1,13 +1,28 @@
-// A daemon that is in no cluster and cannot be: its answers to questions about one.
+// What the daemon asks of its cluster side, and the side of a daemon whose data plane cannot take
+// part in one.
 
 import type { ClusterControl } from "../api/cluster-control.ts";
 import { ApiError } from "../model/errors.ts";
+import type { StatusItem } from "../model/types.ts";
+import type { ClusterVolumes } from "./cluster-volumes.ts";
 
-function refuse(): never {
-  throw new ApiError("unsupported", "this daemon is in no cluster");
+export interface DaemonCluster extends ClusterControl {
+  /** null: in no cluster. */
+  readonly volumes: ClusterVolumes | null;
+  /** For status and advise. */
+  items(): readonly StatusItem[];
+  diskBecameReady(): void;
+  /** In the background: nobody waits for it. */
+  begin(): void;
+  stop(): Promise<void>;
 }
 
-export class NoCluster implements ClusterControl {
+function refuse(): never {
+  throw new ApiError("unsupported", "this daemon can be in no cluster");
+}
+
+export class NoCluster implements DaemonCluster {
+  readonly volumes = null;
   show = async (): Promise<null> => null;
   init = async (): Promise<never> => refuse();
   join = async (): Promise<never> => refuse();
@@ -16,4 +31,8 @@ export class NoCluster implements ClusterControl {
   showNode = async (): Promise<never> => refuse();
   removeNode = async (): Promise<never> => refuse();
   rebuilds = async (): Promise<never> => refuse();
+  items = (): readonly StatusItem[] => [];
+  diskBecameReady = (): void => undefined;
+  begin = (): void => undefined;
+  stop = async (): Promise<void> => undefined;
 }

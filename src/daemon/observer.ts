@@ -36,8 +36,12 @@ const NO_RATE: IoRate = {
   writeBytesPerSecond: 0,
 };
 
+/** Volumes that are served and not declared here: the cluster's. */
+export type OthersServed = () => readonly (readonly [id: string, name: string])[];
+
 export class Observer {
   readonly #host: VolumeHost;
+  readonly #others: OthersServed;
   readonly #nowMs: () => number;
   readonly #seen = new Map<string, Seen>();
   readonly #seenDisks = new Map<string, SeenDisk>();
@@ -46,8 +50,9 @@ export class Observer {
   #timer: NodeJS.Timeout | null = null;
 
   /** `nowMs` is monotonic. */
-  constructor(host: VolumeHost, nowMs: () => number) {
+  constructor(host: VolumeHost, nowMs: () => number, others: OthersServed) {
     this.#host = host;
+    this.#others = others;
     this.#nowMs = nowMs;
   }
 
@@ -67,11 +72,11 @@ export class Observer {
     const byId = this.#host.statsById();
     this.#takeSample(byId);
     const present = new Set<string>();
-    for (const entry of this.#host.entries.values()) {
-      const stats = byId.get(entry.declared.id);
+    for (const [id, name] of [...this.#host.served(), ...this.#others()]) {
+      const stats = byId.get(id);
       if (stats === undefined) continue;
-      present.add(stats.volumeId);
-      this.#compare(entry.declared.name, stats);
+      present.add(id);
+      this.#compare(name, stats);
     }
     for (const id of this.#seen.keys()) if (!present.has(id)) this.#seen.delete(id);
     this.#lookAtDisks();

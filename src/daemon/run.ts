@@ -13,6 +13,7 @@ import type { Log } from "../ports/log.ts";
 import type { DiskTools } from "../ports/store-disk.ts";
 import { type ListenAddress, listenForApi, listenWarning, parseListen } from "./api-listener.ts";
 import { loadConfig } from "./arguments.ts";
+import { makeCluster } from "./cluster-making.ts";
 import { DaemonControl } from "./control.ts";
 import {
   type DataDirectory,
@@ -26,7 +27,7 @@ import { DiskHost } from "./disk-host.ts";
 import { openDeclared } from "./disk-opening.ts";
 import { EventLog } from "./event-log.ts";
 import { connectPino, type DaemonLog } from "./log.ts";
-import { NoCluster } from "./no-cluster.ts";
+import type { DaemonCluster } from "./no-cluster.ts";
 import { readOrMakeIdentity } from "./node-identity.ts";
 import type { ServiceManager } from "./service-manager.ts";
 import { nodeStateFs } from "./state-fs.ts";
@@ -85,7 +86,6 @@ function makeHost(
   const store = new StateStore(paths.stateDirectory, nodeStateFs, VOLUME_STATE);
   const options = { paths, socketGroupId, allowPaths: config.allowPaths };
   const host = new VolumeHost(options, { ...shared, store, disks });
-  disks.becameReady = (diskId) => void diskBecameReady(host, diskId).catch(modules.fatal);
   return host;
 }
 
@@ -103,6 +103,7 @@ export class Daemon {
   readonly #lock: DataLock;
   readonly #dataPlane: DataPlane;
   readonly #host: VolumeHost;
+  readonly #cluster: DaemonCluster;
   #closeApi: () => Promise<void> = async () => undefined;
   #tokenFile: TokenFile | null = null;
   #control: DaemonControl | null = null;
@@ -118,6 +119,19 @@ export class Daemon {
     this.#lock = parts.lock;
     this.#dataPlane = parts.dataPlane;
     this.#host = parts.host;
+    const { host, paths, dataPlane } = parts;
+    this.#cluster = makeCluster({ host, root: paths.root, dataPlane, fs: nodeStateFs }, () =>
+      this.#identity(),
+    );
+    const { disks } = host.modules;
+    disks.becameReady = (diskId) => {
+      void diskBecameReady(host, diskId).catch(modules.fatal);
+      this.#cluster.diskBecameReady();
+    };
+  }
+
+  async #identity(): Promise<string> {
+    return (await readOrMakeIdentity(this.#paths.nodePath, nodeStateFs, now)).id;
   }
 
   static async start(options: DaemonOptions, modules: DaemonModules): Promise<Daemon> {
@@ -141,12 +155,13 @@ export class Daemon {
     });
     try {
       const host = makeHost({ paths, socketGroupId, config }, { dataPlane, tools, log, fatal });
+      daemon = new Daemon(options, modules, { paths, lock, dataPlane, host });
       const { disks, store } = host.modules;
       const state = store.load();
       openDeclared(disks, disks.modules.store.load());
       await serveDeclared(host, state);
+      daemon.#cluster.begin();
       const servedMs = Math.round(nowMs());
-      daemon = new Daemon(options, modules, { paths, lock, dataPlane, host });
       await connectPino(log, process.stderr.isTTY === true);
       await within(FINISH_PATIENCE_MS, finishStart(host, state).catch(fatal));
       await daemon.#openApi(listen, apiGroupId);
@@ -155,6 +170,7 @@ export class Daemon {
     } catch (error) {
       // A thread that is left behind in a system call would keep the process from ending.
       if (!(await within(STOP_PATIENCE_MS, dataPlane.stop()))) fatal(error);
+      if (daemon !== null) await daemon.#cluster.stop();
       throw error;
     }
     daemon.#tellReady();
@@ -164,7 +180,7 @@ export class Daemon {
   async #openApi(listen: ListenAddress | null, apiGroupId: number): Promise<void> {
     const { config } = this.#options;
     const { log, fatal } = this.#modules;
-    const node = await readOrMakeIdentity(this.#paths.nodePath, nodeStateFs, now);
+    const nodeId = await this.#identity();
     if (listen !== null) {
       const path = config.tokenFile === "" ? this.#paths.tokenPath : config.tokenFile;
       this.#tokenFile = new TokenFile(path, log);
@@ -174,12 +190,12 @@ export class Daemon {
     const control = new DaemonControl(
       {
         version: readVersion(),
-        nodeId: node.id,
+        nodeId,
         startedAt: new Date(Date.now() - nowMs()),
         volumeMetrics: config.volumeMetrics,
         listenWarning: warning,
       },
-      { host: this.#host, cluster: new NoCluster(), nowMs },
+      { host: this.#host, cluster: this.#cluster, nowMs },
     );
     this.#control = control;
     const listeners = await listenForApi(
@@ -251,6 +267,8 @@ export class Daemon {
     await this.#settle();
     await this.#closeApi();
     await disks.declareClean(await this.#dataPlane.stop());
+    // Its last words, that volumes are clean, went through the cluster's metadata.
+    await this.#cluster.stop();
     this.#lock.release();
     log.log("info", "daemon.stopped");
   }
@@ -258,7 +276,10 @@ export class Daemon {
   /** Lets operations that are under way come to their end, which keeps their callers' answers. */
   async #settle(): Promise<void> {
     const deadlineMs = nowMs() + SETTLE_PATIENCE_MS;
-    while ([...this.#host.entries.values()].some((entry) => entry.busy)) {
+    const isBusy = (): boolean =>
+      [...this.#host.entries.values()].some((entry) => entry.busy) ||
+      this.#cluster.volumes?.isBusy() === true;
+    while (isBusy()) {
       if (nowMs() > deadlineMs) return;
       await new Promise((resolve) => setTimeout(resolve, 10));
     }

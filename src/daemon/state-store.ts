@@ -1,5 +1,5 @@
 // Declared state on disk: one JSON file per volume, `state/NAME.json`, and one per disk of the
-// store, `disks/NAME.json`.
+// store, `disks/NAME.json`; one per attached volume of the cluster, `attached/NAME.json`.
 //
 // Invariants:
 // - A file is replaced, never changed: temporary file, fsync, rename, fsync of the directory. After
@@ -16,6 +16,7 @@ import {
   DECLARED_FORMAT_FIRST,
   DECLARED_FORMAT_STORE,
   DECLARED_FORMATS,
+  type DeclaredClusterAttachment,
   type DeclaredDisk,
   type DeclaredVolume,
 } from "../model/declared.ts";
@@ -61,6 +62,12 @@ export const VOLUME_STATE: StateKind<DeclaredVolume> = {
 export const DISK_STATE: StateKind<DeclaredDisk> = {
   field: "disk",
   schema: async () => (await import("../model/declared-schema.ts")).DeclaredDiskSchema,
+  formatOf: () => DECLARED_FORMAT_FIRST,
+};
+
+export const CLUSTER_ATTACHMENT_STATE: StateKind<DeclaredClusterAttachment> = {
+  field: "attachment",
+  schema: async () => (await import("../model/declared-schema.ts")).DeclaredClusterAttachmentSchema,
   formatOf: () => DECLARED_FORMAT_FIRST,
 };
 

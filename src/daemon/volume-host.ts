@@ -49,11 +49,13 @@ export class VolumeHost {
   /** Refused declarations by volume name. */
   readonly damaged: Map<string, DamagedFile> = new Map();
   stopping = false;
+  /** Of the cluster's volumes, those with a copy on a disk of this node. */
+  clusterUsersOf: (diskId: string) => readonly DiskUser[] = () => [];
 
   constructor(options: HostOptions, modules: HostModules) {
     this.options = options;
     this.modules = modules;
-    modules.disks.usersOf = (diskId) => this.usersOf(diskId);
+    modules.disks.usersOf = (diskId) => [...this.usersOf(diskId), ...this.clusterUsersOf(diskId)];
     modules.disks.forgetUsers = (diskId) => this.forgetOn(this.entriesOn(diskId));
   }
 
@@ -216,6 +218,11 @@ export class VolumeHost {
 
   statsById(): Map<string, VolumeStats> {
     return new Map(this.modules.dataPlane.volumeStats().map((stats) => [stats.volumeId, stats]));
+  }
+
+  /** Ids and names; whether the data plane counts for them is its to say. */
+  served(): readonly (readonly [id: string, name: string])[] {
+    return [...this.entries.values()].map(({ declared }) => [declared.id, declared.name]);
   }
 
   view(entry: VolumeEntry): Volume {

@@ -92,7 +92,8 @@ function planVolume(host: VolumeHost, request: VolumeCreate, caller: Caller): De
   };
 }
 
-function checkRoom(host: VolumeHost, name: string): void {
+/** Is there room for one more volume on this node, of that name? */
+export function checkRoom(host: VolumeHost, name: string): void {
   if (host.entries.has(name) || host.damaged.has(name)) {
     throw new ApiError("volume_exists", `volume ${name} exists`, {
       advice: `choose another name, or see: ringstore volume show ${name}`,

@@ -12,3 +12,4 @@ export * from "./placement-page.ts";
 export * from "./record-codec.ts";
 export * from "./records.ts";
 export * from "./swap.ts";
+export * from "./transact-known.ts";

@@ -5,7 +5,7 @@ import type { MetaEntry } from "../ports/meta-store.ts";
 import { MetaError } from "./errors.ts";
 import type { MetaKeys } from "./keys.ts";
 import { decodePage, PAGE_SEGMENTS, type PlacementPage, SEGMENT_BYTES } from "./placement-page.ts";
-import { clusterCodec, diskCodec, nodeCodec, volumeCodec } from "./record-codec.ts";
+import { clusterCodec, copyCodec, diskCodec, nodeCodec, volumeCodec } from "./record-codec.ts";
 import type { ClusterRecord, DiskRecord, NodeRecord, VolumeRecord } from "./records.ts";
 
 export interface Inventory {
@@ -23,6 +23,8 @@ interface Draft {
   readonly disks: Map<string, DiskRecord>;
   readonly volumes: Map<string, VolumeRecord>;
   readonly pages: Map<string, PlacementPage[]>;
+  /** Volume and disk, of each copy that is told of. */
+  readonly copies: (readonly [volume: string, disk: string])[];
   /** Disk number -> disk, volume name -> volume: as the index keys say. */
   readonly numbers: Map<string, string>;
   readonly names: Map<string, string>;
@@ -48,6 +50,7 @@ export function readInventory(keys: MetaKeys, entries: readonly MetaEntry[]): In
     disks: new Map(),
     volumes: new Map(),
     pages: new Map(),
+    copies: [],
     numbers: new Map(),
     names: new Map(),
   };
@@ -70,6 +73,12 @@ function readVolume(draft: Draft, key: string, rest: string, value: Uint8Array):
   const [id = "", kind, page] = rest.split("/");
   if (kind === "record") {
     keep(draft.volumes, key, id, volumeCodec.decode(key, value));
+    return;
+  }
+  if (kind === "copy") {
+    const { disk } = copyCodec.decode(key, value);
+    if (disk !== page) throw wrong(`${key} tells of a copy on disk ${disk}`);
+    draft.copies.push([id, disk]);
     return;
   }
   if (kind !== "map" || page === undefined) throw wrong(`${key} is no key that this version knows`);
@@ -129,7 +138,7 @@ function checkVolume({ disks, pages, cluster }: Draft, volume: VolumeRecord): vo
   throw wrong(`the map of volume ${name} has ${found} segments instead of ${segments}`);
 }
 
-function checkIndexes({ volumes, disks, pages, names, numbers }: Draft): void {
+function checkIndexes({ volumes, disks, pages, copies, names, numbers }: Draft): void {
   for (const { id, name } of volumes.values()) {
     if (names.get(name) !== id) throw wrong(`the name ${name} does not lead to volume ${id}`);
   }
@@ -138,6 +147,11 @@ function checkIndexes({ volumes, disks, pages, names, numbers }: Draft): void {
   }
   for (const [number, id] of numbers) {
     if (!disks.has(id)) throw wrong(`number ${number} leads to disk ${id}, which is not there`);
+  }
+  for (const [volume, disk] of copies) {
+    if (!volumes.has(volume))
+      throw wrong(`there is a copy of volume ${volume}, which is not there`);
+    if (!disks.has(disk)) throw wrong(`a copy is on disk ${disk}, which is not there`);
   }
   for (const id of pages.keys()) {
     if (!volumes.has(id)) throw wrong(`there is a map of volume ${id}, which is not there`);

@@ -8,6 +8,7 @@
 //   <root>disk-number/<number>     which disk has the number that placement pages use
 //   <root>volume/<volume>/record   a volume: who owns it, and which replicas count
 //   <root>volume/<volume>/map/<page>   which disks hold its segments, 1024 to a page
+//   <root>volume/<volume>/copy/<disk>  the disk has its replica, of the size that is told
 //   <root>volume-name/<name>       which volume has the name
 //   <root>leader                   on a lease: who plans
 //
@@ -99,6 +100,14 @@ export class MetaKeys {
   volumeMapPage(volumeId: string, page: number): string {
     assert(page >= 0 && page < MAP_PAGES_MAX, "a page of the map has 16 bits");
     return this.volumeMap(volumeId) + hexadecimal(page);
+  }
+
+  volumeCopies(volumeId: string): string {
+    return `${this.volume(volumeId)}copy/`;
+  }
+
+  volumeCopy(volumeId: string, diskId: string): string {
+    return this.volumeCopies(volumeId) + checked(diskId);
   }
 
   volumeName(name: string): string {

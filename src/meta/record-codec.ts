@@ -5,6 +5,7 @@ import { compileValidator, type Validator } from "../model/validate.ts";
 import { MetaError } from "./errors.ts";
 import {
   CLUSTER_SCHEMA,
+  COPY_SCHEMA,
   DISK_SCHEMA,
   LIVE_SCHEMA,
   NODE_SCHEMA,
@@ -12,6 +13,7 @@ import {
 } from "./record-schemas.ts";
 import {
   type ClusterRecord,
+  type CopyRecord,
   type DiskRecord,
   FEATURES,
   type LiveRecord,
@@ -76,6 +78,10 @@ function checkVolume(record: VolumeRecord): string | null {
   const lost = members.size > 0 && outs.size === members.size;
   if (lost && record.phase === "ready") return "all of its members are out";
   if (record.sizeBytes % 4096 !== 0) return "sizeBytes is no multiple of 4096";
+  const { growToBytes } = record;
+  if (growToBytes !== undefined && (growToBytes % 4096 !== 0 || growToBytes < record.sizeBytes)) {
+    return `growToBytes ${growToBytes} is no size that it can grow to`;
+  }
   if (record.owner !== null && record.epoch === 0) return "it has an owner without an epoch";
   return null;
 }
@@ -91,6 +97,10 @@ export const volumeCodec: RecordCodec<VolumeRecord> = codec(
   "volume record",
   compileValidator(VOLUME_SCHEMA),
   checkVolume,
+);
+export const copyCodec: RecordCodec<CopyRecord> = codec(
+  "record of a copy",
+  compileValidator(COPY_SCHEMA),
 );
 export const nodeCodec: RecordCodec<NodeRecord> = codec(
   "node record",

@@ -11,6 +11,7 @@ import { describes, type SchemaOf } from "../model/schema.ts";
 import { DISK_NUMBER_MAX } from "./keys.ts";
 import {
   type ClusterRecord,
+  type CopyRecord,
   type DiskRecord,
   type LiveRecord,
   type NodeRecord,
@@ -60,6 +61,7 @@ export const VOLUME_SCHEMA: SchemaOf<VolumeRecord> = describes<VolumeRecord>()(
       id,
       name,
       sizeBytes: Type.Integer({ minimum: 4096, maximum: VOLUME_SIZE_MAX_BYTES }),
+      growToBytes: Type.Optional(Type.Integer({ minimum: 4096, maximum: VOLUME_SIZE_MAX_BYTES })),
       blockBytes: Type.Enum([512, 4096]),
       replicaCount: Type.Integer({ minimum: 1, maximum: REPLICAS_MAX }),
       phase: Type.Enum(["creating", "ready", "deleting"]),
@@ -79,6 +81,10 @@ export const VOLUME_SCHEMA: SchemaOf<VolumeRecord> = describes<VolumeRecord>()(
     },
     closed,
   ),
+);
+
+export const COPY_SCHEMA: SchemaOf<CopyRecord> = describes<CopyRecord>()(
+  Type.Object({ format, disk: id, sizeBytes: count, madeAt: when }, closed),
 );
 
 const wireFormat = Type.Integer({ minimum: 1, maximum: 0xffff });

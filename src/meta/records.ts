@@ -53,6 +53,8 @@ export interface VolumeRecord {
   readonly id: string;
   readonly name: string;
   readonly sizeBytes: number;
+  /** A size that its copies are grown to before it becomes `sizeBytes`. */
+  readonly growToBytes?: number;
   readonly blockBytes: 512 | 4096;
   readonly replicaCount: number;
   readonly phase: VolumePhase;
@@ -72,6 +74,18 @@ export interface VolumeRecord {
   readonly attachment: Attachment;
   /** Newest last; one until there are snapshots. */
   readonly layers: readonly number[];
+}
+
+/**
+ * The disk has the volume's replica. Made by the disk's node while the record is there, taken away
+ * by it when the replica is gone: a volume without such keys has nothing on any disk.
+ */
+export interface CopyRecord {
+  readonly format: number;
+  /** UUID of the disk. */
+  readonly disk: string;
+  readonly sizeBytes: number;
+  readonly madeAt: string;
 }
 
 export type NodePhase = "active" | "maintenance" | "draining";

@@ -2,7 +2,12 @@
 // already prove that this program wrote it.
 
 import Type from "typebox";
-import type { DeclaredDisk, DeclaredNode, DeclaredVolume } from "./declared.ts";
+import type {
+  DeclaredClusterAttachment,
+  DeclaredDisk,
+  DeclaredNode,
+  DeclaredVolume,
+} from "./declared.ts";
 import {
   PATH_LENGTH_MAX,
   QUEUE_COUNT_MAX,
@@ -83,3 +88,19 @@ export const DeclaredDiskSchema: SchemaOf<DeclaredDisk> = describes<DeclaredDisk
 export const DeclaredNodeSchema: SchemaOf<DeclaredNode> = describes<DeclaredNode>()(
   Type.Object({ id, createdAt: when }, closed),
 );
+
+export const DeclaredClusterAttachmentSchema: SchemaOf<DeclaredClusterAttachment> =
+  describes<DeclaredClusterAttachment>()(
+    Type.Object(
+      {
+        volumeId: id,
+        name: Type.String({ pattern: VOLUME_NAME_PATTERN, maxLength: VOLUME_NAME_LENGTH_MAX }),
+        phase: Type.Enum(["attached", "detaching"]),
+        queueCountMax: Type.Integer({ minimum: 1, maximum: QUEUE_COUNT_MAX }),
+        packedAllowed: Type.Boolean(),
+        readOnly: Type.Boolean(),
+        attachedAt: when,
+      },
+      closed,
+    ),
+  );

@@ -94,3 +94,18 @@ export interface DeclaredNode {
   readonly id: string;
   readonly createdAt: string;
 }
+
+/**
+ * How a volume of the cluster is attached on this node. Whether it is, is in the metadata.
+ * "detaching": what is not detached yet is not served again.
+ */
+export interface DeclaredClusterAttachment {
+  readonly volumeId: string;
+  /** Of the volume: its socket's name. */
+  readonly name: string;
+  readonly phase: "attached" | "detaching";
+  readonly queueCountMax: number;
+  readonly packedAllowed: boolean;
+  readonly readOnly: boolean;
+  readonly attachedAt: string;
+}

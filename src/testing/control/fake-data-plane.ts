@@ -83,9 +83,15 @@ export class FakeDataPlane implements DataPlane {
     if (this.open.has(spec.id)) throw new Error(`volume ${spec.id} is open already`);
     if (spec.backing.kind === "file") openFile(spec.backing.path, spec.sizeBytes, options.create);
     else if (spec.backing.kind === "store") this.#openInStore(spec, spec.backing, options.create);
+    else if (spec.backing.kind === "cluster") await this.openOwner(spec);
     else if (!options.create) throw new Error(`${spec.backing.kind} must be opened with create`);
     const { sizeBytes } = spec;
     this.open.set(spec.id, { spec, sizeBytes, attachment: null, server: null });
+  }
+
+  /** Of a plane that takes part in a cluster. */
+  protected async openOwner(spec: VolumeSpec): Promise<void> {
+    throw new Error(`volume ${spec.name}: this plane is in no cluster`);
   }
 
   #openInStore(spec: VolumeSpec, backing: { readonly diskId: string }, create: boolean): void {

@@ -20,6 +20,8 @@ export interface FakeDiskFile {
   readonly diskBytes: number;
   /** Size by volume id. */
   readonly volumes: Record<string, number>;
+  /** Of volumes of a cluster, the same. */
+  replicas?: Record<string, number>;
 }
 
 /** Null: there is no store in the file. */

@@ -97,7 +97,7 @@ export class HostFixture {
   readonly root: string;
   readonly paths: DataDirectory;
   readonly steps: Steps = new Steps();
-  readonly dataPlane: FakeDataPlane = new FakeDataPlane();
+  readonly dataPlane: FakeDataPlane;
   readonly host: VolumeHost;
   readonly log: LogLine[] = [];
   readonly defects: unknown[] = [];
@@ -107,8 +107,13 @@ export class HostFixture {
   #uuidCount = 0;
 
   /** `root`: of an earlier fixture, to start again over what it left. */
-  constructor(root: string = temporaryDirectory(), allowPaths: readonly string[] = []) {
+  constructor(
+    root: string = temporaryDirectory(),
+    allowPaths: readonly string[] = [],
+    parts: { readonly dataPlane?: FakeDataPlane; readonly uuid?: () => string } = {},
+  ) {
     this.root = root;
+    this.dataPlane = parts.dataPlane ?? new FakeDataPlane();
     this.paths = layOutDataDirectory(join(root, "data"), "");
     makeDataDirectory(this.paths, -1);
     const fs = new SteppedFs(this.steps);
@@ -127,7 +132,7 @@ export class HostFixture {
           void this.log.push({ level, event, fields }),
       },
       now,
-      uuid: () => this.#uuid(),
+      uuid: parts.uuid ?? (() => this.#uuid()),
       fatal: (error: unknown) => void this.defects.push(error),
     };
     this.disks = new DiskHost({ ...shared, store: diskStore, tools: this.diskTools });

@@ -1,0 +1,80 @@
+// Addresses that people give: of this node, and of the metadata.
+
+import { createServer } from "node:net";
+import { hostname } from "node:os";
+import { ApiError } from "../model/errors.ts";
+import { VOLUME_NAME_LENGTH_MAX, VOLUME_NAME_PATTERN } from "../model/limits.ts";
+import { quote } from "../model/volume-rules.ts";
+
+const ADDRESS = /^(?:\[([0-9a-f:.]+)\]|([^\s:[\]/]{1,255})):(\d{1,5})$/i;
+const NAME = new RegExp(VOLUME_NAME_PATTERN);
+
+export interface HostPort {
+  readonly host: string;
+  readonly port: number;
+}
+
+/** `what` names the field. */
+export function parseAddress(text: string, what: string): HostPort {
+  const match = ADDRESS.exec(text);
+  const port = Number(match?.[3]);
+  if (match === null || port < 1 || port > 65_535) {
+    throw new ApiError("invalid_request", `${what}: ${quote(text)} is not HOST:PORT`, {
+      advice: "give a host name or address and a port, e.g. 10.0.0.1:7700",
+    });
+  }
+  return { host: (match[1] ?? match[2])!, port };
+}
+
+/** `HOST:PORT`, also from http://HOST:PORT. */
+export function parseEndpoints(given: readonly string[]): readonly string[] {
+  if (given.length === 0 || given.length > 16) {
+    throw new ApiError("invalid_request", `${given.length} metadata endpoints`, {
+      advice: "give 1 to 16 of one etcd cluster, or the embedded server's",
+    });
+  }
+  return given.map((text) => {
+    if (text.startsWith("https://")) {
+      throw new ApiError("unsupported", `metadata over TLS: ${quote(text)}`, {
+        advice: "give HOST:PORT of a server that is reached over a trusted network",
+      });
+    }
+    const endpoint = text.replace(/^http:\/\//, "").replace(/\/$/, "");
+    parseAddress(endpoint, "metadata");
+    return endpoint;
+  });
+}
+
+/** Asks the system: an address that cannot be listened on is refused before anything is made. */
+export async function checkListenable({ host, port }: HostPort): Promise<void> {
+  const server = createServer();
+  try {
+    await new Promise<void>((resolve, reject) => {
+      server.once("error", reject);
+      server.listen({ host, port }, resolve);
+    });
+  } catch (cause) {
+    const reason = (cause as NodeJS.ErrnoException).code ?? String(cause);
+    throw new ApiError("invalid_request", `cannot listen on ${host}:${port}: ${reason}`, {
+      advice: "give an address of this machine and a free port",
+      cause,
+    });
+  } finally {
+    await new Promise((resolve) => server.close(resolve));
+  }
+}
+
+/** What is given, or the host's name as far as it can be one. */
+export function nodeNameOf(given: string | undefined): string {
+  const own = hostname().toLowerCase().split(".")[0] ?? "";
+  const usable = own.replace(/[^a-z0-9-]/g, "-").replace(/^-+|-+$/g, "");
+  return checkClusterName(given ?? usable, "node");
+}
+
+/** Nodes, racks and clusters are named by the rule of volumes. */
+export function checkClusterName(name: string, what: "node" | "rack" | "cluster"): string {
+  if (NAME.test(name)) return name;
+  throw new ApiError("invalid_request", `${quote(name)} is not a ${what} name`, {
+    advice: `use 1 to ${VOLUME_NAME_LENGTH_MAX} lower-case letters, digits and inner hyphens`,
+  });
+}

@@ -1,0 +1,132 @@
+// What a node keeps of its cluster, in the data directory:
+//
+//   DATA/cluster.json         which cluster, as which node, where its metadata is
+//   DATA/cluster.key          0600, the 32 bytes that all its daemons share, in base64
+//   DATA/cluster.incarnation  counts the daemon's starts while in the cluster
+//
+// Invariants: cluster.json is written after the key, and replaced whole. Its step tells how far an
+// init or a join got: until it is "member" the daemon is in no cluster, and the same command given
+// again goes on with the ids that are written there. An incarnation is durable before it is used.
+
+import { randomBytes } from "node:crypto";
+import { dirname, join } from "node:path";
+import { RingstoreError } from "../base/error.ts";
+import type { StateFs } from "./state-fs.ts";
+
+export type MembershipStep = "init" | "join" | "member";
+
+export interface Membership {
+  readonly step: MembershipStep;
+  readonly clusterId: string;
+  readonly clusterName: string;
+  /** Of the cluster record when this was written. */
+  readonly generation: number;
+  /** Revision at which the cluster record was made: other metadata has another. 0: not known. */
+  readonly metaBirth: number;
+  readonly nodeId: string;
+  readonly nodeName: string;
+  /** Where other nodes reach this one: `HOST:PORT`. */
+  readonly address: string;
+  readonly rack: string | null;
+  readonly endpoints: readonly string[];
+}
+
+const FORMAT = 1;
+const KEY_BYTES = 32;
+const TEXTS = ["clusterId", "clusterName", "nodeId", "nodeName", "address"] as const;
+const STEPS: readonly unknown[] = ["init", "join", "member"];
+
+export class ClusterFile {
+  readonly path: string;
+  readonly #keyPath: string;
+  readonly #incarnationPath: string;
+  readonly #fs: StateFs;
+
+  constructor(root: string, fs: StateFs) {
+    this.path = join(root, "cluster.json");
+    this.#keyPath = join(root, "cluster.key");
+    this.#incarnationPath = join(root, "cluster.incarnation");
+    this.#fs = fs;
+  }
+
+  /** null: there is none. Light: every daemon asks at its start. */
+  read(): Membership | null {
+    const text = this.#text(this.path);
+    if (text === null) return null;
+    let found: { format?: unknown; cluster?: Partial<Membership> } | null;
+    try {
+      found = JSON.parse(text) as typeof found;
+    } catch (error) {
+      throw damaged(this.path, `is not JSON: ${(error as Error).message}`);
+    }
+    if (found?.format !== FORMAT) {
+      const format = JSON.stringify(found?.format);
+      throw damaged(this.path, `has format ${format}; this version reads ${FORMAT}`);
+    }
+    const cluster = found.cluster ?? {};
+    for (const field of TEXTS) {
+      if (typeof cluster[field] === "string") continue;
+      throw damaged(this.path, `has no field cluster.${field}`);
+    }
+    const { endpoints, step } = cluster;
+    if (!Array.isArray(endpoints) || endpoints.length === 0 || !STEPS.includes(step)) {
+      throw damaged(this.path, "has no step, or no endpoints");
+    }
+    return cluster as Membership;
+  }
+
+  async save(cluster: Membership): Promise<void> {
+    await this.#replace(this.path, `${JSON.stringify({ format: FORMAT, cluster }, null, 2)}\n`);
+  }
+
+  async remove(): Promise<void> {
+    await this.#fs.remove(this.path);
+    await this.#fs.remove(this.#keyPath);
+    await this.#fs.syncDirectory(dirname(this.path));
+  }
+
+  async saveKey(key: Uint8Array): Promise<void> {
+    await this.#replace(this.#keyPath, `${Buffer.from(key).toString("base64")}\n`);
+  }
+
+  makeKey(): Uint8Array {
+    return randomBytes(KEY_BYTES);
+  }
+
+  readKey(): Uint8Array {
+    const key = Buffer.from(this.#text(this.#keyPath) ?? "", "base64");
+    if (key.length === KEY_BYTES) return key;
+    throw damaged(this.#keyPath, `holds ${key.length} bytes instead of ${KEY_BYTES}`);
+  }
+
+  /** The next one, durable. */
+  async raiseIncarnation(): Promise<number> {
+    const text = this.#text(this.#incarnationPath) ?? "0";
+    const last = Number(text);
+    if (!Number.isSafeInteger(last) || last < 0) {
+      throw damaged(this.#incarnationPath, `holds ${JSON.stringify(text)}, which is no count`);
+    }
+    await this.#replace(this.#incarnationPath, `${last + 1}\n`);
+    return last + 1;
+  }
+
+  async #replace(path: string, text: string): Promise<void> {
+    await this.#fs.writeDurably(`${path}.new`, text);
+    await this.#fs.rename(`${path}.new`, path);
+    await this.#fs.syncDirectory(dirname(path));
+  }
+
+  #text(path: string): string | null {
+    try {
+      return this.#fs.read(path);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
+      throw error;
+    }
+  }
+}
+
+function damaged(path: string, problem: string): RingstoreError {
+  const advice = "Repair the file, or take it from a backup of the data directory.";
+  return new RingstoreError("INTERNAL", `${path} ${problem}`, { advice });
+}

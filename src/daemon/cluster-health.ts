@@ -1,0 +1,125 @@
+// How the cluster is, as a whole: the view of `cluster show`, and the items of status and advise.
+// Quiet when all is well.
+
+import type { VolumeRecord } from "../meta/records.ts";
+import type { ClusterView } from "../model/cluster-types.ts";
+import type { Health, StatusItem } from "../model/types.ts";
+import type { ClusterContext } from "./cluster-context.ts";
+import type { ClusterViews } from "./cluster-view.ts";
+
+/** What is wrong with this node's part, beyond what the inventory tells. */
+export interface NodeTroubles {
+  /** Why the data plane does not take part, "" = it does. */
+  readonly plane: string;
+  /** Of the last look at what is to be done, "" = all was done. */
+  readonly reconcile: string;
+  readonly orphanCount: number;
+}
+
+export function clusterView(context: ClusterContext, troubles: NodeTroubles): ClusterView {
+  const { inventory, member, link } = context;
+  const ready = readyVolumes(context);
+  return {
+    id: member.clusterId,
+    name: inventory.cluster?.name ?? member.clusterName,
+    generation: inventory.cluster?.generation ?? member.generation,
+    node: member.nodeName,
+    metadata: { endpoints: link.endpoints, reachable: link.isReachable },
+    nodeCount: inventory.nodes.size,
+    liveNodeCount: inventory.live.size,
+    volumeCount: inventory.volumes.size,
+    degradedCount: ready.filter((one) => one.out.length > 0).length,
+    canLoseNodes: canLoseNodes(context),
+    health: [...clusterHealth(context, troubles), ...singleMetadata(context)],
+  };
+}
+
+function readyVolumes({ inventory }: ClusterContext): readonly VolumeRecord[] {
+  return [...inventory.volumes.values()]
+    .map(({ record }) => record)
+    .filter(({ phase }) => phase === "ready");
+}
+
+/**
+ * Any so many nodes: of the volume with the fewest, the nodes that are alive and have a copy in
+ * sync, less one. Without volumes, all but this one. The metadata is not counted: see its health.
+ */
+function canLoseNodes(context: ClusterContext): number {
+  const { inventory } = context;
+  let fewest = Math.max(1, inventory.live.size);
+  for (const { members, out } of readyVolumes(context)) {
+    const nodes = new Set<string>();
+    for (const disk of members) {
+      const node = inventory.disks.get(disk)?.record.node;
+      if (node === undefined || !inventory.isAlive(node)) continue;
+      if (out.every((one) => one.disk !== disk)) nodes.add(node);
+    }
+    fewest = Math.min(fewest, nodes.size);
+  }
+  return Math.max(0, fewest - 1);
+}
+
+function clusterHealth(context: ClusterContext, troubles: NodeTroubles): readonly Health[] {
+  const { link, inventory, member } = context;
+  const items: Health[] = [];
+  const where = link.endpoints.join(", ");
+  if (!link.isReachable) {
+    const why = link.problem === "" ? "it is being connected" : link.problem;
+    const message = `the cluster's metadata at ${where} does not answer: ${why}`;
+    items.push({ code: "META_UNREACHABLE", severity: "error", message });
+  }
+  if (inventory.birth !== 0 && inventory.birth !== member.metaBirth) {
+    const message = `the metadata at ${where} was put back: it is not what this node joined`;
+    items.push({ code: "META_REPLACED", severity: "error", message });
+  }
+  for (const [key, problem] of inventory.damaged) {
+    items.push({ code: "META_DAMAGED", severity: "error", message: `${key}: ${problem}` });
+  }
+  if (troubles.plane !== "") {
+    items.push({ code: "CLUSTER_NOT_SERVED", severity: "error", message: troubles.plane });
+  }
+  if (troubles.reconcile !== "" && link.isReachable) {
+    items.push({ code: "CLUSTER_BEHIND", severity: "warn", message: troubles.reconcile });
+  }
+  if (troubles.orphanCount > 0) {
+    const message = `${troubles.orphanCount} replicas on disks of this node belong to no volume`;
+    items.push({ code: "REPLICAS_UNKNOWN", severity: "warn", message });
+  }
+  // Whom we do not see when the metadata is away says nothing about them.
+  if (!link.isReachable) return items;
+  for (const { record } of inventory.nodes.values()) {
+    if (inventory.isAlive(record.id)) continue;
+    const message = `node ${record.name} at ${record.address} is missing`;
+    items.push({ code: "NODE_MISSING", severity: "warn", message });
+  }
+  return items;
+}
+
+/** Nothing to be mended, and to be known: said in the view, not in status. */
+function singleMetadata({ link }: ClusterContext): readonly Health[] {
+  if (link.endpoints.length > 1) return [];
+  const where = link.endpoints[0] ?? "";
+  const message =
+    `the metadata is on one server, ${where}: while it is away nothing can be attached or taken ` +
+    "over, and with its machine it is lost; etcd on three machines has neither weakness";
+  return [{ code: "META_SINGLE", severity: "warn", message }];
+}
+
+/** For status and advise: the cluster's troubles, and those of its volumes. */
+export function clusterItems(
+  context: ClusterContext,
+  views: ClusterViews,
+  troubles: NodeTroubles,
+): readonly StatusItem[] {
+  const items: StatusItem[] = clusterHealth(context, troubles).map((item) => ({
+    ...item,
+    volume: null,
+    disk: null,
+  }));
+  for (const { record } of context.inventory.volumes.values()) {
+    for (const item of views.healthOf(record)) {
+      items.push({ ...item, volume: record.name, disk: null });
+    }
+  }
+  return items;
+}

@@ -1,0 +1,267 @@
+// The daemon's cluster side as everything else sees it: in no cluster at first, or in one since the
+// last start. Light: what speaks to the metadata is loaded when it is needed, so that a daemon that
+// is in no cluster pays nothing, and guests of others do not wait for it.
+
+import type { ClusterControl } from "../api/cluster-control.ts";
+import type { RequestOptions } from "../api/control-plane.ts";
+import type {
+  ClusterInit,
+  ClusterJoin,
+  ClusterNode,
+  ClusterTokenReply,
+  ClusterView,
+  NodeRemoveReply,
+  Rebuild,
+} from "../model/cluster-types.ts";
+import { ApiError } from "../model/errors.ts";
+import type { StatusItem } from "../model/types.ts";
+import { quote } from "../model/volume-rules.ts";
+import type { ClusterPlane } from "../ports/cluster-plane.ts";
+import type { DataPlane } from "../ports/data-plane.ts";
+import type { ClusterFile, Membership } from "./cluster-file.ts";
+import type { FormingModules } from "./cluster-forming.ts";
+import type { ClusterRuntime } from "./cluster-runtime.ts";
+import type { AttachmentStore } from "./cluster-serve.ts";
+import type { ClusterTimings } from "./cluster-timings.ts";
+import type { ClusterVolumes } from "./cluster-volumes.ts";
+import { asApiError } from "./failure.ts";
+import type { DaemonCluster } from "./no-cluster.ts";
+import { OperationQueue } from "./operation-queue.ts";
+import type { VolumeHost } from "./volume-host.ts";
+
+export interface ClusterHostModules {
+  readonly file: ClusterFile;
+  readonly plane: DataPlane & ClusterPlane;
+  readonly host: VolumeHost;
+  readonly attachments: AttachmentStore;
+  readonly timings: ClusterTimings;
+  /** Who this daemon is, as in node.json. */
+  readonly nodeId: () => Promise<string>;
+}
+
+/** Until the cluster's volumes are known, every disk may have copies of some. */
+const UNKNOWN_USERS = [{ name: "volumes of the cluster that are not known yet", active: true }];
+
+/** An init or a join answers when the node is seen to be alive, or after this time. */
+const FIRST_SIGHT_MS = 3000;
+
+export class ClusterHost implements ClusterControl, DaemonCluster {
+  volumes: ClusterVolumes | null = null;
+  readonly #modules: ClusterHostModules;
+  readonly #forming = new OperationQueue("limit_reached", "the cluster");
+  #runtime: ClusterRuntime | null = null;
+  /** Why a cluster that this daemon is in cannot be used, "" = it can. */
+  #problem = "";
+  #starting: Promise<void> = Promise.resolve();
+
+  constructor(modules: ClusterHostModules) {
+    this.#modules = modules;
+  }
+
+  /** At the daemon's start, in the background: rejects never. */
+  begin(): void {
+    let member: Membership | null;
+    try {
+      member = this.#modules.file.read();
+    } catch (error) {
+      this.#note(error);
+      return;
+    }
+    if (member?.step !== "member") return;
+    this.#modules.host.clusterUsersOf = () => UNKNOWN_USERS;
+    this.#starting = this.#start(member).catch((error) => this.#note(error));
+  }
+
+  #note(error: unknown): void {
+    this.#problem = (error as Error).message;
+    const { log } = this.#modules.host.modules;
+    log.log("error", "cluster.not-started", { message: this.#problem });
+  }
+
+  async #start(member: Membership): Promise<void> {
+    const { file, plane, host, attachments, timings } = this.#modules;
+    const incarnation = await file.raiseIncarnation();
+    const key = file.readKey();
+    const [{ ClusterRuntime: Runtime }, { ClusterVolumes: Volumes }, { connectMetadata }] =
+      await Promise.all([
+        import("./cluster-runtime.ts"),
+        import("./cluster-volumes.ts"),
+        import("./cluster-forming.ts"),
+      ]);
+    if (host.stopping) return;
+    const store = connectMetadata(member.endpoints, timings);
+    const parts = { member, incarnation, key, plane, host, store, attachments, timings };
+    const runtime = new Runtime(parts);
+    const volumes = new Volumes(runtime);
+    await runtime.start();
+    this.#runtime = runtime;
+    this.volumes = volumes;
+    const { inventory } = runtime.context;
+    host.clusterUsersOf = (diskId) =>
+      inventory.revision === 0 ? UNKNOWN_USERS : volumes.usersOf(diskId);
+  }
+
+  diskBecameReady(): void {
+    this.#runtime?.diskBecameReady();
+  }
+
+  items(): readonly StatusItem[] {
+    if (this.volumes !== null) return this.volumes.items();
+    if (this.#problem === "") return [];
+    const about = { volume: null, disk: null };
+    const message = `the cluster side of this daemon has not started: ${this.#problem}`;
+    return [{ code: "CLUSTER_NOT_SERVED", severity: "error", message, ...about }];
+  }
+
+  async show(): Promise<ClusterView | null> {
+    const runtime = await this.#member();
+    if (runtime === null) return null;
+    const { clusterView } = await import("./cluster-health.ts");
+    return clusterView(runtime.context, runtime.troubles);
+  }
+
+  /** null: in no cluster. Rejects when it is in one that cannot be used. */
+  async #member(): Promise<ClusterRuntime | null> {
+    await this.#starting;
+    if (this.#problem === "") return this.#runtime;
+    throw new ApiError("metadata_unavailable", this.#problem, { advice: "see the daemon's log" });
+  }
+
+  async #require(): Promise<ClusterRuntime> {
+    const runtime = await this.#member();
+    if (runtime !== null) return runtime;
+    throw new ApiError("no_cluster", "this daemon is in no cluster", {
+      advice: "make one: ringstore cluster init; or join one: ringstore cluster join",
+    });
+  }
+
+  async init(request: ClusterInit, options: RequestOptions): Promise<ClusterView> {
+    const { initCluster } = await import("./cluster-forming.ts");
+    return await this.#form("cluster init", async (parts) => {
+      const member = await initCluster(request, parts, options.dryRun);
+      return member ?? preview(request, request.name, request.metadata);
+    });
+  }
+
+  async join(request: ClusterJoin, options: RequestOptions): Promise<ClusterView> {
+    const [{ joinCluster }, { decodeToken }] = await Promise.all([
+      import("./cluster-forming.ts"),
+      import("./cluster-token.ts"),
+    ]);
+    return await this.#form("cluster join", async (parts) => {
+      const member = await joinCluster(request, parts, options.dryRun);
+      if (member !== null) return member;
+      const { name, endpoints } = decodeToken(request.token);
+      return preview(request, name, endpoints);
+    });
+  }
+
+  async #form(
+    what: string,
+    run: (parts: FormingModules) => Promise<Membership | ClusterView>,
+  ): Promise<ClusterView> {
+    const { file, timings, host } = this.#modules;
+    return await this.#forming.exclusively(async () => {
+      host.requireRunning();
+      const present = await this.#member();
+      if (present !== null) {
+        const { clusterName, nodeName } = present.context.member;
+        const message = `this daemon is in cluster ${clusterName} already, as ${nodeName}`;
+        throw new ApiError("in_cluster", message, { advice: "see: ringstore cluster show" });
+      }
+      try {
+        const nodeId = await this.#modules.nodeId();
+        const made = await run({ file, nodeId, timings, now: host.modules.now });
+        if (!("step" in made)) return made;
+        await this.#start(made);
+      } catch (error) {
+        throw asApiError(error, what);
+      }
+      return await this.#firstSight();
+    });
+  }
+
+  async #firstSight(): Promise<ClusterView> {
+    const { context } = await this.#require();
+    const { inventory, member, link } = context;
+    await inventory.until(() => inventory.isAlive(member.nodeId), FIRST_SIGHT_MS);
+    context.look();
+    const isReady = (): boolean => link.isReachable && inventory.nodes.has(member.nodeId);
+    await inventory.until(isReady, FIRST_SIGHT_MS);
+    const view = await this.show();
+    const message = `node ${member.nodeName} is in cluster ${member.clusterName}`;
+    context.host.modules.log.log("info", "cluster.entered", { message });
+    return view as ClusterView;
+  }
+
+  async token(): Promise<ClusterTokenReply> {
+    const { context } = await this.#require();
+    const { clusterId, clusterName: name, endpoints } = context.member;
+    const { encodeToken } = await import("./cluster-token.ts");
+    const key = this.#modules.file.readKey();
+    return { token: encodeToken({ clusterId, name, endpoints, key }) };
+  }
+
+  async listNodes(): Promise<readonly ClusterNode[]> {
+    const { context, views } = await this.#require();
+    return [...context.inventory.nodes.values()]
+      .map(({ record }) => views.node(record))
+      .sort((a, b) => (a.name < b.name ? -1 : 1));
+  }
+
+  async showNode(name: string): Promise<ClusterNode> {
+    const { context, views } = await this.#require();
+    const record = context.inventory.nodeByName(name);
+    if (record === null) throw unknownNode(name);
+    return views.node(record);
+  }
+
+  async removeNode(name: string, options: RequestOptions): Promise<NodeRemoveReply> {
+    const { context } = await this.#require();
+    const record = context.inventory.nodeByName(name);
+    if (record === null) throw unknownNode(name);
+    const { removeNode } = await import("./cluster-removal.ts");
+    try {
+      return await removeNode(context, record, options);
+    } catch (error) {
+      throw asApiError(error, `cannot remove node ${name}`);
+    }
+  }
+
+  async rebuilds(): Promise<readonly Rebuild[]> {
+    return (await this.#require()).views.rebuilds();
+  }
+
+  /** After the data plane has stopped. */
+  async stop(): Promise<void> {
+    await this.#starting;
+    await this.#runtime?.stop();
+  }
+}
+
+function unknownNode(name: string): ApiError {
+  return new ApiError("node_not_found", `node ${quote(name)} does not exist`, {
+    advice: "see: ringstore node list",
+  });
+}
+
+/** What would be, after a dry run. */
+function preview(
+  { nodeName }: { readonly nodeName?: string },
+  name: string,
+  endpoints: readonly string[],
+): ClusterView {
+  return {
+    id: "",
+    name,
+    generation: 1,
+    node: nodeName ?? "",
+    metadata: { endpoints, reachable: true },
+    nodeCount: 0,
+    liveNodeCount: 0,
+    volumeCount: 0,
+    degradedCount: 0,
+    canLoseNodes: 0,
+    health: [],
+  };
+}

@@ -1,0 +1,154 @@
+// Taking a node that is gone out of the cluster: its copies are forgotten, its disks, itself. In an
+// order that a crash anywhere leaves a smaller node that is removed by the same command.
+//
+// A copy that still counts is never forgotten: its volume's owner puts it out first.
+
+import type { RequestOptions } from "../api/control-plane.ts";
+import type { DiskRecord, NodeRecord, VolumeRecord } from "../meta/records.ts";
+import type { NodeRemoveReply } from "../model/cluster-types.ts";
+import { ApiError } from "../model/errors.ts";
+import { type ClusterContext, changeVolume, transact } from "./cluster-context.ts";
+import { mapPages } from "./cluster-placement.ts";
+
+export async function removeNode(
+  context: ClusterContext,
+  node: NodeRecord,
+  options: RequestOptions,
+): Promise<NodeRemoveReply> {
+  const { inventory, host } = context;
+  await requireGone(context, node);
+  const disks = [...inventory.disks.values()]
+    .map(({ record }) => record)
+    .filter((disk) => disk.node === node.id);
+  const ids = new Set(disks.map(({ id }) => id));
+  const volumes = [...inventory.volumes.values()]
+    .map(({ record }) => record)
+    .filter((one) => one.members.some((disk) => ids.has(disk)) || one.attachment.node === node.id);
+  const withCopies = volumes.filter((one) => one.members.some((disk) => ids.has(disk)));
+  const names = withCopies.map(({ name }) => name).sort();
+  const reply = { node: node.name, volumes: names };
+  const counted = withCopies.filter((one) => counts(one, ids)).map(({ name }) => name);
+  if (options.dryRun) return reply;
+  if (counted.length > 0) {
+    const message = `node ${node.name} has copies that count: of ${counted.sort().join(", ")}`;
+    throw new ApiError("volume_unavailable", message, {
+      advice: "attach these volumes elsewhere, which puts the copies out; or delete them",
+    });
+  }
+  for (const volume of volumes) await forgetCopies(context, volume, node, ids);
+  await forgetCopyKeys(context, ids);
+  await forgetDisks(context, disks);
+  await forgetNode(context, node);
+  host.modules.log.log("warn", "cluster.node-removed", { node: node.name });
+  return reply;
+}
+
+async function requireGone(context: ClusterContext, node: NodeRecord): Promise<void> {
+  const { link, keys, member } = context;
+  const live = await link.ask(`cannot remove node ${node.name}`, (store) =>
+    store.get(keys.liveNode(node.id)),
+  );
+  if (live === null && node.id !== member.nodeId) return;
+  throw new ApiError("node_alive", `node ${node.name} is alive`, {
+    advice: "stop its daemon first; only a node that is gone can be removed",
+  });
+}
+
+/** Does the volume count on a copy there? */
+function counts({ phase, members, out }: VolumeRecord, ids: ReadonlySet<string>): boolean {
+  if (phase !== "ready") return false;
+  return members.some((disk) => ids.has(disk) && out.every((one) => one.disk !== disk));
+}
+
+async function forgetCopies(
+  context: ClusterContext,
+  { id, name }: VolumeRecord,
+  node: NodeRecord,
+  ids: ReadonlySet<string>,
+): Promise<void> {
+  const { inventory, keys } = context;
+  const without = (record: VolumeRecord): VolumeRecord => {
+    const { attachment } = record;
+    const isThere = attachment.node === node.id;
+    return {
+      ...record,
+      // Whoever made it is gone, or its copies are: nobody was promised it.
+      phase: record.phase === "creating" ? "deleting" : record.phase,
+      members: record.members.filter((disk) => !ids.has(disk)),
+      out: record.out.filter(({ disk }) => !ids.has(disk)),
+      membershipVersion: record.membershipVersion + 1,
+      attachment: isThere
+        ? { generation: attachment.generation + 1, node: null, readOnly: false }
+        : attachment,
+    };
+  };
+  await changeVolume(
+    context,
+    id,
+    `cannot take node ${node.name} out of volume ${name}`,
+    (record) => {
+      if (!counts(record, ids)) return without(record);
+      throw new ApiError("volume_busy", `volume ${name} counts on its copy there again`, {
+        advice: "see: ringstore node list",
+      });
+    },
+    (record) => {
+      const numbers = record.members.map((disk) => inventory.disks.get(disk)?.record.number ?? 0);
+      return {
+        writes: [
+          ...mapPages(keys, id, record.sizeBytes, numbers.slice(0, record.replicaCount)),
+          ...[...ids].map((disk) => ({ key: keys.volumeCopy(id, disk), value: null })),
+        ],
+      };
+    },
+  );
+}
+
+/** Of volumes whose members were taken out by an attempt before this one. */
+async function forgetCopyKeys(context: ClusterContext, ids: ReadonlySet<string>): Promise<void> {
+  const { inventory, link, keys } = context;
+  for (const name of [...inventory.copies.keys()]) {
+    const [volumeId = "", disk = ""] = name.split("/");
+    if (!ids.has(disk)) continue;
+    const write = { key: keys.volumeCopy(volumeId, disk), value: null };
+    await link.ask("cannot forget a copy", (store) =>
+      transact(context, store, { guards: [], writes: [write] }),
+    );
+  }
+}
+
+async function forgetDisks(context: ClusterContext, disks: readonly DiskRecord[]): Promise<void> {
+  const { inventory, link, keys } = context;
+  for (const { id, name, number } of disks) {
+    const modRevision = inventory.disks.get(id)?.modRevision;
+    if (modRevision === undefined) continue;
+    const key = keys.disk(id);
+    const answer = await link.ask(`cannot take disk ${name} out`, (store) =>
+      transact(context, store, {
+        guards: [{ key, modRevision }],
+        writes: [
+          { key, value: null },
+          { key: keys.diskNumber(number), value: null },
+        ],
+      }),
+    );
+    if (answer.outcome === "applied") continue;
+    throw new ApiError("volume_busy", `disk ${name} has changed meanwhile`, {
+      advice: "try again",
+    });
+  }
+}
+
+async function forgetNode(context: ClusterContext, { id, name }: NodeRecord): Promise<void> {
+  const { link, keys } = context;
+  await link.ask(`cannot remove node ${name}`, (store) =>
+    transact(context, store, {
+      // It must not have come back.
+      guards: [{ key: keys.liveNode(id), modRevision: 0 }],
+      writes: [{ key: keys.node(id), value: null }],
+    }).then((answer) => {
+      if (answer.outcome === "applied") return;
+      throw new ApiError("node_alive", `node ${name} has come back`);
+    }),
+  );
+}

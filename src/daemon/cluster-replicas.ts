@@ -1,0 +1,177 @@
+// What the cluster's volumes are to a node that has copies of them: the replicas on its disks are
+// made, grown and deleted as the records say, and each is told of by a key.
+//
+//   creating, ready   make (or grow) the replica  -> put the copy's key
+//   deleting          delete the replica          -> take the copy's key away
+//   deleting, without any copy's key: record, name and map go, by whoever sees it first
+//
+// Invariants:
+// - A copy's key is put only while the record is as it was when the replica was made (a guard): a
+//   record that is "deleting" gets no new ones, so none left means that nothing is left.
+// - A replica without a record is deleted only if it is surely nobody's: the metadata is that which
+//   this node joined, and a linearizable read finds no record. Metadata that was put back from an
+//   archive is another; then it is only told.
+
+import { clusterCodec, copyCodec } from "../meta/index.ts";
+import { RECORD_FORMAT, type VolumeRecord } from "../meta/records.ts";
+import type { MetaStore } from "../ports/meta-store.ts";
+import { type ClusterContext, changeVolume, readVolume, transact } from "./cluster-context.ts";
+import type { Known } from "./cluster-inventory.ts";
+import { noMapPages } from "./cluster-placement.ts";
+
+export class ClusterReplicas {
+  /** Replicas that nobody knows, on disks of this node, and that must not be deleted. */
+  orphanCount = 0;
+  readonly #context: ClusterContext;
+  /** Since when a volume is seen "creating"; monotonic. */
+  readonly #creatingMs = new Map<string, number>();
+  #orphansAreDue = true;
+
+  constructor(context: ClusterContext) {
+    this.#context = context;
+  }
+
+  /** Looks for replicas without a record at the next time. */
+  expectOrphans(): void {
+    this.#orphansAreDue = true;
+  }
+
+  /** Every volume is tried; the first failure is thrown when all were. */
+  async reconcile(): Promise<void> {
+    const { inventory } = this.#context;
+    let failure: unknown;
+    for (const known of [...inventory.volumes.values()]) {
+      try {
+        await this.#reconcileVolume(known);
+      } catch (error) {
+        failure ??= error;
+      }
+    }
+    for (const id of this.#creatingMs.keys()) {
+      if (inventory.volumes.get(id)?.record.phase !== "creating") this.#creatingMs.delete(id);
+    }
+    if (failure !== undefined) throw failure;
+    if (!this.#orphansAreDue) return;
+    await this.#removeOrphans();
+    this.#orphansAreDue = false;
+  }
+
+  #isOurs(diskId: string): boolean {
+    const { host, inventory, member } = this.#context;
+    const isHere = inventory.disks.get(diskId)?.record.node === member.nodeId;
+    return isHere && host.modules.disks.isReady(diskId);
+  }
+
+  async #reconcileVolume(known: Known<VolumeRecord>): Promise<void> {
+    const { record } = known;
+    if (record.phase === "deleting") {
+      await this.#remove(known);
+      return;
+    }
+    const sizeBytes = record.growToBytes ?? record.sizeBytes;
+    for (const diskId of record.members) {
+      if (!this.#isOurs(diskId)) continue;
+      const copy = this.#context.inventory.copy(record.id, diskId);
+      if (copy === null || copy.sizeBytes < sizeBytes) await this.#make(known, diskId, sizeBytes);
+    }
+    if (record.phase === "creating") await this.#takeBackAbandoned(record);
+  }
+
+  async #make(known: Known<VolumeRecord>, diskId: string, sizeBytes: number): Promise<void> {
+    const { plane, link, keys, host } = this.#context;
+    const { id, name } = known.record;
+    await plane.makeReplica(diskId, { volumeId: id, sizeBytes });
+    const madeAt = host.modules.now().toISOString();
+    const copy = { format: RECORD_FORMAT, disk: diskId, sizeBytes, madeAt };
+    await link.ask(`cannot tell of the copy of volume ${name}`, async (store) => {
+      const key = keys.volumeRecord(id);
+      const answer = await transact(this.#context, store, {
+        guards: [{ key, modRevision: known.modRevision }],
+        writes: [{ key: keys.volumeCopy(id, diskId), value: copyCodec.encode(copy) }],
+      });
+      if (answer.outcome === "applied") return;
+      // Changed meanwhile: looked at again. Gone: what was just made is nobody's.
+      if (answer.found[0] === null) this.expectOrphans();
+      this.#context.look();
+    });
+  }
+
+  /** Its creator would have ended it, one way or the other, long ago. */
+  async #takeBackAbandoned({ id, name }: VolumeRecord): Promise<void> {
+    const { timings, host } = this.#context;
+    const nowMs = performance.now();
+    const sinceMs = this.#creatingMs.get(id);
+    if (sinceMs === undefined) this.#creatingMs.set(id, nowMs);
+    if (sinceMs === undefined || nowMs - sinceMs < timings.abandonedMs) return;
+    await changeVolume(this.#context, id, `cannot take back volume ${name}`, (record) =>
+      record.phase === "creating" ? { ...record, phase: "deleting" } : null,
+    );
+    host.modules.log.log("info", "cluster.create-taken-back", { volume: name });
+  }
+
+  async #remove({ record }: Known<VolumeRecord>): Promise<void> {
+    const { inventory, plane, link, keys } = this.#context;
+    const { id, name } = record;
+    const diskIds = new Set([...record.members, ...inventory.copyDisks(id)]);
+    for (const diskId of diskIds) {
+      if (!this.#isOurs(diskId)) continue;
+      await plane.deleteReplica(diskId, id);
+      if (inventory.copy(id, diskId) === null) continue;
+      const key = keys.volumeCopy(id, diskId);
+      await link.ask(`cannot delete the copy of volume ${name}`, (store) =>
+        transact(this.#context, store, { guards: [], writes: [{ key, value: null }] }),
+      );
+    }
+    if (inventory.copyDisks(id).length === 0) {
+      await link.ask(`cannot delete volume ${name}`, (store) => this.#forget(store, id));
+    }
+  }
+
+  /** Anybody may do it, at any time, any number of times. */
+  async #forget(store: MetaStore, volumeId: string): Promise<void> {
+    const { keys } = this.#context;
+    const known = await readVolume(this.#context, store, volumeId);
+    if (known === null || known.record.phase !== "deleting") return;
+    // What the watch has told may be late; this is what counts.
+    if ((await store.list(keys.volumeCopies(volumeId))).entries.length > 0) return;
+    const { name, sizeBytes } = known.record;
+    const key = keys.volumeRecord(volumeId);
+    await transact(this.#context, store, {
+      guards: [{ key, modRevision: known.modRevision }],
+      writes: [
+        { key, value: null },
+        { key: keys.volumeName(name), value: null },
+        ...noMapPages(keys, volumeId, sizeBytes),
+      ],
+    });
+    this.expectOrphans();
+  }
+
+  async #removeOrphans(): Promise<void> {
+    const { host, plane, inventory } = this.#context;
+    let count = 0;
+    for (const { declared } of host.modules.disks.usable()) {
+      const disk = declared.id;
+      for (const { volumeId } of await plane.listReplicas(disk)) {
+        if (inventory.volumes.has(volumeId)) continue;
+        if (await this.#isNobodys(volumeId)) {
+          host.modules.log.log("warn", "cluster.orphan-deleted", { volume: volumeId, disk });
+          await plane.deleteReplica(disk, volumeId);
+        } else count += 1;
+      }
+    }
+    this.orphanCount = count;
+  }
+
+  async #isNobodys(volumeId: string): Promise<boolean> {
+    const { link, keys, host, member } = this.#context;
+    if ([...host.entries.values()].some(({ declared }) => declared.id === volumeId)) return false;
+    return await link.ask("cannot look for a replica's volume", async (store) => {
+      const entry = await store.get(keys.cluster);
+      if (entry === null || entry.createRevision !== member.metaBirth) return false;
+      const { id, generation } = clusterCodec.decode(keys.cluster, entry.value);
+      if (id !== member.clusterId || generation !== member.generation) return false;
+      return (await store.get(keys.volumeRecord(volumeId))) === null;
+    });
+  }
+}

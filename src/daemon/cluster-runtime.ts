@@ -1,0 +1,279 @@
+// A node that is in a cluster, running: its data plane takes part, its metadata is watched, and what
+// the records say is done: peers, disks, copies, attachments.
+//
+// Everything is done by looking: a look compares what is with what should be, and can be repeated at
+// any time. What has changed is a reason to look; so is time. Nothing here waits for the metadata
+// while a guest waits for us, but the start of a volume's service.
+
+import { MetaKeys } from "../meta/keys.ts";
+import type { ClusterPeer, ClusterPlane, OwnerStats } from "../ports/cluster-plane.ts";
+import type { DataPlane } from "../ports/data-plane.ts";
+import type { MetaStore } from "../ports/meta-store.ts";
+import { parseAddress } from "./cluster-address.ts";
+import { ClusterAttaching } from "./cluster-attach.ts";
+import type { ClusterContext } from "./cluster-context.ts";
+import { ClusterDisks } from "./cluster-disks.ts";
+import type { Membership } from "./cluster-file.ts";
+import type { NodeTroubles } from "./cluster-health.ts";
+import { ClusterInventory } from "./cluster-inventory.ts";
+import { MetaLink } from "./cluster-link.ts";
+import { Liveness } from "./cluster-liveness.ts";
+import { ClusterRecords } from "./cluster-records.ts";
+import { ClusterReplicas } from "./cluster-replicas.ts";
+import { type AttachmentStore, ClusterServing } from "./cluster-serve.ts";
+import type { ServedVolume } from "./cluster-served.ts";
+import type { ClusterTimings } from "./cluster-timings.ts";
+import { ClusterViews } from "./cluster-view.ts";
+import type { VolumeHost } from "./volume-host.ts";
+
+export interface RuntimeModules {
+  readonly member: Membership;
+  readonly incarnation: number;
+  readonly key: Uint8Array;
+  readonly plane: DataPlane & ClusterPlane;
+  readonly host: VolumeHost;
+  readonly store: MetaStore;
+  readonly attachments: AttachmentStore;
+  readonly timings: ClusterTimings;
+}
+
+/** Changes that come together are looked at once. */
+const LOOK_PAUSE_MS = 20;
+
+export class ClusterRuntime {
+  readonly context: ClusterContext;
+  readonly views: ClusterViews;
+  readonly attaching: ClusterAttaching;
+  readonly #modules: RuntimeModules;
+  readonly #liveness: Liveness;
+  readonly #disks: ClusterDisks;
+  readonly #replicas: ClusterReplicas;
+  readonly #serving: ClusterServing;
+  /** Volumes whose owner here has lost its epoch. */
+  readonly #deposed = new Set<string>();
+  #peers = "";
+  #isPlaneStarted = false;
+  #planeProblem = "";
+  #lookProblem = "";
+  #pauseMs: number;
+  #isDue = false;
+  #isLooking = false;
+  #isStopped = false;
+  #timer: NodeJS.Timeout | null = null;
+  #lookAtMs = Number.POSITIVE_INFINITY;
+
+  constructor(modules: RuntimeModules) {
+    const { member, incarnation, store, timings, host } = modules;
+    this.#modules = modules;
+    this.#pauseMs = timings.retryFirstMs;
+    const keys = new MetaKeys();
+    const look = (): void => this.look();
+    this.context = {
+      member,
+      incarnation,
+      plane: modules.plane,
+      host,
+      link: new MetaLink(store, member.endpoints),
+      keys,
+      inventory: new ClusterInventory(keys, look),
+      timings,
+      served: new Map(),
+      look,
+    };
+    const { log, now, fatal } = host.modules;
+    const { link } = this.context;
+    const changed = (): void => {
+      this.context.inventory.recheck();
+      look();
+    };
+    const parts = { link, keys, timings, log, now, changed, fatal };
+    this.#liveness = new Liveness(member.nodeId, incarnation, parts);
+    this.#disks = new ClusterDisks(this.context);
+    this.#replicas = new ClusterReplicas(this.context);
+    this.#serving = new ClusterServing(this.context, modules.attachments);
+    this.views = new ClusterViews(this.context);
+    this.attaching = new ClusterAttaching(this.context, this.#serving, (record) =>
+      this.views.volume(this.context.inventory.volumes.get(record.id)?.record ?? record),
+    );
+  }
+
+  /** Resolves when the data plane takes part, or is known not to yet. */
+  async start(): Promise<void> {
+    await this.#serving.load();
+    await this.#startPlane();
+    this.#liveness.start();
+    const { store } = this.#modules;
+    store.watch(this.context.keys.root, this.context.inventory);
+    this.#lookAgainIn(this.context.timings.lookMs);
+  }
+
+  async #startPlane(): Promise<void> {
+    const { member, incarnation, key, plane, host, store } = this.#modules;
+    const { keys } = this.context;
+    const { log, now } = host.modules;
+    const keyOf = (volumeId: string): string => keys.volumeRecord(volumeId);
+    try {
+      await plane.startCluster(
+        {
+          identity: { clusterId: member.clusterId, nodeId: member.nodeId, incarnation },
+          key,
+          listen: parseAddress(member.address, "address"),
+        },
+        {
+          records: new ClusterRecords({ store, keyOf, log, now }),
+          ownerChanged: (stats) => this.#ownerChanged(stats),
+        },
+      );
+      this.#isPlaneStarted = true;
+      this.#planeProblem = "";
+      log.log("info", "cluster.listening", { address: member.address, incarnation });
+    } catch (error) {
+      const message = (error as Error).message;
+      this.#planeProblem = `this node takes no part: ${member.address}: ${message}`;
+      log.log("error", "cluster.not-listening", { address: member.address, message });
+    }
+  }
+
+  #ownerChanged(stats: OwnerStats): void {
+    this.views.ownerChanged(stats);
+    const entry = this.context.served.get(stats.volumeId);
+    if (stats.state !== "surrendered" || entry?.serving !== true) return;
+    this.#deposed.add(stats.volumeId);
+    this.look();
+  }
+
+  get troubles(): NodeTroubles {
+    return {
+      plane: this.#planeProblem,
+      reconcile: this.#lookProblem,
+      orphanCount: this.#replicas.orphanCount,
+    };
+  }
+
+  /** A disk of this node has been opened. */
+  diskBecameReady(): void {
+    this.#replicas.expectOrphans();
+    for (const entry of this.context.served.values()) entry.retryAtMs = 0;
+    this.look();
+  }
+
+  look(): void {
+    this.#isDue = true;
+    if (!this.#isLooking) this.#lookAgainIn(LOOK_PAUSE_MS);
+  }
+
+  #lookAgainIn(delayMs: number): void {
+    const atMs = performance.now() + delayMs;
+    const isStopped = this.#isStopped || this.context.host.stopping;
+    if (isStopped || (this.#timer !== null && this.#lookAtMs <= atMs)) return;
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#lookAtMs = atMs;
+    this.#timer = setTimeout(() => {
+      this.#timer = null;
+      void this.#lookNow().catch(this.context.host.modules.fatal);
+    }, delayMs);
+  }
+
+  async #lookNow(): Promise<void> {
+    if (this.#isLooking) return;
+    this.#isLooking = true;
+    this.#isDue = false;
+    const { timings, host } = this.context;
+    let nextMs = timings.lookMs;
+    try {
+      await this.#reconcile();
+      this.#lookProblem = "";
+      this.#pauseMs = timings.retryFirstMs;
+    } catch (error) {
+      const message = (error as Error).message;
+      if (message !== this.#lookProblem)
+        host.modules.log.log("warn", "cluster.behind", { message });
+      this.#lookProblem = message;
+      nextMs = this.#pauseMs;
+      this.#pauseMs = Math.min(this.#pauseMs * 2, timings.retryMaxMs);
+    } finally {
+      this.#isLooking = false;
+    }
+    if (this.#isDue) nextMs = Math.min(nextMs, LOOK_PAUSE_MS);
+    for (const { retryAtMs, busy } of this.context.served.values()) {
+      if (retryAtMs > 0 && !busy) nextMs = Math.min(nextMs, retryAtMs - performance.now());
+    }
+    this.#lookAgainIn(Math.max(nextMs, LOOK_PAUSE_MS));
+  }
+
+  async #reconcile(): Promise<void> {
+    const { inventory, member, host, link } = this.context;
+    if (!this.#isPlaneStarted) await this.#startPlane();
+    if (!this.#isPlaneStarted) throw new Error(this.#planeProblem);
+    if (inventory.revision === 0 || !link.isReachable || host.stopping) return;
+    if (inventory.cluster?.id !== member.clusterId) {
+      throw new Error(`the metadata does not hold cluster ${member.clusterName}`);
+    }
+    if (!inventory.nodes.has(member.nodeId)) {
+      throw new Error(`node ${member.nodeName} was removed from the cluster`);
+    }
+    await this.#setPeers();
+    this.#alignAll();
+    // Neither keeps the other from being done.
+    const [disks] = await Promise.allSettled([this.#disks.reconcile()]);
+    await this.#replicas.reconcile();
+    if (disks.status === "rejected") throw disks.reason;
+  }
+
+  async #setPeers(): Promise<void> {
+    const { inventory, member, plane } = this.context;
+    const peers: ClusterPeer[] = [...inventory.nodes.values()]
+      .filter(({ record }) => record.id !== member.nodeId)
+      .map(({ record }) => ({ nodeId: record.id, ...parseAddress(record.address, record.name) }))
+      .sort((a, b) => (a.nodeId < b.nodeId ? -1 : 1));
+    const text = JSON.stringify(peers);
+    if (text === this.#peers) return;
+    await plane.setPeers(peers);
+    this.#peers = text;
+  }
+
+  /** Side by side, and not waited for: a takeover may take long. */
+  #alignAll(): void {
+    const { inventory, member, served } = this.context;
+    for (const { record } of inventory.volumes.values()) {
+      if (record.attachment.node === member.nodeId && record.phase === "ready") {
+        this.#serving.entryOf(record.id, record.name);
+      }
+    }
+    const nowMs = performance.now();
+    for (const entry of served.values()) {
+      if (entry.busy || entry.retryAtMs > nowMs || !this.#isToAlign(entry)) continue;
+      void this.#align(entry);
+    }
+  }
+
+  #isToAlign({ id, serving, declared }: ServedVolume): boolean {
+    const { inventory, member } = this.context;
+    if (this.#deposed.has(id) || declared?.phase === "detaching") return true;
+    const isHere = inventory.volumes.get(id)?.record.attachment.node === member.nodeId;
+    return isHere !== serving || (declared !== null && !isHere);
+  }
+
+  async #align(entry: ServedVolume): Promise<void> {
+    const { host } = this.context;
+    try {
+      await entry.exclusively(async () => {
+        if (host.stopping || this.context.served.get(entry.id) !== entry) return;
+        this.#deposed.delete(entry.id);
+        await this.#serving.align(entry, (one) => this.attaching.finishDetach(one));
+      });
+    } catch (error) {
+      if (!host.stopping) this.#serving.noteFailure(entry, error);
+    }
+    this.look();
+  }
+
+  /** After the data plane, whose last words go through the metadata. */
+  async stop(): Promise<void> {
+    this.#isStopped = true;
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
+    await this.#liveness.stop();
+    this.#modules.store.close();
+  }
+}

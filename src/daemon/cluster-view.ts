@@ -1,0 +1,251 @@
+// What the cluster looks like from this node: volumes, nodes, resyncs. From the inventory and from
+// what the data plane counts; synchronous.
+
+import type { NodeRecord, VolumeRecord } from "../meta/records.ts";
+import type {
+  ClusterBackingView,
+  ClusterNode,
+  CopyState,
+  Rebuild,
+  VolumeCopy,
+} from "../model/cluster-types.ts";
+import type { Attachment, Health, Volume, VolumeState } from "../model/types.ts";
+import type { OwnerStats } from "../ports/cluster-plane.ts";
+import type { VolumeStats } from "../ports/data-plane.ts";
+import type { ClusterContext } from "./cluster-context.ts";
+import { serialOf } from "./cluster-serve.ts";
+import { socketPathOf } from "./data-directory.ts";
+
+/** A takeover that takes longer is told. */
+const TAKEOVER_PATIENCE_MS = 5000;
+
+/** What is asked once for many views. */
+export interface Sight {
+  readonly owners: ReadonlyMap<string, OwnerStats>;
+  readonly stats: ReadonlyMap<string, VolumeStats>;
+}
+
+interface Progress {
+  readonly sinceMs: number;
+  readonly fromBytes: number;
+  doneBytes: number;
+  atMs: number;
+}
+
+export class ClusterViews {
+  readonly #context: ClusterContext;
+  /** Of resyncs under way, by volume and disk. */
+  readonly #progress = new Map<string, Progress>();
+  /** Since when a volume is being taken over here; monotonic. */
+  readonly #takeovers = new Map<string, number>();
+
+  constructor(context: ClusterContext) {
+    this.#context = context;
+  }
+
+  sight(): Sight {
+    const { plane } = this.#context;
+    const byId = <T extends { readonly volumeId: string }>(all: readonly T[]): Map<string, T> =>
+      new Map(all.map((one) => [one.volumeId, one]));
+    return { owners: byId(plane.ownerStats()), stats: byId(plane.volumeStats()) };
+  }
+
+  /** Told by the data plane. */
+  ownerChanged({ volumeId, state, resync }: OwnerStats): void {
+    const nowMs = performance.now();
+    if (state !== "taking-over") this.#takeovers.delete(volumeId);
+    else if (!this.#takeovers.has(volumeId)) this.#takeovers.set(volumeId, nowMs);
+    const key = resync === null ? null : `${volumeId}/${resync.diskId}`;
+    for (const other of this.#progress.keys()) {
+      if (other.startsWith(`${volumeId}/`) && other !== key) this.#progress.delete(other);
+    }
+    if (resync === null || key === null) return;
+    const known = this.#progress.get(key);
+    const { doneBytes } = resync;
+    if (known === undefined || doneBytes < known.doneBytes) {
+      this.#progress.set(key, { sinceMs: nowMs, fromBytes: doneBytes, doneBytes, atMs: nowMs });
+      return;
+    }
+    known.doneBytes = doneBytes;
+    known.atMs = nowMs;
+  }
+
+  volume(record: VolumeRecord, sight: Sight = this.sight()): Volume {
+    const { id, name, sizeBytes, blockBytes, createdAt, attachment } = record;
+    return {
+      id,
+      name,
+      sizeBytes,
+      blockBytes,
+      readOnly: attachment.node !== null && attachment.readOnly,
+      serial: serialOf(id),
+      backing: this.#backing(record, sight),
+      createdAt,
+      state: this.#state(record, sight),
+      attachment: this.#attachment(record, sight),
+      health: this.healthOf(record),
+    };
+  }
+
+  #backing(record: VolumeRecord, sight: Sight): ClusterBackingView {
+    const { inventory } = this.#context;
+    const nameOf = (node: string | null): string | null =>
+      node === null ? null : inventory.nodeName(node);
+    return {
+      kind: "cluster",
+      replicaCount: record.replicaCount,
+      copies: record.members.map((disk) => this.#copy(record, disk, sight)),
+      epoch: record.epoch,
+      owner: nameOf(record.owner?.node ?? null),
+      attachedTo: nameOf(record.attachment.node),
+    };
+  }
+
+  #copy(record: VolumeRecord, diskId: string, { owners }: Sight): VolumeCopy {
+    const { inventory, link } = this.#context;
+    const disk = inventory.disks.get(diskId)?.record;
+    const out = record.out.find((one) => one.disk === diskId);
+    const owner = owners.get(record.id);
+    const told = owner?.members.find(({ place }) => place.diskId === diskId)?.state;
+    let state: CopyState = out === undefined ? "in-sync" : "out";
+    if (told !== undefined) state = told;
+    else if (!link.isReachable) state = "unknown";
+    const resync = owner?.resync ?? null;
+    const isCopied = state === "resyncing" && resync?.diskId === diskId;
+    return {
+      node: inventory.nodeName(disk?.node ?? ""),
+      disk: disk?.name ?? diskId,
+      state,
+      reason: out?.reason ?? null,
+      since: out?.since ?? null,
+      resync: isCopied ? { doneBytes: resync.doneBytes, totalBytes: resync.totalBytes } : null,
+    };
+  }
+
+  #state({ id, phase, attachment }: VolumeRecord, { stats }: Sight): VolumeState {
+    const { member, inventory, served } = this.#context;
+    if (phase !== "ready") return phase;
+    const { node } = attachment;
+    if (node === null) return "detached";
+    if (node !== member.nodeId) return inventory.isAlive(node) ? "attached" : "unavailable";
+    if (served.get(id)?.serving !== true) return "unavailable";
+    return stats.get(id)?.connected === true ? "connected" : "attached";
+  }
+
+  #attachment({ id, name, attachment }: VolumeRecord, { stats }: Sight): Attachment | null {
+    const { member, served, host } = this.#context;
+    const declared = served.get(id)?.declared ?? null;
+    if (attachment.node !== member.nodeId || declared === null) return null;
+    return {
+      generation: attachment.generation,
+      socket: socketPathOf(host.options.paths, name),
+      queueCountMax: declared.queueCountMax,
+      packedAllowed: declared.packedAllowed,
+      readOnly: attachment.readOnly,
+      attachedAt: declared.attachedAt,
+      sessionCount: stats.get(id)?.sessionCount ?? 0,
+    };
+  }
+
+  healthOf(record: VolumeRecord): readonly Health[] {
+    const { served } = this.#context;
+    const items: Health[] = [];
+    const problem = served.get(record.id)?.problem ?? null;
+    if (problem !== null) items.push(problem);
+    if (record.phase === "deleting") items.push(...this.#pendingDelete(record));
+    if (record.phase !== "ready") return items;
+    const { out, members, replicaCount, attachment } = record;
+    const first = out[0];
+    if (first !== undefined) {
+      const since = out.reduce((at, one) => (one.since < at ? one.since : at), first.since);
+      const message = `${out.length} of ${members.length} copies are out since ${since}`;
+      items.push({ code: "COPY_OUT", severity: "warn", message });
+    }
+    if (members.length < replicaCount) {
+      const message = `${members.length} of ${replicaCount} copies exist`;
+      items.push({ code: "COPY_MISSING", severity: "warn", message });
+    }
+    const { node } = attachment;
+    const { member, inventory } = this.#context;
+    if (node !== null && node !== member.nodeId && !inventory.isAlive(node)) {
+      const message = `it is attached on node ${inventory.nodeName(node)}, which is missing`;
+      items.push({ code: "OWNER_MISSING", severity: "error", message });
+    }
+    const sinceMs = this.#takeovers.get(record.id) ?? Number.POSITIVE_INFINITY;
+    if (performance.now() - sinceMs > TAKEOVER_PATIENCE_MS) {
+      const message = "it waits for a copy that is in sync, or for an earlier owner's time to end";
+      items.push({ code: "OWNER_WAITING", severity: "warn", message });
+    }
+    return items;
+  }
+
+  /** Quiet while every node that has a copy is there to delete it. */
+  #pendingDelete({ id }: VolumeRecord): readonly Health[] {
+    const { inventory } = this.#context;
+    const gone = inventory.copyDisks(id).flatMap((disk) => {
+      const node = inventory.disks.get(disk)?.record.node;
+      return node === undefined || inventory.isAlive(node) ? [] : [inventory.nodeName(node)];
+    });
+    if (gone.length === 0) return [];
+    const message = `its copies on ${gone.join(", ")} are deleted when the node is back`;
+    return [{ code: "DELETE_PENDING", severity: "warn", message }];
+  }
+
+  node(record: NodeRecord): ClusterNode {
+    const { inventory, member, plane } = this.#context;
+    const { id, name, address, rack, joinedAt } = record;
+    const disks = [...inventory.disks.values()]
+      .map((known) => known.record)
+      .filter((disk) => disk.node === id)
+      .sort((a, b) => a.number - b.number);
+    const ids = new Set(disks.map((disk) => disk.id));
+    const volumes = [...inventory.volumes.values()].map((known) => known.record);
+    const names = (some: readonly VolumeRecord[]): string[] => some.map((one) => one.name).sort();
+    const isThis = id === member.nodeId;
+    const link = plane.peerStats().find((peer) => peer.nodeId === id)?.state ?? "down";
+    return {
+      id,
+      name,
+      address,
+      rack,
+      state: inventory.isAlive(id) ? "alive" : "missing",
+      isThis,
+      joinedAt,
+      disks: disks.map((disk) => ({
+        id: disk.id,
+        name: disk.name,
+        sizeBytes: disk.sizeBytes,
+        freeBytes: disk.freeBytes,
+      })),
+      ownedVolumes: names(volumes.filter((one) => one.owner?.node === id)),
+      copiesOf: names(volumes.filter((one) => one.members.some((disk) => ids.has(disk)))),
+      link: isThis ? null : link,
+    };
+  }
+
+  rebuilds(): readonly Rebuild[] {
+    const { inventory, plane } = this.#context;
+    return plane.ownerStats().flatMap(({ volumeId, resync }) => {
+      const record = inventory.volumes.get(volumeId)?.record;
+      if (resync === null || record === undefined) return [];
+      const { diskId, doneBytes, totalBytes } = resync;
+      const disk = inventory.disks.get(diskId)?.record;
+      const known = this.#progress.get(`${volumeId}/${diskId}`);
+      const seconds = known === undefined ? 0 : (known.atMs - known.sinceMs) / 1000;
+      const moved = known === undefined ? 0 : known.doneBytes - known.fromBytes;
+      const bytesPerSecond = seconds > 0 ? Math.round(moved / seconds) : 0;
+      const left = Math.max(0, totalBytes - doneBytes);
+      return [
+        {
+          volume: record.name,
+          node: inventory.nodeName(disk?.node ?? ""),
+          disk: disk?.name ?? diskId,
+          doneBytes,
+          totalBytes,
+          bytesPerSecond,
+          secondsLeft: bytesPerSecond > 0 ? Math.ceil(left / bytesPerSecond) : null,
+        },
+      ];
+    });
+  }
+}

@@ -1,0 +1,161 @@
+// A ClusterPlane without data, on top of FakeDataPlane: replicas are lines in the fake disks' files,
+// an owner claims its record through the real VolumeRecordsHost, as the real one does.
+
+import type {
+  ClusterBacking,
+  ClusterPeer,
+  ClusterPlane,
+  ClusterStart,
+  OwnerStats,
+  PeerStats,
+  StoredReplica,
+  VolumeRecordsHost,
+} from "../../ports/cluster-plane.ts";
+import type { VolumeSpec } from "../../ports/data-plane.ts";
+import type { OwnedRecord } from "../../ports/volume-records.ts";
+import { FakeDataPlane } from "./fake-data-plane.ts";
+import { type FakeDiskFile, readDiskFile, writeDiskFile } from "./fake-disk-file.ts";
+
+interface Modules {
+  readonly records: VolumeRecordsHost;
+  readonly ownerChanged: (stats: OwnerStats) => void;
+}
+
+const CLAIM_PAUSE_MS = 20;
+
+export class FakeClusterPlane extends FakeDataPlane implements ClusterPlane {
+  started: ClusterStart | null = null;
+  peers: readonly ClusterPeer[] = [];
+  /** Backings of the volumes that were opened, in order. */
+  readonly backings: ClusterBacking[] = [];
+  readonly owners: Map<string, OwnerStats> = new Map();
+  /** Consulted before each replica is made or deleted: throw to fail it. */
+  onReplica: (what: "make" | "delete", diskId: string) => void = () => undefined;
+  #modules: Modules | null = null;
+
+  get records(): VolumeRecordsHost {
+    if (this.#modules === null) throw new Error("the plane is in no cluster");
+    return this.#modules.records;
+  }
+
+  async startCluster(start: ClusterStart, modules: Modules): Promise<{ readonly port: number }> {
+    if (this.started !== null) throw new Error("startCluster twice");
+    this.started = start;
+    this.#modules = modules;
+    return { port: start.listen.port };
+  }
+
+  async setPeers(peers: readonly ClusterPeer[]): Promise<void> {
+    this.peers = peers;
+  }
+
+  #change(diskId: string, change: (replicas: Record<string, number>) => void): void {
+    const spec = this.disks.get(diskId);
+    if (spec === undefined) throw new Error(`disk ${diskId} is not open`);
+    const disk = readDiskFile(spec.path) as FakeDiskFile;
+    disk.replicas ??= {};
+    change(disk.replicas);
+    writeDiskFile(spec.path, disk);
+  }
+
+  async makeReplica(diskId: string, { volumeId, sizeBytes }: StoredReplica): Promise<void> {
+    this.onReplica("make", diskId);
+    this.#change(diskId, (replicas) => {
+      replicas[volumeId] = Math.max(sizeBytes, replicas[volumeId] ?? 0);
+    });
+  }
+
+  async deleteReplica(diskId: string, volumeId: string): Promise<void> {
+    this.onReplica("delete", diskId);
+    this.#change(diskId, (replicas) => void delete replicas[volumeId]);
+  }
+
+  async listReplicas(diskId: string): Promise<readonly StoredReplica[]> {
+    let all: StoredReplica[] = [];
+    this.#change(diskId, (replicas) => {
+      all = Object.entries(replicas).map(([volumeId, sizeBytes]) => ({ volumeId, sizeBytes }));
+    });
+    return all;
+  }
+
+  ownerStats(): readonly OwnerStats[] {
+    return [...this.owners.values()];
+  }
+
+  peerStats(): readonly PeerStats[] {
+    return this.peers.map(({ nodeId }) => ({ nodeId, state: "up", lastFailure: "" }));
+  }
+
+  protected override async openOwner(spec: VolumeSpec): Promise<void> {
+    const backing = spec.backing as ClusterBacking;
+    this.backings.push(backing);
+    const record = await this.#swapUntilDone(spec.id, (found) => ({
+      ...found,
+      epoch: found.epoch + 1,
+      owner: backing.owner,
+      state: "open",
+    }));
+    this.tell(this.#statsOf(spec.id, record, backing));
+  }
+
+  #statsOf(volumeId: string, record: OwnedRecord, { members }: ClusterBacking): OwnerStats {
+    return {
+      volumeId,
+      state: "serving",
+      epoch: record.epoch,
+      members: members.map((place) => ({
+        place,
+        state: record.out.some(({ disk }) => disk === place.diskId) ? "out" : "in-sync",
+        isConnected: true,
+      })),
+      resync: null,
+      equalisedCount: 0,
+      repairedCount: 0,
+    };
+  }
+
+  /** What the real plane does when an owner's stats change. */
+  tell(stats: OwnerStats): void {
+    this.owners.set(stats.volumeId, stats);
+    this.#modules?.ownerChanged(stats);
+  }
+
+  /** The owner puts a member out. */
+  async putOut(volumeId: string, disk: string, reason: string): Promise<void> {
+    const sinceStamp = { epoch: 1, sequence: 1 };
+    const record = await this.#swapUntilDone(volumeId, (found) => ({
+      ...found,
+      out: [...found.out, { disk, sinceStamp, reason }],
+      membershipVersion: found.membershipVersion + 1,
+    }));
+    const backing = this.open.get(volumeId)?.spec.backing as ClusterBacking;
+    this.tell(this.#statsOf(volumeId, record, backing));
+  }
+
+  async surrenderVolume(volumeId: string): Promise<void> {
+    this.calls.push(`surrenderVolume ${this.open.get(volumeId)?.spec.name}`);
+    await this.#swapUntilDone(volumeId, (found) => ({ ...found, state: "clean" }));
+    this.owners.delete(volumeId);
+  }
+
+  override async closeVolume(volumeId: string): Promise<void> {
+    await super.closeVolume(volumeId);
+    this.owners.delete(volumeId);
+  }
+
+  async #swapUntilDone(
+    volumeId: string,
+    make: (record: OwnedRecord) => OwnedRecord,
+  ): Promise<OwnedRecord> {
+    for (let attempt = 0; attempt < 200; attempt += 1) {
+      const entry = await this.records.read(volumeId);
+      if (entry !== null) {
+        const wanted = make(entry.record);
+        const answer = await this.records.swap(volumeId, entry.revision, wanted);
+        if (answer.outcome === "applied") return wanted;
+      }
+      await new Promise((resolve) => setTimeout(resolve, CLAIM_PAUSE_MS));
+    }
+    throw new Error(`the record of ${volumeId} cannot be swapped`);
+  }
+}
