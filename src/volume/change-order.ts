@@ -9,13 +9,13 @@
 
 import {
   BLOCKS_PER_SLAB,
+  ENTRY_LOCK,
   NONE,
   type OwnerWorkspace,
   type WorkspaceClient,
 } from "./owner-workspace.ts";
 
 export const ENTRY_CHANGE = 0;
-export const ENTRY_LOCK = 1;
 /** Reads that wait before they begin, and that wait to be answered. */
 export const ENTRY_READ = 2;
 export const ENTRY_READ_END = 3;
@@ -83,9 +83,13 @@ export class ChangeOrder {
     return entry;
   }
 
-  /** Holds a whole slab: the client's start() is called when nothing else is at work on it. */
+  /**
+   * Holds a whole slab: the client's start() is called when nothing else is at work on it. NONE:
+   * as many are held as may be, by whichever volume; ask again later.
+   */
   // @cold
   lockSlab(slabIndex: number): number {
+    if (!this.shared.hasFreeLock) return NONE;
     const first = slabIndex * BLOCKS_PER_SLAB;
     return this.add(ENTRY_LOCK, NONE, first, first + BLOCKS_PER_SLAB);
   }

@@ -29,15 +29,9 @@ import {
 } from "../base/index.ts";
 import { REPLICA_WRITE, REPLICA_ZERO, type Replica } from "../ports/index.ts";
 import type { IoPathOptions, VolumeCare } from "./care.ts";
-import {
-  ChangeOrder,
-  ENTRY_CHANGE,
-  ENTRY_LOCK,
-  ENTRY_READ,
-  type OrderClient,
-} from "./change-order.ts";
+import { ChangeOrder, ENTRY_CHANGE, ENTRY_READ, type OrderClient } from "./change-order.ts";
 import type { Member, MemberSession, SessionOwner } from "./member.ts";
-import { BLOCKS_PER_SLAB, NONE, type OwnerWorkspace } from "./owner-workspace.ts";
+import { BLOCKS_PER_SLAB, ENTRY_LOCK, NONE, type OwnerWorkspace } from "./owner-workspace.ts";
 import { type ReadHost, ReadPath } from "./read-path.ts";
 
 const BLOCK_BYTES = 4096;

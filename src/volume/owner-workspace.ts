@@ -19,8 +19,10 @@ export const NONE = -1;
 
 /** 16 MiB in all, resident only once used. */
 const PIECE_COUNT_DEFAULT = 256;
-/** Slabs held by resyncs and repairs. */
+/** Slabs held by resyncs and repairs of all volumes: who finds none free asks again later. */
 const LOCK_ENTRIES = 64;
+/** See change-order.ts, which has the other kinds. */
+export const ENTRY_LOCK = 1;
 
 export interface OwnerWorkspaceOptions {
   readonly pieceCount?: number;
@@ -75,6 +77,7 @@ export class OwnerWorkspace implements RequestOwner {
   private readonly entryClient: (WorkspaceClient | null)[];
   private readonly freeEntries: Int32Array;
   private freeEntryCount: number;
+  private lockCount = 0;
 
   // Per piece -------------------------------------------------------------------------------------
 
@@ -180,8 +183,17 @@ export class OwnerWorkspace implements RequestOwner {
 
   // Entries ---------------------------------------------------------------------------------------
 
+  /** One more slab can be held. */
+  get hasFreeLock(): boolean {
+    return this.lockCount < LOCK_ENTRIES;
+  }
+
   takeEntry(client: WorkspaceClient, kind: number, slot: number): number {
     assert(this.freeEntryCount > 0, "more entries than requests, pieces and locks");
+    if (kind === ENTRY_LOCK) {
+      assert(this.lockCount < LOCK_ENTRIES, "more slabs held than there are locks");
+      this.lockCount += 1;
+    }
     this.freeEntryCount -= 1;
     const entry = this.freeEntries[this.freeEntryCount] as number;
     this.entryClient[entry] = client;
@@ -195,6 +207,7 @@ export class OwnerWorkspace implements RequestOwner {
 
   releaseEntry(entry: number): void {
     assert(this.entryClient[entry] !== null, "entry released twice");
+    if (this.entryKind[entry] === ENTRY_LOCK) this.lockCount -= 1;
     this.entryClient[entry] = null;
     this.freeEntries[this.freeEntryCount] = entry;
     this.freeEntryCount += 1;

@@ -9,6 +9,7 @@ import { placeOf, readFromAny } from "./slab-work.ts";
 import type { TakeoverParts } from "./takeover.ts";
 
 /** More are found again by the next read, or by the scrub. */
+const RETRY_MS = 5;
 const WAITING_MAX = 64;
 
 interface Repair {
@@ -21,6 +22,7 @@ export class Repairs {
   private readonly waiting: Repair[] = [];
   private current: Repair | null = null;
   private lock: number = NONE;
+  private isWaiting = false;
   repairedCount = 0;
 
   constructor(parts: TakeoverParts) {
@@ -40,11 +42,28 @@ export class Repairs {
 
   private next(): void {
     if (this.current !== null || this.parts.io.isSurrendered) return;
-    const repair = this.waiting.shift();
+    const repair = this.waiting[0];
     if (repair === undefined) return;
+    const lock = this.parts.io.order.lockSlab(repair.slab);
+    if (lock === NONE) {
+      this.tryLater();
+      return;
+    }
+    this.waiting.shift();
     this.current = repair;
-    this.lock = this.parts.io.order.lockSlab(repair.slab);
+    this.lock = lock;
     this.parts.io.order.run();
+  }
+
+  /** As many slabs are held as may be. */
+  private tryLater(): void {
+    if (this.isWaiting) return;
+    this.isWaiting = true;
+    const timerFired = (): void => {
+      this.isWaiting = false;
+      this.next();
+    };
+    this.parts.modules.reactor.setTimer(RETRY_MS, { timerFired }, 0);
   }
 
   lockGranted(entry: number): void {

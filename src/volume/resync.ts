@@ -6,11 +6,12 @@
 // Invariants: from the fence on it is sent every new write; a slab is copied only while it is held;
 // from before the record is asked to take it in, it counts and is asked for its grant.
 
-import type { Arena, Replica, SlabStamp, Stamp } from "../ports/index.ts";
+import type { Replica, SlabStamp, Stamp } from "../ports/index.ts";
 import { type Member, ROLE_COUNTED, ROLE_ENTERING, ROLE_RESYNCING } from "./member.ts";
 import { bugsOf } from "./owner-settings.ts";
 import { BLOCKS_PER_SLAB, NONE, SLAB_BYTES } from "./owner-workspace.ts";
-import { placeOf, readFromAny, slabNumber } from "./slab-work.ts";
+import { SlabCopier } from "./slab-copier.ts";
+import { slabNumber } from "./slab-work.ts";
 import type { TakeoverParts } from "./takeover.ts";
 
 const CHECK_MS = 5;
@@ -29,7 +30,7 @@ export class Resync {
   private readonly member: Member;
   private readonly done: () => void;
   private replica: Replica | null = null;
-  private arena: Arena | null = null;
+  private copier: SlabCopier | null = null;
   private since: Stamp = { epoch: 0, sequence: 0 };
   private readonly waiting: number[] = [];
   /** Where the lists go on: of the member itself first, then of another; null = that was all. */
@@ -37,10 +38,7 @@ export class Resync {
   private otherCursor: number | null = 0;
   private isOver = false;
   private isAsked = false;
-  /** Slab I/O of ours is on its way: memory stays. */
-  private isBusy = false;
-  private lock: number = NONE;
-  private lockedSlab = 0;
+  private isListing = false;
   private copiedSlabs = 0;
   private stage: ResyncProgress["stage"] = "fencing";
 
@@ -87,13 +85,18 @@ export class Resync {
         this.abort(answer.code);
         return;
       }
-      this.replica = member.replica;
+      const target = member.replica as Replica;
+      this.replica = target;
       if (!bugsOf(options).resyncForgetsInFlight) this.addInFlight();
       if (bugsOf(options).resyncForgetsTarget) this.ownCursor = null;
       member.role = ROLE_RESYNCING;
       io.viewMask |= member.bit;
       sessions.makeReady(member);
-      this.arena = modules.reactor.memory.allocate(SLAB_BYTES);
+      this.copier = new SlabCopier(this.parts, {
+        target,
+        sources: () => this.sources(),
+        copied: (problem) => this.copied(problem),
+      });
       this.stage = "copying";
       modules.reactor.log.log("info", "resync-started", {
         volume: options.volume,
@@ -127,34 +130,39 @@ export class Resync {
   }
 
   private next(): void {
-    if (this.isEnded) {
-      this.end();
-    } else if (this.waiting.length > 0) {
-      this.holdSlab(this.waiting.pop() as number);
-    } else if (this.ownCursor !== null) {
+    const copier = this.copier as SlabCopier;
+    if (this.isListing || this.isEnded || this.stage !== "copying") return;
+    for (let slab = this.waiting.pop(); slab !== undefined; slab = this.waiting.pop()) {
+      if (!copier.take(slab)) {
+        this.waiting.push(slab);
+        if (copier.isIdle) this.later(CHECK_MS, () => this.next());
+        return;
+      }
+      if (this.isEnded) return;
+    }
+    if (this.ownCursor !== null) {
       this.list(this.replica as Replica, this.ownCursor, (cursor) => {
         this.ownCursor = cursor;
       });
     } else if (this.otherCursor !== null) {
       const [source] = this.sources();
       if (source === undefined) {
-        this.later(CHECK_MS, () => this.next());
+        if (copier.isIdle) this.later(CHECK_MS, () => this.next());
         return;
       }
       this.list(source, this.otherCursor, (cursor) => {
         this.otherCursor = cursor;
       });
-    } else {
+    } else if (copier.isIdle) {
       this.enter();
     }
   }
 
   private list(from: Replica, cursor: number, go: (cursor: number | null) => void): void {
+    this.isListing = true;
     from.listSlabs(this.since, cursor, (page) => {
-      if (this.isEnded) {
-        this.end();
-        return;
-      }
+      this.isListing = false;
+      if (this.isEnded) return;
       if ("code" in page) {
         // Another source may be asked from the same place; the member itself must answer.
         if (from === this.replica) this.abort(page.code);
@@ -167,71 +175,20 @@ export class Resync {
     });
   }
 
-  private holdSlab(number: number): void {
-    const { order } = this.parts.io;
-    this.lockedSlab = number;
-    if (bugsOf(this.parts.options).resyncWithoutLock) {
-      this.copy();
-      return;
-    }
-    this.lock = order.lockSlab(number);
-    order.run();
-  }
-
   /** True when it was ours. */
   lockGranted(entry: number): boolean {
-    if (entry !== this.lock) return false;
-    if (this.isEnded) this.letGo();
-    else this.copy();
-    return true;
-  }
-
-  private letGo(): void {
-    const { io } = this.parts;
-    const { lock } = this;
-    this.lock = NONE;
-    if (lock === NONE || io.isSurrendered) return;
-    io.order.end(lock);
-    io.order.run();
-  }
-
-  private copy(): void {
-    const { address } = this.arena as Arena;
-    this.isBusy = true;
-    readFromAny(this.sources(), this.lockedSlab, address, (read) => {
-      if (this.isEnded || "failures" in read) {
-        const why = "failures" in read ? read.failures[0]?.message : "ended";
-        this.copied(`no source has the slab whole: ${why ?? "none can be reached"}`);
-        return;
-      }
-      const place = placeOf(this.lockedSlab);
-      (this.replica as Replica).writeSlab(place, read.image, address, (failure) => {
-        this.copied(failure === null ? null : failure.code);
-      });
-    });
+    return this.copier?.lockGranted(entry) === true;
   }
 
   private copied(problem: string | null): void {
-    this.isBusy = false;
-    this.letGo();
-    if (this.isEnded) {
-      this.end();
-    } else if (problem !== null) {
+    if (this.isEnded) return;
+    if (problem !== null) {
       this.abort(problem);
-    } else {
-      this.copiedSlabs += 1;
-      this.parts.modules.changed?.();
-      this.pace();
-    }
-  }
-
-  private pace(): void {
-    const { resyncBytesPerSecond } = this.parts.options;
-    if (resyncBytesPerSecond === undefined) {
-      this.next();
       return;
     }
-    this.later((SLAB_BYTES * 1000) / resyncBytesPerSecond, () => this.next());
+    this.copiedSlabs += 1;
+    this.parts.modules.changed?.();
+    this.next();
   }
 
   // Entering --------------------------------------------------------------------------------------
@@ -310,14 +267,9 @@ export class Resync {
   }
 
   private end(): void {
-    const isFirst = !this.isOver;
+    if (this.isOver) return;
     this.isOver = true;
-    if (this.arena !== null && !this.isBusy) {
-      this.parts.modules.reactor.memory.free(this.arena);
-      this.arena = null;
-    }
-    // A slab that is still waited for is let go when it is granted, or with the slab's I/O.
-    if (!isFirst) return;
+    this.copier?.stop();
     this.done();
     this.parts.modules.changed?.();
   }
