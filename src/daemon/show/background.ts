@@ -1,8 +1,9 @@
-// The daemon that `npm start` leaves running: started detached, recorded in the state folder's run/
-// so that `npm stop` ends it and nothing else (the record's format: scripts/lib/processes.mjs).
+// The processes that `npm start` leaves running: started detached, recorded in the state folder's
+// run/ so that `npm stop` ends them and nothing else (the record's format:
+// scripts/lib/processes.mjs).
 //
-// A daemon of an older build is replaced: its guests see a pause, and what is shown is what is
-// there.
+// A process of an older build is replaced: a daemon's guests see a pause, and what is shown is what
+// is there.
 
 import { spawn } from "node:child_process";
 import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
@@ -13,10 +14,17 @@ import { runTool } from "./tool.ts";
 
 export interface BackgroundOptions {
   readonly stateDirectory: string;
-  readonly dataDirectory: string;
+  /** Of its record and its log. */
+  readonly name: string;
+  /** Of ringstored. */
+  readonly args: readonly string[];
+  /** The smallest is ended first. */
+  readonly stopOrder: number;
+  /** It has started and does its work. */
+  readonly answers: () => Promise<boolean>;
 }
 
-export interface BackgroundDaemon {
+export interface BackgroundProcess {
   /** 0: not one that we started. */
   readonly pid: number;
   readonly how: "started" | "running already" | "restarted: it was an older build";
@@ -39,13 +47,25 @@ const POLL_MS = 100;
 const START_TICKS_FIELD = 22;
 const LOG_LINES_SHOWN = 8;
 
-/** Starts the daemon unless it runs; returns when it answers. */
-export async function ensureDaemon(options: BackgroundOptions): Promise<BackgroundDaemon> {
-  const runDirectory = join(options.stateDirectory, "run");
-  mkdirSync(runDirectory, { recursive: true, mode: 0o700 });
-  const recordPath = join(runDirectory, "ringstored.pid");
+const STOP_ORDER_DAEMON = 10;
+
+/** A daemon on that data directory; it answers when its API does. */
+export function daemonOptions(
+  stateDirectory: string,
+  name: string,
+  dataDirectory: string,
+): BackgroundOptions {
+  const answers = async (): Promise<boolean> =>
+    (await runTool(dataDirectory, ["volume", "list"])).exitCode === 0;
+  const args = ["--data", dataDirectory];
+  return { stateDirectory, name, args, stopOrder: STOP_ORDER_DAEMON, answers };
+}
+
+/** Starts it unless it runs; returns when it answers. */
+export async function ensureProcess(options: BackgroundOptions): Promise<BackgroundProcess> {
+  mkdirSync(join(options.stateDirectory, "run"), { recursive: true, mode: 0o700 });
   const build = readText(STAMP);
-  const record = readRecord(recordPath);
+  const record = readRecord(recordPath(options));
   const runs = record !== null && startTicks(record.pid) === record.startTicks;
   if (runs && record.build === build) {
     await waitForAnswer(options, record.pid);
@@ -53,50 +73,48 @@ export async function ensureDaemon(options: BackgroundOptions): Promise<Backgrou
   }
   if (runs) await end(record.pid);
   // Somebody's own daemon on this data: ours could not start beside it.
-  else if (await answers(options)) return { pid: 0, how: "running already" };
-  const pid = await start(options, recordPath, build);
+  else if (await options.answers()) return { pid: 0, how: "running already" };
+  const pid = await start(options, build);
   return { pid, how: runs ? "restarted: it was an older build" : "started" };
 }
 
-export function logPath(options: BackgroundOptions): string {
-  return join(options.stateDirectory, "run", "ringstored.log");
+/** SIGKILL to what ensureProcess() started; the next ensureProcess() starts it again. */
+export async function killProcess(options: BackgroundOptions): Promise<void> {
+  const record = readRecord(recordPath(options));
+  if (record === null || startTicks(record.pid) !== record.startTicks) return;
+  process.kill(record.pid, "SIGKILL");
+  while (startTicks(record.pid) === record.startTicks) await sleep(POLL_MS);
 }
 
-async function start(
-  options: BackgroundOptions,
-  recordPath: string,
-  build: string,
-): Promise<number> {
+export function logPath(options: BackgroundOptions): string {
+  return join(options.stateDirectory, "run", `${options.name}.log`);
+}
+
+function recordPath(options: BackgroundOptions): string {
+  return join(options.stateDirectory, "run", `${options.name}.pid`);
+}
+
+async function start(options: BackgroundOptions, build: string): Promise<number> {
   const log = openSync(logPath(options), "a", 0o600);
-  const child = spawn(
-    process.execPath,
-    ["--enable-source-maps", ENTRY, "--data", options.dataDirectory],
-    { detached: true, stdio: ["ignore", log, log] },
-  );
+  const child = spawn(process.execPath, ["--enable-source-maps", ENTRY, ...options.args], {
+    detached: true,
+    stdio: ["ignore", log, log],
+  });
   closeSync(log);
   const { pid } = child;
   if (pid === undefined) throw new Error("ringstored could not be started");
   const bootId = readText("/proc/sys/kernel/random/boot_id").trim();
-  const record: ProcessRecord = {
-    pid,
-    startTicks: startTicks(pid),
-    bootId,
-    stopOrder: 10,
-    build,
-  };
-  writeFileSync(recordPath, `${JSON.stringify(record)}\n`);
+  const { stopOrder } = options;
+  const record: ProcessRecord = { pid, startTicks: startTicks(pid), bootId, stopOrder, build };
+  writeFileSync(recordPath(options), `${JSON.stringify(record)}\n`);
   child.unref();
   await waitForAnswer(options, pid);
   return pid;
 }
 
-async function answers(options: BackgroundOptions): Promise<boolean> {
-  return (await runTool(options.dataDirectory, ["volume", "list"])).exitCode === 0;
-}
-
 async function waitForAnswer(options: BackgroundOptions, pid: number): Promise<void> {
   const deadline = Date.now() + START_TIMEOUT_MS;
-  while (!(await answers(options))) {
+  while (!(await options.answers())) {
     const lives = startTicks(pid) > 0;
     if (lives && Date.now() < deadline) {
       await sleep(POLL_MS);
@@ -104,7 +122,7 @@ async function waitForAnswer(options: BackgroundOptions, pid: number): Promise<v
     }
     const log = readText(logPath(options)).trimEnd().split("\n").slice(-LOG_LINES_SHOWN);
     const what = lives ? "does not answer" : "ended at its start";
-    throw new Error(`ringstored ${what}:\n  ${log.join("\n  ")}`);
+    throw new Error(`ringstored (${options.name}) ${what}:\n  ${log.join("\n  ")}`);
   }
 }
 

@@ -1,10 +1,12 @@
-// What `npm start` runs after set-up and build: a daemon, a volume, a real Linux guest on it.
+// What `npm start` runs after set-up and build: a daemon, a volume, a real Linux guest on it; then
+// a cluster of three, a volume with two copies, a guest on it, and a node that dies (replicated.ts).
 //
 //   1. the daemon: started in the background, or found running from an earlier npm start
 //   2. the volume `demo`, 1 GiB, and its socket
 //   3. a guest (Debian's kernel, our initramfs): fio, then a pattern written and read back
 //   4. the same bytes read on the host, from the volume's file
-//   5. a table, and what to try next; the daemon stays up
+//   5. a table
+//   6. the cluster; and what to try next; everything stays up
 //
 // `--seconds N` is the length of each fio job (default 3).
 //
@@ -16,15 +18,18 @@ import { dirname, join, relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { bootGuest, type Guest } from "../../vm/index.ts";
-import { ensureDaemon, logPath } from "./background.ts";
+import { daemonOptions, ensureProcess, logPath } from "./background.ts";
 import { type FioResult, fioJobs, fioTable, parseFio } from "./fio.ts";
+import { ShowCluster } from "./nodes.ts";
 import { hashOnHost, PATTERN_MIB, writePattern } from "./pattern.ts";
+import { ReplicatedShow } from "./replicated.ts";
 import { runTool } from "./tool.ts";
 
 /** dist/daemon/show/ is three folders below the checkout. */
 const ROOT: string = resolve(dirname(fileURLToPath(import.meta.url)), "../../..");
 const STATE: string = resolve(process.env["RINGSTORE_STATE"] || join(ROOT, ".ringstore"));
 const DATA: string = join(STATE, "data");
+const DAEMON = daemonOptions(STATE, "ringstored", DATA);
 const VOLUME = "demo";
 const VOLUME_SIZE = "1G";
 const QUEUE_COUNT = 2;
@@ -119,21 +124,23 @@ function shown(path: string): string {
 function nextSteps(socket: string): string {
   const command = `bin/ringstore --data ${shown(DATA)}`;
   return [
-    "The daemon goes on running. Try next:",
+    "The daemons go on running. Try next:",
     `  ${command} status`,
     `  ${command} volume list`,
     `  ${command} volume attach ${VOLUME}    # QEMU and libvirt lines for a VM of your own`,
-    `  ${command} volume create db1 --size 20G`,
+    `  ${command} node list`,
+    `  ${command} volume show vm1`,
+    `  ${command} volume create db1 --size 512M --replicas 2`,
     `  ${command} volume top`,
     `  bin/ringstore bench --socket ${shown(socket)} --depth 32`,
-    "  npm stop    # ends the daemon; volumes and their data stay",
+    "  npm stop    # ends the daemons; volumes and their data stay",
   ].join("\n");
 }
 
 async function main(): Promise<void> {
   const seconds = readSeconds();
   mkdirSync(DATA, { recursive: true, mode: 0o700 });
-  const daemon = await ensureDaemon({ stateDirectory: STATE, dataDirectory: DATA });
+  const daemon = await ensureProcess(DAEMON);
   const pid = daemon.pid === 0 ? "" : ` (pid ${daemon.pid})`;
   say(`ringstored${pid}: ${daemon.how}.`);
   const { socket, path } = await ensureVolume();
@@ -148,6 +155,10 @@ async function main(): Promise<void> {
   if (onHost !== hash) throw new Error("the host reads other bytes than the guest wrote");
   say("The same bytes.");
   say("");
+  say("Three nodes of a cluster on this machine, a volume with two copies:");
+  const cluster = await ShowCluster.start(STATE, DATA, say);
+  await new ReplicatedShow(cluster, say).run();
+  say("");
   say(nextSteps(socket));
 }
 
@@ -161,7 +172,6 @@ try {
   const { message, advice } = error as Error & { readonly advice?: string };
   process.stderr.write(`\nnpm start: ${message}\n`);
   if (advice !== undefined) process.stderr.write(`  ${advice}\n`);
-  const log = logPath({ stateDirectory: STATE, dataDirectory: DATA });
-  process.stderr.write(`The daemon's log is ${shown(log)}.\n`);
+  process.stderr.write(`The daemon's log is ${shown(logPath(DAEMON))}.\n`);
   process.exitCode = 1;
 }

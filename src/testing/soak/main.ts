@@ -2,6 +2,7 @@
 // to the log as soon as it has ended, so that an interrupted run keeps what it has done.
 
 import { fuzzSuite, guestSuite } from "./child-suites.ts";
+import { failoverSuite } from "./failover-suite.ts";
 import { appendEntry, currentCommit, formatEntry, journalPath, KEPT } from "./journal.ts";
 import { lateDmaSuite } from "./late-dma.ts";
 import { HELP, parseSoakOptions, type SoakOptions, type SuiteName, UsageError } from "./options.ts";
@@ -39,6 +40,8 @@ function runSuite(
       return storeRestartsSuite(context, options.storeRoundCount);
     case "store-power-cuts":
       return storePowerCutsSuite(context, options.cutCount);
+    case "failovers":
+      return failoverSuite(context, options.failoverCount);
   }
 }
 

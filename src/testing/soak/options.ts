@@ -12,6 +12,7 @@ const SUITES = [
   "store-restarts",
   "store-power-cuts",
   "store-crash-points",
+  "failovers",
 ] as const;
 export type SuiteName = (typeof SUITES)[number];
 
@@ -32,6 +33,8 @@ export interface SoakOptions {
   readonly storeRoundCount: number;
   /** Power cuts of a store on a real file. */
   readonly cutCount: number;
+  /** Daemons of a cluster that are killed under load. */
+  readonly failoverCount: number;
   /** No suite begins, and none goes on for long, after so much time. */
   readonly minutesMax: number;
   readonly seed: number;
@@ -55,6 +58,7 @@ suite to docs/soak.md. Exit code 0: every promise was kept.
   --guest-kills N    kills of the daemon under a guest (default 100)
   --store-rounds N   kills under load of a disk that is checked after each (default 500)
   --cuts N           power cuts of a store on a real file (default 1000)
+  --failovers N      daemons of a cluster that are killed under load (default 50)
   --minutes N        stop early after so long; the log says what was done (default 1440)
   --seed N           default: from the clock
   --log FILE         default docs/soak.md
@@ -90,6 +94,7 @@ export function parseSoakOptions(argv: readonly string[]): SoakOptions | null {
         "guest-kills": text,
         "store-rounds": text,
         cuts: text,
+        failovers: text,
         minutes: text,
         seed: text,
         log: text,
@@ -118,6 +123,7 @@ export function parseSoakOptions(argv: readonly string[]): SoakOptions | null {
     guestKillCount: number("guest-kills", 100),
     storeRoundCount: number("store-rounds", 500),
     cutCount: number("cuts", 1000),
+    failoverCount: number("failovers", 50),
     minutesMax: number("minutes", 1440),
     seed: number("seed", Math.floor(Date.now() / 1000) % 1_000_000_000),
     logPath: (values["log"] as string | undefined) ?? "",
