@@ -9,6 +9,7 @@
 import type { VolumeCare } from "./care.ts";
 import type { IoPath } from "./io-path.ts";
 import { type Member, ROLE_COUNTED, ROLE_OUT, ROLE_RESYNCING } from "./member.ts";
+import { ALIVE_FACTOR } from "./owner-settings.ts";
 import { NONE } from "./owner-workspace.ts";
 import { Repairs } from "./repair.ts";
 import { Resync, type ResyncProgress } from "./resync.ts";
@@ -146,7 +147,9 @@ export class Upkeep implements VolumeCare {
         }
       });
     }
-    if (!member.isReady && nowUs - member.lostSinceUs > timings.graceMs * 1000) {
+    const isSlow = member.isFencing && member.replica?.isReachable === true;
+    const patienceMs = timings.graceMs * (isSlow ? ALIVE_FACTOR : 1);
+    if (!member.isReady && nowUs - member.lostSinceUs > patienceMs * 1000) {
       this.giveUp(member, "unreachable");
     }
   }
