@@ -163,11 +163,12 @@ export class Upkeep implements VolumeCare {
     }
     const { nowUs } = this;
     this.ungrantedSinceUs = Math.min(this.ungrantedSinceUs, nowUs);
-    if (nowUs - this.ungrantedSinceUs < timings.graceMs * 1000) return;
-    this.ungrantedSinceUs = nowUs;
+    const isOver = nowUs - this.ungrantedSinceUs >= timings.graceMs * 1000;
+    if (isOver) this.ungrantedSinceUs = nowUs;
     for (const member of members) {
       if (!member.isMember || modules.grants.grantedUntilUs(member.disk) > nowUs) continue;
-      sessions.lost(member);
+      // Where its node is known to be gone there is nothing to wait for.
+      if (isOver || member.replica?.isReachable === false) sessions.lost(member);
     }
   }
 
