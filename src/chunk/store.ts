@@ -177,6 +177,8 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
       this.all.parts.ring.advanceComplete();
     } else if (kind === TAG_GROUP) {
       this.all.parts.ring.completed(index, result);
+      // First, as in roomMade(): the open group may have been full, and may be closed now.
+      if (this.all.volumeSet.isWaiting) this.all.volumeSet.resume();
       this.all.writes.resume();
     } else if (kind === TAG_PAGE) {
       this.all.parts.cache.completed(index, result);

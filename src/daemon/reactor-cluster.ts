@@ -170,6 +170,7 @@ export class ReactorCluster {
       fencing: (epoch) => this.server.fenceLocally(volumeId, diskId, epoch),
       grantedUntilUs: () => Number.MAX_SAFE_INTEGER,
       isConnected: () => true,
+      isReachable: () => true,
     };
   }
 
@@ -199,6 +200,7 @@ export class ReactorCluster {
       fencing: () => 0,
       grantedUntilUs: (replica) => (replica as RemoteReplica).grantedUntilUs,
       isConnected: (replica) => (replica as RemoteReplica).isReady,
+      isReachable: () => link?.state === "up",
     };
   }
 

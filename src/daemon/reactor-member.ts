@@ -35,6 +35,7 @@ export interface MemberSource {
   /** See ReadGrants. */
   grantedUntilUs(replica: Replica): number;
   isConnected(replica: Replica): boolean;
+  isReachable(): boolean;
 }
 
 export interface MemberModules {
@@ -75,6 +76,10 @@ export class MemberReplica implements Replica {
   /** A session with it is open. */
   get isConnected(): boolean {
     return this.inner !== null && this.source.isConnected(this.inner);
+  }
+
+  get isReachable(): boolean {
+    return this.inner !== null && this.source.isReachable();
   }
 
   /** Its disk is being closed, or its peer has left the cluster. */

@@ -102,6 +102,8 @@ export interface Replica {
   readonly name: string;
   /** In the same process: read here first. */
   readonly isLocal: boolean;
+  /** Its node is alive and answers: what it was asked may be slow. Absent: not known. */
+  readonly isReachable?: boolean;
 
   // --- hot -------------------------------------------------------------------------------------
 

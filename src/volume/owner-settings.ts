@@ -25,6 +25,12 @@ export interface OwnerTimings {
   readonly penaltyMaxMs: number;
 }
 
+/**
+ * How much longer an answer may take from a member whose node is alive: it may have a thousand
+ * volumes to fence.
+ */
+export const ALIVE_FACTOR = 10;
+
 export const OWNER_TIMINGS: OwnerTimings = {
   tickMs: 20,
   retryMs: 100,

@@ -16,6 +16,7 @@ import type {
 import type { IoPath } from "./io-path.ts";
 import { type Member, ROLE_COUNTED } from "./member.ts";
 import {
+  ALIVE_FACTOR,
   bugsOf,
   type OwnerModules,
   type OwnerOptions,
@@ -96,11 +97,22 @@ export class Takeover {
   }
 
   private waitForAnswers(): void {
-    this.isLate = false;
-    this.later(this.parts.timings.takeoverMs, () => {
+    const { timings, members } = this.parts;
+    const lastUs = this.nowUs + timings.takeoverMs * ALIVE_FACTOR * 1000;
+    const isSlow = (member: Member): boolean =>
+      member.role === ROLE_COUNTED &&
+      member.replica?.isReachable === true &&
+      !this.answered.some((one) => one.member === member);
+    const look = (): void => {
+      if (this.nowUs < lastUs && members.some(isSlow)) {
+        this.later(timings.retryMs, look);
+        return;
+      }
       this.isLate = true;
       this.proceed();
-    });
+    };
+    this.isLate = false;
+    this.later(timings.takeoverMs, look);
   }
 
   // Fencing ---------------------------------------------------------------------------------------

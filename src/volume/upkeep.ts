@@ -9,6 +9,7 @@
 import type { VolumeCare } from "./care.ts";
 import type { IoPath } from "./io-path.ts";
 import { type Member, ROLE_COUNTED, ROLE_OUT, ROLE_RESYNCING } from "./member.ts";
+import { ALIVE_FACTOR } from "./owner-settings.ts";
 import { NONE } from "./owner-workspace.ts";
 import { Repairs } from "./repair.ts";
 import { Resync, type ResyncProgress } from "./resync.ts";
@@ -146,7 +147,9 @@ export class Upkeep implements VolumeCare {
         }
       });
     }
-    if (!member.isReady && nowUs - member.lostSinceUs > timings.graceMs * 1000) {
+    const isSlow = member.isFencing && member.replica?.isReachable === true;
+    const patienceMs = timings.graceMs * (isSlow ? ALIVE_FACTOR : 1);
+    if (!member.isReady && nowUs - member.lostSinceUs > patienceMs * 1000) {
       this.giveUp(member, "unreachable");
     }
   }
@@ -160,11 +163,12 @@ export class Upkeep implements VolumeCare {
     }
     const { nowUs } = this;
     this.ungrantedSinceUs = Math.min(this.ungrantedSinceUs, nowUs);
-    if (nowUs - this.ungrantedSinceUs < timings.graceMs * 1000) return;
-    this.ungrantedSinceUs = nowUs;
+    const isOver = nowUs - this.ungrantedSinceUs >= timings.graceMs * 1000;
+    if (isOver) this.ungrantedSinceUs = nowUs;
     for (const member of members) {
       if (!member.isMember || modules.grants.grantedUntilUs(member.disk) > nowUs) continue;
-      sessions.lost(member);
+      // Where its node is known to be gone there is nothing to wait for.
+      if (isOver || member.replica?.isReachable === false) sessions.lost(member);
     }
   }
 

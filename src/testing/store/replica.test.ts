@@ -52,6 +52,8 @@ function start(media: SimMedia): SimStore {
 class Owner {
   readonly replica: StoreReplica;
   readonly results: Map<number, number> = new Map();
+  /** Epochs that have taken the replica from it. */
+  readonly fencedBy: number[] = [];
   sequence = 0;
   private readonly store: SimStore;
   private readonly arenas: Map<number, Arena> = new Map();
@@ -60,7 +62,10 @@ class Owner {
     this.store = store;
     this.replica = store.store.openReplica(REPLICA_UUID, {
       name: "node-1 disk-1",
-      handler: { replicaCompleted: (tag, result) => this.ended(tag, result) },
+      handler: {
+        replicaCompleted: (tag, result) => this.ended(tag, result),
+        replicaFenced: (epoch) => void this.fencedBy.push(epoch),
+      },
     });
   }
 
@@ -191,6 +196,24 @@ describe("the gate", () => {
     next.enter(2);
     for (const tag of tags) assert.equal(old.results.get(tag), 0, "a write was still on its way");
     stop(store, old, next);
+  });
+
+  test("an owner is told of a fence by a higher epoch in the same call, and of no other", () => {
+    const store = start(medium());
+    const older = new Owner(store);
+    older.enter(3);
+    older.enter(4);
+    const sibling = new Owner(store);
+    sibling.enter(4);
+    assert.deepEqual(older.fencedBy, []);
+    const newer = new Owner(store);
+    newer.replica.fence(5, () => undefined);
+    assert.deepEqual(sibling.fencedBy, [5]);
+    assert.deepEqual(older.fencedBy, [], "it had no session any more");
+    newer.replica.close();
+    const last = new Owner(store);
+    last.enter(6);
+    assert.deepEqual(newer.fencedBy, [], "nothing is said through a closed replica");
   });
 
   test("of two fences at once the higher wins, and the lower is refused", () => {
@@ -555,6 +578,21 @@ describe("a disk", () => {
     assert.equal(next.byteAt(0), 0);
     next.replica.close();
     checkBooks(store);
+  });
+
+  test("changes any number of volumes at once: records that wait for a group are not forgotten", () => {
+    const store = start(medium());
+    const count = 2000;
+    let doneCount = 0;
+    const done = (error: StoreError | null): void => {
+      assert.equal(error, null);
+      doneCount += 1;
+    };
+    for (let change = 0; change < count; change++) {
+      store.store.resizeVolume(REPLICA_UUID, SIZE_BYTES, done);
+    }
+    store.scheduler.runFor(300_000);
+    assert.equal(doneCount, count);
   });
 
   test("grows a replica under its owner", () => {
