@@ -24,6 +24,7 @@ export const OPENAPI_OPTIONS: FastifyDynamicSwaggerOptions = {
     tags: [
       { name: "volumes", description: "Declared volumes and their attachments" },
       { name: "disks", description: "Disks of the store, in which volumes live" },
+      { name: "cluster", description: "The cluster that this daemon is in, and its nodes" },
       { name: "daemon", description: "Status, metrics and events of this daemon" },
     ],
   },

@@ -11,6 +11,7 @@ import type { ApiModules, Caller } from "./control-plane.ts";
 import { classify, replyOf, routeNotFound } from "./error-reply.ts";
 import { EventStreams } from "./event-stream.ts";
 import { OPENAPI_OPTIONS } from "./openapi.ts";
+import { addClusterRoutes } from "./routes-cluster.ts";
 import { addDaemonRoutes } from "./routes-daemon.ts";
 import { addDiskRoutes } from "./routes-disks.ts";
 import { addVolumeRoutes } from "./routes-volumes.ts";
@@ -66,6 +67,7 @@ export async function createApiServer(
   await app.register(fastifySwagger, OPENAPI_OPTIONS);
   addVolumeRoutes(app, modules.controlPlane);
   addDiskRoutes(app, modules.controlPlane);
+  addClusterRoutes(app, modules.controlPlane);
   addDaemonRoutes(app, modules.controlPlane, streams);
   await app.ready();
   return app;

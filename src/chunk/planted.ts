@@ -44,6 +44,8 @@ export interface PlantedBugs {
   readonly superblockFixedOrder: boolean;
   /** A fence answers while writes of an older epoch are on their way. */
   readonly fenceWithoutDrain: boolean;
+  /** A fence tells nobody who wrote before. */
+  readonly silentFence: boolean;
   /** A fence answers before its epoch is durable. */
   readonly epochInMemory: boolean;
   /** A replica takes its own durable writes for committed. */
@@ -76,6 +78,7 @@ export const NO_BUGS: PlantedBugs = {
   replayLeaks: false,
   superblockFixedOrder: false,
   fenceWithoutDrain: false,
+  silentFence: false,
   epochInMemory: false,
   commitAlone: false,
   forgetUncertain: false,

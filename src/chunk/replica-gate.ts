@@ -8,12 +8,15 @@
 // Invariants: `epoch` never goes down; only `holder`, the last to fence, writes, and only once its
 // fence was answered; a write counts here from when it was let in until its last part has ended.
 
+import type { ReplicaHandler } from "../ports/index.ts";
 import type { FlowVolume } from "./request-flow.ts";
 import { grownMap, type VolumeTable } from "./tables.ts";
 
 /** What the gate knows of those who come through it. */
 export interface GateHolder {
   readonly epoch: number;
+  readonly isClosed: boolean;
+  readonly handler: ReplicaHandler;
 }
 
 class GateInfo {

@@ -194,6 +194,7 @@ export class ReplicaSet implements ReplicaKeeper, ReplicaWritesClient {
     }
     const { gate } = replica;
     this.endFence(gate, epoch);
+    this.tellHolder(gate, replica, epoch);
     gate.epoch = epoch;
     gate.holder = replica;
     replica.epoch = epoch;
@@ -216,6 +217,16 @@ export class ReplicaSet implements ReplicaKeeper, ReplicaWritesClient {
     if (epoch < gate.epoch) return stale(gate, epoch);
     const entry = this.volumeSet.entryOf(gate.volume);
     return metadata === null ? null : rolledBack(entry, metadata);
+  }
+
+  /** Whoever wrote so far hears of a higher epoch before its fence is answered. */
+  private tellHolder(gate: ReplicaGate, winner: StoreReplica, epoch: number): void {
+    const { holder } = gate;
+    if (holder === null || holder === winner || holder.epoch >= epoch) return;
+    if (this.parts.planted.silentFence) return;
+    this.later(() => {
+      if (!holder.isClosed) holder.handler.replicaFenced?.(epoch);
+    });
   }
 
   /** A newer fence has come: the one under way will not be answered as it wished. */

@@ -261,7 +261,7 @@ describe("exit codes", () => {
   });
 
   test("4: unsupported", async () => {
-    assert.match(await fails("api get /v1/cluster", 4), /there is no GET "\/v1\/cluster"/);
+    assert.match(await fails("api get /v1/nothing", 4), /there is no GET "\/v1\/nothing"/);
     await done("volume create unsupported --size 1M");
     assert.match(await fails("volume attach unsupported", 4), /this kernel cannot/);
   });

@@ -6,7 +6,7 @@ import type { Context } from "./context.ts";
 import type { Result } from "./output.ts";
 
 /** What a shell can complete an argument with. */
-export type Completes = "volume" | "disk" | "file" | "directory" | "nothing";
+export type Completes = "volume" | "disk" | "node" | "file" | "directory" | "nothing";
 
 export interface ArgumentSpec {
   readonly name: string;
@@ -30,10 +30,13 @@ export interface OptionSpec {
   readonly choices?: readonly string[];
   readonly minimum?: number;
   readonly maximum?: number;
+  /** May be given more than once: its value is the list. Of text and paths only. */
+  readonly repeats?: boolean;
 }
 
 /** Checked values by camel-cased long name: sizes in bytes, seconds as given. */
-export type OptionValues = Readonly<Record<string, string | number | boolean | undefined>>;
+export type OptionValues = Readonly<Record<string, OptionValue | undefined>>;
+export type OptionValue = string | number | boolean | readonly string[];
 
 export interface Invocation {
   readonly arguments: readonly string[];

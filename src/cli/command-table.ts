@@ -1,7 +1,8 @@
 // The command table: every command of `ringstore` in one place. Parsing, --help, completion and man
 // pages are made from it (program.ts, completion.ts, man.ts).
 
-import { QUEUE_COUNT_MAX } from "../model/limits.ts";
+import { QUEUE_COUNT_MAX, REPLICA_COUNT_MAX } from "../model/limits.ts";
+import { CLUSTER_COMMANDS } from "./cluster-commands.ts";
 import type { ArgumentSpec, CommandSpec, CommandTable, OptionSpec } from "./command-spec.ts";
 import { DISK_COMMANDS } from "./disk-commands.ts";
 import { OUTPUT_FORMS } from "./output.ts";
@@ -76,6 +77,8 @@ const VOLUME_COMMANDS: readonly CommandSpec[] = [
         "checksummed, crash-proof. Otherwise, or with --backing file, it is a sparse file in the " +
         "data directory, or what --path names. Memory is lost when the daemon stops; null reads " +
         "zeroes and keeps nothing: for measuring.",
+      "With --replicas it is a volume of the cluster: so many copies, each on another node. " +
+        "--dry-run says where they would go.",
     ],
     arguments: [NEW_NAME],
     options: [
@@ -97,6 +100,14 @@ const VOLUME_COMMANDS: readonly CommandSpec[] = [
         metavar: "NAME",
         kind: "text",
         description: "disk of the store to live on (default: the one with most free space)",
+      },
+      {
+        long: "replicas",
+        metavar: "N",
+        kind: "integer",
+        minimum: 1,
+        maximum: REPLICA_COUNT_MAX,
+        description: "copies in the cluster; not with --backing, --disk, --path or --direct",
       },
       {
         long: "path",
@@ -131,6 +142,7 @@ const VOLUME_COMMANDS: readonly CommandSpec[] = [
       "ringstore volume create db1 --size 20G",
       "ringstore volume create scratch --size 1G --backing memory",
       "ringstore volume create db2 --size 20G --disk nvme0n1",
+      "ringstore volume create db3 --size 100G --replicas 2 --dry-run",
       "ringstore volume create disk7 --path /dev/disk/by-id/nvme-7 --block-size 4096",
     ],
     load: async () => (await import("./commands/volume.ts")).create,
@@ -184,6 +196,8 @@ const VOLUME_COMMANDS: readonly CommandSpec[] = [
     details: [
       "Prints the socket, the QEMU command line and the libvirt XML. Attaching an attached " +
         "volume changes nothing and prints the same.",
+      "A volume of the cluster is attached to one node. With --take-over it is taken from a node " +
+        "that is alive: that node is cut off, and a guest of its own loses the disk.",
     ],
     arguments: [NAME],
     options: [
@@ -197,6 +211,11 @@ const VOLUME_COMMANDS: readonly CommandSpec[] = [
       },
       { long: "no-packed", kind: "switch", description: "do not offer packed virtqueues" },
       { long: "read-only", kind: "switch", description: "this front-end may not write" },
+      {
+        long: "take-over",
+        kind: "switch",
+        description: "of a volume of the cluster: also from a node that is alive",
+      },
       {
         long: "vm-memory",
         metavar: "SIZE",
@@ -355,10 +374,13 @@ const OTHER_COMMANDS: readonly CommandSpec[] = [
 ];
 
 export const COMMAND_TABLE: CommandTable = {
-  commands: [...VOLUME_COMMANDS, ...DISK_COMMANDS, ...OTHER_COMMANDS],
+  commands: [...VOLUME_COMMANDS, ...DISK_COMMANDS, ...CLUSTER_COMMANDS, ...OTHER_COMMANDS],
   groups: [
     { path: ["volume"], summary: "create, attach and look at volumes" },
     { path: ["disk"], summary: "make, examine and look at disks of the store" },
+    { path: ["cluster"], summary: "make, join and look at a cluster" },
+    { path: ["node"], summary: "look at the nodes of the cluster, forget one that is gone" },
+    { path: ["rebuild"], summary: "look at copies being brought up to date" },
     { path: ["api"], summary: "talk to the REST API directly" },
   ],
   globalOptions: GLOBAL_OPTIONS,

@@ -1,5 +1,5 @@
 // Shell completion from the command table: which words may follow, options with their choices,
-// volume names asked from the daemon, files where a path is meant.
+// names of volumes, disks and nodes asked from the daemon, files where a path is meant.
 
 import { ClientError } from "../client/index.ts";
 import type { CommandRun, CommandSpec, CommandTable, OptionSpec } from "./command-spec.ts";
@@ -25,8 +25,9 @@ const WRITERS: Readonly<Record<string, (table: CommandTable) => string>> = {
 const NAMES = {
   volume: "ringstore volume list -o name 2>/dev/null",
   disk: "ringstore disk list -o name 2>/dev/null",
+  node: "ringstore node list -o name 2>/dev/null",
 } as const;
-const NAMED = ["volume", "disk"] as const;
+const NAMED = ["volume", "disk", "node"] as const;
 
 /** Words that may follow a sequence of command words: `""` -> volume, status ... */
 function childrenOf(table: CommandTable): Map<string, string[]> {

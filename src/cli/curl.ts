@@ -36,8 +36,11 @@ export class CurlTransport implements Transport {
     if (this.#target.kind === "unix") {
       words.push("--unix-socket", `${this.#target.dataDirectory}/${API_SOCKET_NAME}`);
     }
-    if (request.body !== undefined) {
-      words.push("-H", "content-type: application/json", "-d", JSON.stringify(request.body));
+    const { body, secretField } = request;
+    const secret = secretField === undefined ? "" : hereDocument(body, secretField);
+    if (body !== undefined) {
+      const data = secret === "" ? JSON.stringify(body) : "@-";
+      words.push("-H", "content-type: application/json", "-d", data);
     }
     const base = this.#target.kind === "unix" ? "http://localhost" : this.#target.url;
     const quoted = [...words, `${base.replace(/\/$/, "")}${request.path}`].map(quoteForShell);
@@ -46,7 +49,19 @@ export class CurlTransport implements Transport {
       const file = quoteForShell(this.#target.tokenFile);
       quoted.push("-H", `"authorization: Bearer $(grep -v '^#' ${file} | head -1 | cut -d: -f2)"`);
     }
-    this.#out(`${quoted.join(" ")}\n`);
+    this.#out(`${quoted.join(" ")}${secret}\n`);
     throw new CurlPrinted();
   }
+}
+
+/**
+ * The body on curl's standard input, where `ps` does not show it, its secret as a variable of the
+ * shell: printed, it would be on screens and in histories.
+ */
+function hereDocument(body: unknown, secretField: string): string {
+  const visible = { ...(body as object), [secretField]: "" };
+  // What is left must come out of the here-document as it goes in.
+  const text = JSON.stringify(visible).replace(/[\\`$]/g, "\\$&");
+  const field = `${JSON.stringify(secretField)}:"`;
+  return ` <<EOF\n${text.replace(field, `${field}$CLUSTER_TOKEN`)}\nEOF`;
 }

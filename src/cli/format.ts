@@ -16,6 +16,16 @@ export function formatMicroseconds(us: number): string {
   return `${(us / 1e6).toFixed(2)} s`;
 }
 
+/** `3 nodes`, `1 copy`. */
+export function countOf(count: number, one: string, many = `${one}s`): string {
+  return `${count} ${count === 1 ? one : many}`;
+}
+
+/** Rounded down: 100% is all of it. */
+export function formatPercent(part: number, whole: number): string {
+  return whole === 0 ? "0%" : `${Math.floor((part / whole) * 100)}%`;
+}
+
 export function formatRate(bytesPerSecond: number): string {
   return `${formatBytes(Math.round(bytesPerSecond))}/s`;
 }

@@ -56,6 +56,9 @@ describe("completion", () => {
     assert.deepEqual(await complete("volume", "create", "x", "--backing", "m"), ["memory"]);
     assert.deepEqual(await complete("volume", "show", ""), ["alpha", "beta"]);
     assert.deepEqual(await complete("volume", "create", ""), []);
+    assert.deepEqual(await complete("node", "remove", ""), ["alpha", "beta"]);
+    assert.deepEqual(await complete("cluster", "j"), ["join"]);
+    assert.deepEqual(await complete("cluster", "init", "x", "--me"), ["--metadata"]);
     assert.deepEqual(await complete("completion", "f"), ["fish"]);
   });
 

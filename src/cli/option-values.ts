@@ -3,7 +3,7 @@
 
 import { ClientError } from "../client/index.ts";
 import { parseSize, quote } from "../model/volume-rules.ts";
-import type { OptionSpec, OptionValues } from "./command-spec.ts";
+import type { OptionSpec, OptionValue, OptionValues } from "./command-spec.ts";
 
 /** `dry-run` to `dryRun`. */
 function keyOf(long: string): string {
@@ -15,10 +15,13 @@ export function checkOptions(
   specs: readonly OptionSpec[],
   typed: Readonly<Record<string, unknown>>,
 ): OptionValues {
-  const values: Record<string, string | number | boolean | undefined> = {};
+  const values: Record<string, OptionValue | undefined> = {};
   for (const spec of specs) {
     const text = typed[keyOf(spec.long)];
-    if (text !== undefined) values[keyOf(spec.long)] = checkOption(spec, text);
+    if (text === undefined) continue;
+    const all = spec.repeats === true ? (text as readonly string[]) : null;
+    values[keyOf(spec.long)] =
+      all === null ? checkOption(spec, text) : all.map((one) => String(checkOption(spec, one)));
   }
   return values;
 }

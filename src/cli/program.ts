@@ -147,6 +147,9 @@ function optionOf(spec: OptionSpec): Option {
   option.negate = false;
   option.attributeName = () =>
     spec.long.replace(/-([a-z])/g, (_, letter: string) => letter.toUpperCase());
+  if (spec.repeats === true) {
+    option.argParser((word, before: readonly string[] | undefined) => [...(before ?? []), word]);
+  }
   return option;
 }
 

@@ -50,6 +50,37 @@ describe("requests", () => {
     );
     assert.deepEqual(transport.requests[0]?.body, { name: "a", sizeBytes: 1 });
   });
+
+  test("each method of a cluster has its route; the token is marked as a secret", async () => {
+    const transport = new Scripted();
+    const client = new RingstoreClient(transport);
+    transport.text = '{"id":"i","name":"p","node":"n","metadata":{},"cluster":null,"token":"t"}';
+    await client.showCluster();
+    await client.initCluster({ name: "p", address: "a:1", metadata: ["a:2"] }, { dryRun: true });
+    await client.joinCluster({ token: "t", address: "a:1" });
+    await client.clusterToken();
+    transport.text = '{"id":"i","name":"n","node":"n","state":"alive","disks":[],"volumes":[]}';
+    await client.showNode("n/..");
+    await client.removeNode("n", { dryRun: true });
+    transport.text = '{"nodes":[],"rebuilds":[]}';
+    await client.listNodes();
+    await client.listRebuilds();
+    assert.deepEqual(
+      transport.requests.map(({ method, path }) => `${method} ${path}`),
+      [
+        "GET /v1/cluster",
+        "POST /v1/cluster/init?dryRun=true",
+        "POST /v1/cluster/join",
+        "GET /v1/cluster/token",
+        "GET /v1/nodes/n%2F..",
+        "DELETE /v1/nodes/n?dryRun=true",
+        "GET /v1/nodes",
+        "GET /v1/rebuilds",
+      ],
+    );
+    assert.deepEqual(transport.requests[2]?.body, { token: "t", address: "a:1" });
+    assert.equal(transport.requests[2]?.secretField, "token");
+  });
 });
 
 describe("replies", () => {

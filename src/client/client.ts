@@ -1,6 +1,17 @@
 // The typed REST client: one method per route. Replies are trusted to have the types of
 // model/types.ts once they prove to be JSON objects with the fields that every version has.
 
+import type {
+  ClusterInit,
+  ClusterJoin,
+  ClusterNode,
+  ClusterNodeList,
+  ClusterReply,
+  ClusterTokenReply,
+  ClusterView,
+  NodeRemoveReply,
+  RebuildList,
+} from "../model/cluster-types.ts";
 import type { Disk, DiskCreate, DiskList, DiskRemoveReply } from "../model/disk-types.ts";
 import type {
   AdviseReply,
@@ -94,6 +105,42 @@ export class RingstoreClient {
     return await this.#call({ method: "DELETE", path }, ["disk"]);
   }
 
+  async showCluster(): Promise<ClusterReply> {
+    return await this.#call({ method: "GET", path: "/v1/cluster" }, ["cluster"]);
+  }
+
+  async initCluster(body: ClusterInit, options: CallOptions = {}): Promise<ClusterView> {
+    const path = `/v1/cluster/init${query(options)}`;
+    return await this.#call({ method: "POST", path, body }, CLUSTER_FIELDS);
+  }
+
+  async joinCluster(body: ClusterJoin, options: CallOptions = {}): Promise<ClusterView> {
+    const path = `/v1/cluster/join${query(options)}`;
+    const request = { method: "POST", path, body, secretField: "token" } as const;
+    return await this.#call(request, CLUSTER_FIELDS);
+  }
+
+  async clusterToken(): Promise<ClusterTokenReply> {
+    return await this.#call({ method: "GET", path: "/v1/cluster/token" }, ["token"]);
+  }
+
+  async listNodes(): Promise<ClusterNodeList> {
+    return await this.#call({ method: "GET", path: "/v1/nodes" }, ["nodes"]);
+  }
+
+  async showNode(name: string): Promise<ClusterNode> {
+    return await this.#call({ method: "GET", path: nodePath(name) }, NODE_FIELDS);
+  }
+
+  async removeNode(name: string, options: CallOptions = {}): Promise<NodeRemoveReply> {
+    const path = `${nodePath(name)}${query(options)}`;
+    return await this.#call({ method: "DELETE", path }, ["node", "volumes"]);
+  }
+
+  async listRebuilds(): Promise<RebuildList> {
+    return await this.#call({ method: "GET", path: "/v1/rebuilds" }, ["rebuilds"]);
+  }
+
   async stats(): Promise<StatsReply> {
     return await this.#call({ method: "GET", path: "/v1/stats" }, ["atMs", "volumes"]);
   }
@@ -142,6 +189,14 @@ export class RingstoreClient {
 const VOLUME_FIELDS = ["id", "name", "sizeBytes", "state"];
 
 const DISK_FIELDS = ["id", "name", "state"];
+
+const CLUSTER_FIELDS = ["id", "name", "node", "metadata"];
+
+const NODE_FIELDS = ["id", "name", "state", "disks"];
+
+function nodePath(name: string): string {
+  return `/v1/nodes/${encodeURIComponent(name)}`;
+}
 
 function diskPath(name: string): string {
   return `/v1/disks/${encodeURIComponent(name)}`;

@@ -9,6 +9,8 @@ export interface ClientRequest {
   readonly path: string;
   /** JSON; undefined = no body. */
   readonly body?: unknown;
+  /** The field of the body that is a secret: nothing that shows the request shows its value. */
+  readonly secretField?: string;
 }
 
 export interface ClientResponse {

@@ -143,13 +143,13 @@ describe("join", () => {
       "node_exists",
       /has a node a at/,
     );
-    await refused(b.cluster.join({ ...request, token: "x" }, REALLY), "invalid_request", /token/);
+    await refused(b.cluster.join({ ...request, token: "x" }, REALLY), "join_refused", /token/);
     const body = JSON.parse(Buffer.from(token, "base64url").toString()) as { id: string };
     body.id = "00000000-0000-4000-8000-000000000000";
     const other = Buffer.from(JSON.stringify(body)).toString("base64url");
     await refused(
       b.cluster.join({ ...request, token: other }, REALLY),
-      "metadata_unavailable",
+      "join_refused",
       /holds cluster prod, another one/,
     );
     await b.cluster.join(request, { dryRun: true });

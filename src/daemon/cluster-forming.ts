@@ -213,7 +213,7 @@ async function readCluster(
   if (found?.id === clusterId) return found;
   const what = found === null ? "no cluster" : `cluster ${found.name}, another one`;
   const message = `the metadata at ${endpoints.join(", ")} holds ${what}, and not ${name}`;
-  throw new ApiError("metadata_unavailable", message, {
+  throw new ApiError("join_refused", message, {
     advice: "print a new token with: ringstore cluster token, on a node of the cluster",
   });
 }

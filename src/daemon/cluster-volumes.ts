@@ -14,7 +14,7 @@ import type {
 } from "../model/types.ts";
 import { quote } from "../model/volume-rules.ts";
 import { createClusterVolume, removeClusterVolume } from "./cluster-create.ts";
-import { clusterItems } from "./cluster-health.ts";
+import { volumeItems } from "./cluster-health.ts";
 import { resizeClusterVolume } from "./cluster-resize.ts";
 import type { ClusterRuntime } from "./cluster-runtime.ts";
 import type { DiskUser } from "./disk-host.ts";
@@ -44,7 +44,9 @@ export class ClusterVolumes {
     if (inventory.revision === 0) {
       const where = link.endpoints.join(", ");
       const message = `volume ${quote(name)}: the cluster's metadata at ${where} does not answer`;
-      throw new ApiError("metadata_unavailable", message, { advice: "see: ringstore cluster show" });
+      throw new ApiError("metadata_unavailable", message, {
+        advice: "see: ringstore cluster show",
+      });
     }
     throw new ApiError("volume_not_found", `volume ${quote(name)} does not exist`, {
       advice: "see: ringstore volume list",
@@ -79,8 +81,8 @@ export class ClusterVolumes {
   }
 
   items(): readonly StatusItem[] {
-    const { context, views, troubles } = this.#runtime;
-    return clusterItems(context, views, troubles);
+    const { context, views } = this.#runtime;
+    return volumeItems(context, views);
   }
 
   /** Ids and names of those that are served here. */

@@ -2,6 +2,7 @@
 
 import { readdirSync } from "node:fs";
 import { statfs } from "node:fs/promises";
+import type { ClusterControl } from "../api/cluster-control.ts";
 import type {
   AttachResult,
   Caller,
@@ -9,6 +10,7 @@ import type {
   DiskRemoveOptions,
   RequestOptions,
 } from "../api/control-plane.ts";
+import type { ClusterView } from "../model/cluster-types.ts";
 import type { Disk, DiskCreate, DiskRemoveReply } from "../model/disk-types.ts";
 import { ApiError } from "../model/errors.ts";
 import { API_VERSION } from "../model/limits.ts";
@@ -35,9 +37,8 @@ import type { DiskHost } from "./disk-host.ts";
 import { checkDisk, createDisk } from "./disk-operations.ts";
 import { removeDisk } from "./disk-removal.ts";
 import { asApiError } from "./failure.ts";
-import type { DaemonCluster } from "./no-cluster.ts";
 import { Observer } from "./observer.ts";
-import { adviceFor, type FilesystemSpace, statusItems, summaryOf } from "./status.ts";
+import { adviceFor, clusterItems, type FilesystemSpace, statusItems, summaryOf } from "./status.ts";
 import { viewOf } from "./volume-entry.ts";
 import type { VolumeHost } from "./volume-host.ts";
 import {
@@ -61,7 +62,9 @@ export interface ControlOptions {
 
 export interface ControlModules {
   readonly host: VolumeHost;
-  readonly cluster: DaemonCluster;
+  readonly cluster: ClusterControl;
+  /** The cluster's volumes; null: in no cluster. */
+  readonly clusterVolumes?: () => ClusterVolumes | null;
   /** Monotonic milliseconds. */
   readonly nowMs: () => number;
 }
@@ -86,13 +89,12 @@ export class DaemonControl implements ControlPlane {
     return this.#modules.host;
   }
 
-  get cluster(): DaemonCluster {
+  get cluster(): ClusterControl {
     return this.#modules.cluster;
   }
 
-  /** The cluster's volumes; null: in no cluster. */
   get #shared(): ClusterVolumes | null {
-    return this.#modules.cluster.volumes;
+    return this.#modules.clusterVolumes?.() ?? null;
   }
 
   /** Those that `name` is to be looked for among; null: this node's own, which come first. */
@@ -214,7 +216,7 @@ export class DaemonControl implements ControlPlane {
     const volumes = this.list();
     const countOf = (...states: string[]): number =>
       volumes.filter((volume) => states.includes(volume.state)).length;
-    const [dataFilesystem, items] = await this.#itemsNow();
+    const [dataFilesystem, items, cluster] = await this.#itemsNow();
     return {
       health: summaryOf(items),
       version: this.#options.version,
@@ -230,6 +232,7 @@ export class DaemonControl implements ControlPlane {
       },
       disks: this.#diskCounts(),
       dataFilesystem,
+      cluster,
       reactorCount: this.#host.modules.dataPlane.reactorStats().length,
       residentBytes: process.memoryUsage.rss(),
       io: this.observer.rate(),
@@ -251,14 +254,18 @@ export class DaemonControl implements ControlPlane {
   }
 
   async advise(): Promise<AdviseReply> {
-    const [, items] = await this.#itemsNow();
-    return { advice: adviceFor(items, this.#host.options.paths.root) };
+    const [, items, cluster] = await this.#itemsNow();
+    return { advice: adviceFor(items, this.#host.options.paths.root, cluster) };
   }
 
-  async #itemsNow(): Promise<readonly [FilesystemSpace, readonly StatusItem[]]> {
+  async #itemsNow(): Promise<
+    readonly [FilesystemSpace, readonly StatusItem[], ClusterView | null]
+  > {
     const space = await spaceOf(this.#host.options.paths.root);
-    const clusterItems = this.#modules.cluster.items();
-    return [space, statusItems(this.#host, space, this.#options.listenWarning, clusterItems)];
+    const cluster = await this.cluster.show();
+    const items = statusItems(this.#host, space, this.#options.listenWarning);
+    const ofVolumes = this.#shared?.items() ?? [];
+    return [space, [...items, ...clusterItems(cluster), ...ofVolumes], cluster];
   }
 
   eventsSince(seq: number): readonly Event[] {

@@ -12,7 +12,16 @@
 
 import { RingstoreError } from "../base/index.ts";
 import type {
+  ClusterPeer,
+  ClusterPlane,
+  ClusterStart,
+  OwnerStats,
+  PeerStats,
+  StoredReplica,
+} from "../ports/cluster-plane.ts";
+import type {
   AttachmentSpec,
+  Backing,
   DataPlane,
   HealthItem,
   ReactorStats,
@@ -25,11 +34,13 @@ import { affinity } from "../sys/index.ts";
 import { createLogRing, VolumeMeter } from "../telemetry/index.ts";
 import { closeBacking, type OpenedBacking } from "../uring/index.ts";
 import type { DataPlaneOptions } from "./data-plane-factory.ts";
+import { type ClusterModules, PlaneCluster } from "./plane-cluster.ts";
 import { PlaneDisks } from "./plane-disks.ts";
 import {
   backingBytes,
   cutBacking,
   deleteFile,
+  forReactor,
   growBacking,
   openFileBacking,
 } from "./reactor-backing.ts";
@@ -84,7 +95,7 @@ export async function createDataPlane(
   return plane;
 }
 
-export class ReactorDataPlane implements DataPlane {
+export class ReactorDataPlane implements DataPlane, ClusterPlane {
   private readonly options: DataPlaneOptions;
   private readonly limits: PlaneLimits;
   private readonly threads: ReactorThread[] = [];
@@ -92,6 +103,7 @@ export class ReactorDataPlane implements DataPlane {
   /** Being opened: counted for the load, and not to be opened twice. */
   private readonly opening: Map<string, ReactorThread> = new Map();
   private readonly disks: PlaneDisks;
+  private readonly cluster: PlaneCluster;
   private readonly unresponsiveSinceMs: Map<ReactorThread, number> = new Map();
   private lookTimer: NodeJS.Timeout | null;
   private pingTimer: NodeJS.Timeout | null;
@@ -124,6 +136,8 @@ export class ReactorDataPlane implements DataPlane {
       limits: this.limits,
       threadHealth: (thread) => this.threadHealth(thread),
     });
+    const [thread] = this.threads as [ReactorThread];
+    this.cluster = new PlaneCluster({ thread, disks: this.disks, limits: this.limits });
     this.lookTimer = setInterval(() => this.look(), this.limits.lookMs);
     this.pingTimer = setInterval(() => void this.ping(), this.limits.pingMs);
     this.pingTimer.unref();
@@ -146,7 +160,7 @@ export class ReactorDataPlane implements DataPlane {
     }
     const { backing } = spec;
     const isStored = backing.kind === "store";
-    const thread = isStored ? this.disks.threadOf(backing.diskId) : this.leastLoaded();
+    const thread = this.threadFor(backing);
     this.opening.set(spec.id, thread);
     try {
       const opened = await this.openBacking(spec, options.create);
@@ -159,6 +173,12 @@ export class ReactorDataPlane implements DataPlane {
     } finally {
       this.opening.delete(spec.id);
     }
+  }
+
+  private threadFor(backing: Backing): ReactorThread {
+    if (backing.kind === "store") return this.disks.threadOf(backing.diskId);
+    if (backing.kind === "cluster") return this.threads[0] as ReactorThread;
+    return this.leastLoaded();
   }
 
   private async openBacking(spec: VolumeSpec, create: boolean): Promise<OpenedBacking | null> {
@@ -201,6 +221,7 @@ export class ReactorDataPlane implements DataPlane {
     if (volume.attached) throw attachedError(volume, "closed");
     await volume.thread.request({ op: "close", volumeId }, this.quick);
     this.volumes.delete(volumeId);
+    this.cluster.forget(volumeId);
     if (volume.opened !== null) closeBacking(volume.opened);
   }
 
@@ -270,6 +291,46 @@ export class ReactorDataPlane implements DataPlane {
     const options = { timeoutMs: this.limits.detachMs, onLate };
     await volume.thread.request({ op: "detach", volumeId }, options);
     volume.attached = false;
+  }
+
+  // The cluster -----------------------------------------------------------------------------------
+
+  async startCluster(start: ClusterStart, modules: ClusterModules): Promise<{ port: number }> {
+    this.requireRunning();
+    return await this.cluster.start(start, modules);
+  }
+
+  async setPeers(peers: readonly ClusterPeer[]): Promise<void> {
+    this.requireRunning();
+    await this.cluster.setPeers(peers);
+  }
+
+  async makeReplica(diskId: string, replica: StoredReplica): Promise<void> {
+    this.requireRunning();
+    await this.cluster.makeReplica(diskId, replica);
+  }
+
+  async deleteReplica(diskId: string, volumeId: string): Promise<void> {
+    this.requireRunning();
+    await this.cluster.deleteReplica(diskId, volumeId);
+  }
+
+  async listReplicas(diskId: string): Promise<readonly StoredReplica[]> {
+    this.requireRunning();
+    return await this.cluster.listReplicas(diskId);
+  }
+
+  ownerStats(): readonly OwnerStats[] {
+    return this.cluster.ownerStats();
+  }
+
+  peerStats(): readonly PeerStats[] {
+    return this.cluster.peerStats();
+  }
+
+  async surrenderVolume(volumeId: string): Promise<void> {
+    this.find(volumeId);
+    await this.cluster.surrender(volumeId);
   }
 
   private find(volumeId: string): OpenVolume {
@@ -421,17 +482,6 @@ export class ReactorDataPlane implements DataPlane {
     }
     return isDrained === true;
   }
-}
-
-function forReactor(
-  spec: VolumeSpec,
-  opened: OpenedBacking | null,
-  create: boolean,
-): OpenedForReactor {
-  if (opened !== null) return opened;
-  const { backing } = spec;
-  if (backing.kind === "store") return { kind: "store", diskId: backing.diskId, create };
-  return spec.backing.kind === "memory" ? { kind: "memory" } : { kind: "null" };
 }
 
 function attachedError(volume: OpenVolume, what: string): RingstoreError {

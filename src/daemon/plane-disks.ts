@@ -33,9 +33,15 @@ export class PlaneDisks {
   private readonly modules: PlaneDisksModules;
   private readonly disks: Map<string, OpenDisk> = new Map();
   private isStopped = false;
+  private areTogether = false;
 
   constructor(modules: PlaneDisksModules) {
     this.modules = modules;
+  }
+
+  /** What is opened from now on is opened on the first reactor, where the cluster is. */
+  keepTogether(): void {
+    this.areTogether = true;
   }
 
   async open(spec: StoreDiskSpec): Promise<StoreDiskFacts> {
@@ -59,7 +65,8 @@ export class PlaneDisks {
       closeBacking(opened);
       throw error;
     }
-    const thread = this.leastLoaded();
+    const [first] = this.modules.threads as [ReactorThread];
+    const thread = this.areTogether ? first : this.leastLoaded();
     const disk = { spec, thread, opened };
     this.disks.set(spec.id, disk);
     try {

@@ -17,6 +17,7 @@ import {
   type OpenBackingOptions,
   type OpenedBacking,
 } from "../uring/index.ts";
+import type { OpenedForReactor } from "./reactor-protocol.ts";
 
 const ftruncate = promisify(ftruncateCallback);
 const fsync = promisify(fsyncCallback);
@@ -56,6 +57,19 @@ export async function openWithPatience(
     delayMs = Math.min(delayMs * 1.5, LOCK_RETRY_MAX_MS);
   }
   return opening.finish();
+}
+
+/** What the reactor is told of it. */
+export function forReactor(
+  spec: VolumeSpec,
+  opened: OpenedBacking | null,
+  create: boolean,
+): OpenedForReactor {
+  if (opened !== null) return opened;
+  const { backing } = spec;
+  if (backing.kind === "store") return { kind: "store", diskId: backing.diskId, create };
+  if (backing.kind === "cluster") return { kind: "cluster" };
+  return spec.backing.kind === "memory" ? { kind: "memory" } : { kind: "null" };
 }
 
 /** The size of the file or device now. */

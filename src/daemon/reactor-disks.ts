@@ -7,9 +7,12 @@
 //  - a disk is closed when no volume on it is open.
 
 import { assert, MIB, RingstoreError } from "../base/index.ts";
-import { Store, type StoreError, type StoreOptions } from "../chunk/index.ts";
+import { Store, StoreError, type StoreOptions } from "../chunk/index.ts";
 import type { Workspace } from "../local/index.ts";
+import type { StoredReplica } from "../ports/cluster-plane.ts";
 import type { VolumeSpec } from "../ports/data-plane.ts";
+import type { Replica, ReplicaFailure, ReplicaHandler } from "../ports/replica.ts";
+import type { ReplicaProvider } from "../ports/replica-provider.ts";
 import type { StoreDiskFacts, StoreDiskSpec, StoreDiskStats } from "../ports/store-disk.ts";
 import type { Reactor } from "../reactor/index.ts";
 import { type BackingShape, createDisk, type OwnedDisk } from "../uring/index.ts";
@@ -38,9 +41,11 @@ interface OpenDisk {
   readonly store: Store;
   /** Told last, as text: what has not changed is not told again. */
   told: string;
+  /** No replica is opened on it any more. */
+  isClosing: boolean;
 }
 
-export class ReactorDisks {
+export class ReactorDisks implements ReplicaProvider {
   private readonly modules: ReactorDisksModules;
   private readonly disks: Map<string, OpenDisk> = new Map();
   private sectors: SectorWorkspace | null = null;
@@ -61,7 +66,7 @@ export class ReactorDisks {
     const disk = createDisk(geometry, modules);
     const store = new Store(this.storeOptions(spec), { disk, reactor });
     disk.setHandler(store);
-    const one: OpenDisk = { spec, disk, store, told: "" };
+    const one: OpenDisk = { spec, disk, store, told: "", isClosing: false };
     this.disks.set(spec.id, one);
     this.tell(one);
     store.open((error) => {
@@ -98,6 +103,7 @@ export class ReactorDisks {
   }
 
   private closeOne(one: OpenDisk, done: () => void): void {
+    one.isClosing = true;
     one.store.close(() => {
       this.disks.delete(one.spec.id);
       one.disk.detach();
@@ -185,7 +191,7 @@ export class ReactorDisks {
   }
 
   /** Made for the first volume that needs it. */
-  private sectorWorkspace(): SectorWorkspace {
+  sectorWorkspace(): SectorWorkspace {
     const { reactor, workspace } = this.modules;
     const { requests, memory } = reactor;
     this.sectors ??= new SectorWorkspace({}, { requests, memory, copier: workspace.copier });
@@ -203,6 +209,49 @@ export class ReactorDisks {
     one.store.resizeVolume(volumeId, sizeBytes, (error) => {
       done(error === null ? null : named(error, one.spec));
     });
+  }
+
+  // Replicas --------------------------------------------------------------------------------------
+
+  openReplica(
+    volumeUuid: string,
+    diskUuid: string,
+    handler: ReplicaHandler,
+  ): Replica | ReplicaFailure {
+    const one = this.disks.get(diskUuid);
+    if (one === undefined || one.isClosing || one.store.phase === "opening") {
+      return { code: "unknown-volume", message: `disk ${diskUuid} is not open on this node` };
+    }
+    try {
+      return one.store.openReplica(volumeUuid, { name: one.spec.name, handler });
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error;
+      return { code: "unknown-volume", message: named(error, one.spec).message };
+    }
+  }
+
+  /** Grows the one that is there. */
+  makeReplica(diskId: string, replica: StoredReplica, done: Done): void {
+    const one = this.find(diskId);
+    const { volumeId, sizeBytes } = replica;
+    const present = one.store.listVolumes().find(({ uuid }) => uuid === volumeId);
+    if (present !== undefined && present.replica === null) {
+      const message = `volume ${volumeId} lives on disk ${one.spec.name} alone: it is no replica`;
+      throw refusal("VOLUME_EXISTS", message);
+    }
+    if (present !== undefined) {
+      this.resizeVolume(diskId, volumeId, sizeBytes, done);
+      return;
+    }
+    one.store.createVolume({ uuid: volumeId, sizeBytes, isReplica: true }, (error) => {
+      done(error === null ? null : named(error, one.spec));
+    });
+  }
+
+  listReplicas(diskId: string): StoredReplica[] {
+    const all = this.find(diskId).store.listVolumes();
+    const replicas = all.filter(({ replica }) => replica !== null);
+    return replicas.map(({ uuid, sizeBytes }) => ({ volumeId: uuid, sizeBytes }));
   }
 
   deleteVolume(diskId: string, volumeId: string, done: Done): void {

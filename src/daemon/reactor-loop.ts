@@ -14,8 +14,10 @@ import type { AttachmentSpec, ReadinessHandler, TimerHandler, VolumeSpec } from 
 import { Reactor, type ReactorObserver } from "../reactor/index.ts";
 import { eventClear, POLLIN, SystemClock, SystemMemory, setAffinity } from "../sys/index.ts";
 import { LogRingWriter, REACTOR_COUNTERS, RingLog, reactorCounters } from "../telemetry/index.ts";
+import { ReactorCluster } from "./reactor-cluster.ts";
 import { ReactorDisks } from "./reactor-disks.ts";
 import type {
+  ClusterCommand,
   ReactorCommand,
   ReactorMessage,
   ReactorRequest,
@@ -27,6 +29,8 @@ import { ReactorVolume, refusal } from "./reactor-volume.ts";
 const GAUGE_PERIOD_MS = 1000;
 const TIMER_GAUGES = 1;
 const TIMER_STOP = 2;
+/** Of a stop's patience, for owned volumes to say "clean": links and disks need the rest. */
+const SURRENDER_PART = 0.5;
 
 /** Copies the reactor's counters to where the main thread reads them. */
 class CounterPublisher implements ReactorObserver {
@@ -68,6 +72,8 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
   private readonly workspace: Workspace;
   private readonly volumes: Map<string, ReactorVolume> = new Map();
   private readonly disks: ReactorDisks;
+  private cluster: ReactorCluster | null = null;
+  private stopPatienceMs = 0;
   private stopId = -1;
   private stopTimer = -1;
   private cleanDiskIds: readonly string[] = [];
@@ -168,6 +174,7 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
         this.disks.open(command.spec, command.backing, this.answerLater(id));
         return false;
       case "closeDisk":
+        this.cluster?.letGo(command.diskId);
         this.disks.close(command.diskId, this.answerLater(id));
         return false;
       case "deleteStored":
@@ -178,7 +185,25 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
       case "stop":
         this.stop(id, command.patienceMs);
         return false;
+      case "startCluster":
+        this.startCluster(command);
+        return true;
+      default:
+        this.requireCluster().dispatch(command, this.answerLater(id));
+        return false;
     }
+  }
+
+  private startCluster(command: ClusterCommand & { readonly op: "startCluster" }): void {
+    assert(this.cluster === null, "the cluster is started once");
+    const { reactor, workspace, disks } = this;
+    const send = (message: ReactorMessage): void => this.send(message);
+    this.cluster = new ReactorCluster(command, { reactor, workspace, disks, send });
+  }
+
+  private requireCluster(): ReactorCluster {
+    if (this.cluster !== null) return this.cluster;
+    throw refusal("INVALID_REQUEST", "this node has not joined a cluster since it was started");
   }
 
   private find(volumeId: string): ReactorVolume {
@@ -192,6 +217,11 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
     const { spec, backing, meter } = command;
     if (this.volumes.has(spec.id)) {
       throw refusal("VOLUME_BUSY", `volume ${spec.name} is open already`);
+    }
+    if (backing.kind === "cluster") {
+      const device = this.requireCluster().openVolume(spec);
+      this.addVolume(spec, { kind: "made", device }, meter);
+      return true;
     }
     if (backing.kind !== "store") {
       this.addVolume(spec, backing, meter);
@@ -248,6 +278,7 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
       throw refusal("VOLUME_ATTACHED", `volume ${volume.spec.name} is still in use`);
     }
     volume.close();
+    this.cluster?.owned.forget(volumeId);
     this.volumes.delete(volumeId);
     this.publisher.volumeCount = this.volumes.size;
   }
@@ -260,6 +291,7 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
     const nowUs = this.reactor.loopTimeUs;
     for (const volume of this.volumes.values()) volume.updateGauges(nowUs);
     this.disks.report();
+    this.cluster?.look();
     this.log.reportLost();
     this.reactor.setTimer(GAUGE_PERIOD_MS, this, TIMER_GAUGES);
   }
@@ -274,6 +306,7 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
   private stop(id: number, patienceMs: number): void {
     assert(this.stopId < 0, "stopped twice");
     this.stopId = id;
+    this.stopPatienceMs = patienceMs;
     this.stopTimer = this.reactor.setTimer(patienceMs, this, TIMER_STOP);
     let waiting = this.volumes.size;
     if (waiting === 0) this.closeAll();
@@ -285,10 +318,26 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
     }
   }
 
-  /** Every volume is detached, and with it drained. */
+  /** Every volume is detached, and with it drained. Owned ones say so in their records. */
   private closeAll(): void {
+    const { cluster } = this;
+    if (cluster === null) {
+      this.closeVolumes();
+      this.closeDisks();
+      return;
+    }
+    cluster.owned.surrenderAll(this.stopPatienceMs * SURRENDER_PART, () => {
+      this.closeVolumes();
+      cluster.close(() => this.closeDisks());
+    });
+  }
+
+  private closeVolumes(): void {
     for (const volume of this.volumes.values()) volume.close();
     this.volumes.clear();
+  }
+
+  private closeDisks(): void {
     this.disks.closeAll((diskIds) => {
       this.cleanDiskIds = diskIds;
       this.reactor.stop();

@@ -5,8 +5,16 @@
 // (detach, stop) does not hold up the next.
 
 import type { MessagePort } from "node:worker_threads";
+import type {
+  ClusterIdentity,
+  ClusterPeer,
+  OwnerStats,
+  PeerStats,
+  StoredReplica,
+} from "../ports/cluster-plane.ts";
 import type { AttachmentSpec, VolumeSpec } from "../ports/data-plane.ts";
 import type { StoreDiskSpec, StoreDiskStats } from "../ports/store-disk.ts";
+import type { OwnedRecord, RecordEntry, RecordSwap } from "../ports/volume-records.ts";
 import type { ReactorOptions } from "../reactor/index.ts";
 import type { BackingShape } from "../uring/index.ts";
 
@@ -38,9 +46,34 @@ export type OpenedForReactor =
   | { readonly kind: "null" }
   /** On a disk that this reactor has open; `create`: it is made there first. */
   | { readonly kind: "store"; readonly diskId: string; readonly create: boolean }
+  /** Members that this reactor reaches: see the spec's backing. */
+  | { readonly kind: "cluster" }
   | (BackingShape & { readonly fd: number });
 
+/** To the first reactor alone. */
+export type ClusterCommand =
+  | {
+      readonly op: "startCluster";
+      readonly identity: ClusterIdentity;
+      readonly key: Uint8Array;
+      /** A listening socket; the reactor's from now on. */
+      readonly listenFd: number;
+    }
+  | { readonly op: "setPeers"; readonly peers: readonly ClusterPeer[] }
+  | { readonly op: "makeReplica"; readonly diskId: string; readonly replica: StoredReplica }
+  | { readonly op: "deleteReplica"; readonly diskId: string; readonly volumeId: string }
+  /** Answered with StoredReplica[]. */
+  | { readonly op: "listReplicas"; readonly diskId: string }
+  | { readonly op: "surrender"; readonly volumeId: string }
+  /** What the main thread found out for a "record" message. Not answered. */
+  | {
+      readonly op: "record";
+      readonly askId: number;
+      readonly answer: RecordEntry | RecordSwap | null;
+    };
+
 export type ReactorCommand =
+  | ClusterCommand
   | {
       readonly op: "open";
       readonly spec: VolumeSpec;
@@ -94,5 +127,15 @@ export type ReactorMessage =
     }
   /** Sent when it has changed, at most once a second. */
   | { readonly kind: "disk"; readonly stats: StoreDiskStats }
+  /** The owner of a volume reads its record, or wants it changed: answered with "record". */
+  | {
+      readonly kind: "record";
+      readonly askId: number;
+      readonly volumeId: string;
+      readonly swap: { readonly revision: number; readonly record: OwnedRecord } | null;
+    }
+  /** Sent when they have changed. */
+  | { readonly kind: "owner"; readonly stats: OwnerStats }
+  | { readonly kind: "peers"; readonly peers: readonly PeerStats[] }
   /** Before the answer to stop. The thread ends, or, with I/O still in the kernel, it stays. */
   | { readonly kind: "stopped"; readonly drained: boolean };

@@ -38,6 +38,8 @@ export interface ReactorThreadModules {
   readonly entry: URL | undefined;
 }
 
+type ClusterMessage = Extract<ReactorMessage, { kind: "record" | "owner" | "peers" }>;
+
 interface Pending {
   readonly resolve: (value: unknown) => void;
   readonly reject: (error: Error) => void;
@@ -61,6 +63,9 @@ export class ReactorThread {
 
   /** What was told last about each disk that is open or being opened on it. */
   readonly diskStats: Map<string, StoreDiskStats> = new Map();
+
+  /** Who hears of records, owners and peers. */
+  onCluster: (message: ClusterMessage) => void = () => undefined;
 
   private readonly worker: Worker;
   private readonly port: MessagePort;
@@ -123,6 +128,14 @@ export class ReactorThread {
     });
   }
 
+  /** Sends a command that is not answered. To a thread that has ended, nothing. */
+  post(command: ReactorCommand): void {
+    if (this.isOver) return;
+    const request: ReactorRequest = { id: 0, command };
+    this.port.postMessage(request);
+    eventSignal(this.wakeFd);
+  }
+
   private take(message: ReactorMessage): void {
     switch (message.kind) {
       case "ready":
@@ -141,6 +154,11 @@ export class ReactorThread {
         return;
       case "disk":
         this.diskStats.set(message.stats.diskId, message.stats);
+        return;
+      case "record":
+      case "owner":
+      case "peers":
+        this.onCluster(message);
         return;
     }
   }
@@ -171,7 +189,9 @@ export class ReactorThread {
     if (!this.isOver) this.readLastWords();
     this.port.close();
     close(this.wakeFd);
-    if (!this.isOver) this.fatal(new Error(`reactor ${this.index} ended by itself`));
+    const wasTold = this.isOver;
+    this.isOver = true;
+    if (!wasTold) this.fatal(new Error(`reactor ${this.index} ended by itself`));
     for (const { reject, timer } of this.pending.values()) {
       clearTimeout(timer);
       reject(shuttingDown());

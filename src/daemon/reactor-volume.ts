@@ -35,7 +35,7 @@ export interface OwnedDevice extends BlockDevice {
   close(): void;
 }
 
-/** A device that somebody else made: a volume of a store. */
+/** A device that somebody else made: a volume of a store, or of the cluster. */
 export interface MadeDevice {
   readonly kind: "made";
   readonly device: OwnedDevice;
@@ -54,7 +54,7 @@ export class ReactorVolume {
   /** Throws RingstoreError when the backing does not suit the volume. */
   constructor(
     spec: VolumeSpec,
-    backing: Exclude<OpenedForReactor, { kind: "store" }> | MadeDevice,
+    backing: Exclude<OpenedForReactor, { kind: "store" | "cluster" }> | MadeDevice,
     shared: SharedArrayBuffer,
     modules: VolumeModules,
   ) {

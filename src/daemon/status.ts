@@ -2,6 +2,7 @@
 // `ringstore advise`. Quiet when there is nothing.
 
 import { formatBytes } from "../base/units.ts";
+import type { ClusterView } from "../model/cluster-types.ts";
 import type { Advice, HealthSummary, Severity, StatusItem } from "../model/types.ts";
 import { diskHealthOf } from "./disk-entry.ts";
 import type { DiskHost } from "./disk-host.ts";
@@ -20,7 +21,6 @@ export function statusItems(
   host: VolumeHost,
   space: FilesystemSpace,
   listenWarning: string | null,
-  clusterItems: readonly StatusItem[],
 ): readonly StatusItem[] {
   const items: StatusItem[] = [];
   const stats = host.statsById();
@@ -40,7 +40,6 @@ export function statusItems(
       items.push({ ...item, volume: name, disk: null });
     }
   }
-  items.push(...clusterItems);
   const low = lowSpace(host.options.paths.root, space);
   if (low !== null) items.push(low);
   if (listenWarning !== null) {
@@ -74,6 +73,11 @@ function diskItems(disks: DiskHost): readonly StatusItem[] {
   return items;
 }
 
+/** What is wrong with the cluster as a whole. */
+export function clusterItems(cluster: ClusterView | null): readonly StatusItem[] {
+  return (cluster?.health ?? []).map((item) => ({ ...item, volume: null, disk: null }));
+}
+
 function lowSpace(root: string, space: FilesystemSpace): StatusItem | null {
   const share = space.totalBytes === 0 ? 1 : space.availableBytes / space.totalBytes;
   if (share >= SPACE_WARN_SHARE) return null;
@@ -87,8 +91,16 @@ export function summaryOf(items: readonly StatusItem[]): HealthSummary {
   return items.length > 0 ? "warn" : "ok";
 }
 
-export function adviceFor(items: readonly StatusItem[], root: string): readonly Advice[] {
-  return items.map((item) => ({ ...item, command: commandFor(item, root) }));
+export function adviceFor(
+  items: readonly StatusItem[],
+  root: string,
+  cluster: ClusterView | null,
+): readonly Advice[] {
+  const ofCluster = new Set(cluster?.health.map(({ code }) => code));
+  return items.map((item) => {
+    const isOfCluster = item.volume === null && item.disk === null && ofCluster.has(item.code);
+    return { ...item, command: isOfCluster ? "ringstore cluster show" : commandFor(item, root) };
+  });
 }
 
 function commandFor(item: StatusItem, root: string): string | null {
@@ -108,15 +120,6 @@ function commandFor(item: StatusItem, root: string): string | null {
       return `ringstore disk remove ${item.disk}`;
     case "LOW_SPACE":
       return `du -h ${root}/volumes`;
-    case "META_UNREACHABLE":
-    case "META_REPLACED":
-    case "META_DAMAGED":
-    case "CLUSTER_NOT_SERVED":
-    case "CLUSTER_BEHIND":
-    case "REPLICAS_UNKNOWN":
-      return "ringstore cluster show";
-    case "NODE_MISSING":
-      return "ringstore node list";
     default:
       if (item.disk !== null) return `ringstore disk show ${item.disk}`;
       return item.volume === null ? null : `ringstore volume show ${item.volume}`;

@@ -1,36 +1,21 @@
 // JSON schemas of what the REST API says about disks; the types, with the meaning of each field,
 // are in disk-types.ts.
 
-import Type, { type TSchema } from "typebox";
+import Type from "typebox";
 import type { Disk, DiskCreate, DiskList, DiskRemoveReply } from "./disk-types.ts";
 import {
   DISK_COUNT_MAX,
   DISK_FINDINGS_MAX,
   PATH_LENGTH_MAX,
-  VOLUME_NAME_LENGTH_MAX,
-  VOLUME_NAME_PATTERN,
   VOLUME_SIZE_MAX_BYTES,
 } from "./limits.ts";
 import { describes, type SchemaOf } from "./schema.ts";
+import { closed, count, health, name, nullable, when } from "./schema-parts.ts";
 
-const closed = { additionalProperties: false } as const;
-const count = (description?: string) =>
-  Type.Integer(description === undefined ? { minimum: 0 } : { minimum: 0, description });
-const nullable = <S extends TSchema>(schema: S) => Type.Union([schema, Type.Null()]);
-const name = Type.String({
-  pattern: VOLUME_NAME_PATTERN,
-  maxLength: VOLUME_NAME_LENGTH_MAX,
-  description: "lower-case letters, digits and inner hyphens, at most 63",
-});
 const path = Type.String({ minLength: 1, maxLength: PATH_LENGTH_MAX });
 const durability = Type.Enum(["write-through", "plp", "volatile"], {
   description: "what makes a completed write durable",
 });
-
-const health = Type.Object(
-  { code: Type.String(), severity: Type.Enum(["warn", "error"]), message: Type.String() },
-  { ...closed, title: "Health" },
-);
 
 const task = Type.Object(
   {
@@ -59,7 +44,7 @@ const usage = Type.Object(
 
 const check = Type.Object(
   {
-    at: Type.String({ description: "RFC 3339, UTC" }),
+    at: when,
     errorCount: count(),
     warningCount: count(),
     blocksVerified: count(),
@@ -91,7 +76,7 @@ const disk = Type.Object(
     sizeBytes: count(),
     durability,
     durabilityReason: Type.String({ description: "how that was found out" }),
-    createdAt: Type.String({ description: "RFC 3339, UTC" }),
+    createdAt: when,
     incarnation: count("counts openings"),
     usage: nullable(usage),
     volumeCount: count(),

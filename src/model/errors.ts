@@ -24,7 +24,7 @@ export const EXIT_CODES: readonly (readonly [code: number, meaning: string])[] =
   [EXIT_UNSUPPORTED, "this daemon or build cannot do that"],
   [EXIT_WRONG_STATE, "not in the present state, e.g. deleting an attached volume"],
   [EXIT_REFUSED, "refused by the server: no permission, a limit, no space"],
-  [EXIT_NODE_UNREACHABLE, "the node in question is unreachable (reserved for clusters)"],
+  [EXIT_NODE_UNREACHABLE, "a node of the cluster, or its metadata, is unreachable"],
   [EXIT_CANNOT_CONNECT, "cannot connect to the daemon"],
   [EXIT_TIMED_OUT, "the daemon did not answer in time"],
   [EXIT_BAD_REPLY, "the daemon's reply was not understood"],
@@ -71,7 +71,17 @@ export type ApiErrorCode =
   | "disk_too_small"
   | "disk_newer"
   | "disk_damaged"
-  | "disk_failed";
+  | "disk_failed"
+  | "local_only"
+  | "no_cluster"
+  | "in_cluster"
+  | "cluster_exists"
+  | "join_refused"
+  | "node_not_found"
+  | "node_exists"
+  | "node_alive"
+  | "attached_elsewhere"
+  | "metadata_unavailable";
 
 export type ClientErrorCode =
   | "usage"
@@ -112,6 +122,16 @@ const API_ERRORS: Readonly<Record<ApiErrorCode, ErrorKind>> = {
   disk_newer: kind(501, EXIT_UNSUPPORTED, "the disk was written by a newer version"),
   disk_damaged: kind(500, EXIT_UNEXPECTED, "the disk has lost what its data depends on"),
   disk_failed: kind(500, EXIT_UNEXPECTED, "the disk answered with an error"),
+  local_only: kind(403, EXIT_REFUSED, "answered on the unix socket only"),
+  no_cluster: kind(409, EXIT_WRONG_STATE, "this daemon is in no cluster"),
+  in_cluster: kind(409, EXIT_WRONG_STATE, "this daemon is in a cluster already"),
+  cluster_exists: kind(409, EXIT_WRONG_STATE, "the metadata holds a cluster already"),
+  join_refused: kind(403, EXIT_REFUSED, "the token opens no cluster that this node can join"),
+  node_not_found: kind(404, EXIT_NOT_FOUND, "no node of the cluster has that name"),
+  node_exists: kind(409, EXIT_WRONG_STATE, "a node of the cluster has that name"),
+  node_alive: kind(409, EXIT_WRONG_STATE, "the node is alive"),
+  attached_elsewhere: kind(409, EXIT_WRONG_STATE, "another node has the volume"),
+  metadata_unavailable: kind(503, EXIT_NODE_UNREACHABLE, "the cluster's metadata does not answer"),
 };
 
 /** Errors that arise in the client before or after the server had its say. */

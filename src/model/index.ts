@@ -3,6 +3,9 @@
 // The start path of the daemon and the CLI import the files they need instead of this index,
 // which loads the schema library.
 
+export * from "./cluster-rules.ts";
+export * from "./cluster-schemas.ts";
+export * from "./cluster-types.ts";
 export * from "./config.ts";
 export * from "./declared.ts";
 export * from "./declared-schema.ts";

@@ -19,6 +19,16 @@ export const STORE_BLOCK_BYTES = 4096;
 /** Findings of a check that are kept to be shown; all are counted. */
 export const DISK_FINDINGS_MAX = 100;
 
+/** Copies of a volume: a segment of a placement page has room for so many. */
+export const REPLICA_COUNT_MAX = 3;
+/** Servers of one metadata store that are tried in turn. */
+export const METADATA_ENDPOINT_COUNT_MAX = 16;
+/** Nodes listed in one reply. */
+export const NODE_COUNT_MAX = 1024;
+/** `HOST:PORT`, with a host name as long as the DNS allows, or a URL of that. */
+export const ADDRESS_LENGTH_MAX = 300;
+export const CLUSTER_TOKEN_LENGTH_MAX = 4096;
+
 export const BLOCK_BYTES_CHOICES = [512, 4096] as const;
 export const BLOCK_BYTES_DEFAULT = 512;
 

@@ -2,7 +2,7 @@
 // `SchemaOf<T>`, and the compiler refuses one that describes anything else than T. So the types
 // stay readable and the schemas cannot drift from them.
 
-import type { Static, TSchema } from "typebox";
+import type { Static, TSchema, TUnsafe } from "typebox";
 
 /** A JSON schema known to describe T. */
 export type SchemaOf<T> = TSchema & { readonly "~describes"?: T };
@@ -26,5 +26,12 @@ type Same<A, B> = [DeepReadonly<A>] extends [DeepReadonly<B>]
 export function describes<T>(): <S extends TSchema>(
   schema: Same<Static<S>, T> extends true ? S : never,
 ) => SchemaOf<T> {
+  return (schema) => schema as never;
+}
+
+/** The same for a schema that others are made of: what they describe is then known in turn. */
+export function partOf<T>(): <S extends TSchema>(
+  schema: Same<Static<S>, T> extends true ? S : never,
+) => TUnsafe<T> {
   return (schema) => schema as never;
 }

@@ -2,18 +2,19 @@
 // replies are written through, and what the OpenAPI document is made of. The types they describe,
 // with the meaning of each field, are in types.ts.
 
-import Type, { type TSchema } from "typebox";
+import Type from "typebox";
+import { clusterBacking, clusterView } from "./cluster-schemas.ts";
 import { API_ERROR_CODES } from "./errors.ts";
 import {
   PATH_LENGTH_MAX,
   QUEUE_COUNT_MAX,
+  REPLICA_COUNT_MAX,
   SERIAL_PATTERN,
   VOLUME_COUNT_MAX,
-  VOLUME_NAME_LENGTH_MAX,
-  VOLUME_NAME_PATTERN,
   VOLUME_SIZE_MAX_BYTES,
 } from "./limits.ts";
 import { describes, type SchemaOf } from "./schema.ts";
+import { closed, count, health, name, nullable, severity, text, when } from "./schema-parts.ts";
 import type {
   AdviseReply,
   AttachReply,
@@ -32,17 +33,6 @@ import type {
   VolumeResize,
 } from "./types.ts";
 
-const closed = { additionalProperties: false } as const;
-const count = (description?: string) =>
-  Type.Integer(description === undefined ? { minimum: 0 } : { minimum: 0, description });
-const text = (description: string) => Type.String({ description });
-const nullable = <S extends TSchema>(schema: S) => Type.Union([schema, Type.Null()]);
-
-const name = Type.String({
-  pattern: VOLUME_NAME_PATTERN,
-  maxLength: VOLUME_NAME_LENGTH_MAX,
-  description: "lower-case letters, digits and inner hyphens, at most 63",
-});
 const sizeBytes = Type.Integer({
   minimum: 1,
   maximum: VOLUME_SIZE_MAX_BYTES,
@@ -51,35 +41,7 @@ const sizeBytes = Type.Integer({
 const blockBytes = Type.Enum([512, 4096], { description: "logical block" });
 const serial = Type.String({ pattern: SERIAL_PATTERN, description: "what the guest sees" });
 const direct = Type.Enum(["auto", "on", "off"], { description: "O_DIRECT" });
-const severity = Type.Enum(["warn", "error"]);
 const path = Type.String({ minLength: 1, maxLength: PATH_LENGTH_MAX });
-const when = Type.String({ description: "RFC 3339, UTC" });
-
-const resync = Type.Object({ doneBytes: count(), totalBytes: count() }, closed);
-
-const copy = Type.Object(
-  {
-    node: name,
-    disk: name,
-    state: Type.Enum(["in-sync", "resyncing", "out", "unknown"]),
-    reason: nullable(text("why it is out")),
-    since: nullable(when),
-    resync: nullable(resync),
-  },
-  { ...closed, title: "VolumeCopy" },
-);
-
-const clusterBacking = Type.Object(
-  {
-    kind: Type.Literal("cluster"),
-    replicaCount: count(),
-    copies: Type.Array(copy),
-    epoch: count("rises with every takeover"),
-    owner: nullable(name),
-    attachedTo: nullable(name),
-  },
-  closed,
-);
 
 const backing = Type.Union(
   [
@@ -90,11 +52,6 @@ const backing = Type.Union(
     clusterBacking,
   ],
   { title: "Backing" },
-);
-
-const health = Type.Object(
-  { code: Type.String(), severity, message: Type.String() },
-  { ...closed, title: "Health" },
 );
 
 const attachment = Type.Object(
@@ -149,7 +106,11 @@ export const VolumeCreateSchema: SchemaOf<VolumeCreate> = describes<VolumeCreate
       direct: Type.Optional(direct),
       disk: Type.Optional(name),
       replicas: Type.Optional(
-        Type.Integer({ minimum: 1, maximum: 3, description: "copies in the cluster" }),
+        Type.Integer({
+          minimum: 1,
+          maximum: REPLICA_COUNT_MAX,
+          description: "copies in the cluster, each on another node; without any setting of a disk",
+        }),
       ),
     },
     { ...closed, title: "VolumeCreate" },
@@ -209,7 +170,12 @@ export const DetachReplySchema: SchemaOf<DetachReply> = describes<DetachReply>()
 
 export const DeleteReplySchema: SchemaOf<DeleteReply> = describes<DeleteReply>()(
   Type.Object(
-    { volume: name, removedPath: nullable(Type.String()), removedFromDisk: nullable(name) },
+    {
+      volume: name,
+      removedPath: nullable(Type.String()),
+      removedFromDisk: nullable(name),
+      removedCopyCount: Type.Optional(count("of a volume of the cluster")),
+    },
     { ...closed, title: "DeleteReply" },
   ),
 );
@@ -291,6 +257,7 @@ export const StatusSchema: SchemaOf<Status> = describes<Status>()(
         closed,
       ),
       dataFilesystem: Type.Object({ totalBytes: count(), availableBytes: count() }, closed),
+      cluster: nullable(clusterView),
       reactorCount: count(),
       residentBytes: count("memory of the daemon"),
       io: Type.Object(

@@ -5,7 +5,7 @@
 // Rules: sizes are bytes, times are RFC 3339 strings in UTC, durations carry their unit in the
 // name. Fields are only ever added; a client ignores fields it does not know.
 
-import type { ClusterBackingView } from "./cluster-types.ts";
+import type { ClusterBackingView, ClusterView } from "./cluster-types.ts";
 
 export type BackingKind = "file" | "memory" | "null" | "store";
 export type DirectMode = "auto" | "on" | "off";
@@ -138,6 +138,8 @@ export interface DeleteReply {
   readonly removedPath: string | null;
   /** The disk of the store on which its space becomes free, null when it had none there. */
   readonly removedFromDisk: string | null;
+  /** Of a volume of the cluster: so many copies go. */
+  readonly removedCopyCount?: number;
 }
 
 export interface Latency {
@@ -208,6 +210,8 @@ export interface Status {
     readonly freeBytes: number;
   };
   readonly dataFilesystem: { readonly totalBytes: number; readonly availableBytes: number };
+  /** null: this daemon is in no cluster. */
+  readonly cluster: ClusterView | null;
   readonly reactorCount: number;
   readonly residentBytes: number;
   readonly io: IoRate;

@@ -28,13 +28,21 @@ export function quote(text: string): string {
   return JSON.stringify(cut);
 }
 
-/** Disks are named by the same rule. */
-export function checkVolumeName(name: string, what: "volume" | "disk" = "volume"): void {
+const NAME_EXAMPLES = {
+  volume: "db-1",
+  disk: "nvme-1",
+  cluster: "prod-1",
+  node: "host-1",
+  rack: "rack-1",
+} as const;
+
+/** Whatever has a name is named by the same rule. */
+export function checkVolumeName(name: string, what: keyof typeof NAME_EXAMPLES = "volume"): void {
   if (NAME.test(name)) return;
   refuse(
     `${quote(name)} is not a ${what} name`,
     `use 1 to ${VOLUME_NAME_LENGTH_MAX} lower-case letters, digits and inner hyphens, e.g. ${
-      what === "volume" ? "db-1" : "nvme-1"
+      NAME_EXAMPLES[what]
     }`,
   );
 }

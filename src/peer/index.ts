@@ -2,6 +2,11 @@
 // its owner sees it, the server that answers it, and the read grants between them.
 
 export type { PeerIdentity } from "./handshake.ts";
+export {
+  LocalReplica,
+  type LocalReplicaModules,
+  type LocalReplicaOptions,
+} from "./local-replica.ts";
 export { type GrantSource, PeerGrants } from "./peer-grants.ts";
 export {
   PeerLink,

@@ -284,7 +284,6 @@ export class RemoteReplica implements Replica {
     if (this.state === STATE_CLOSED || this.state === STATE_DEAD || epoch <= this.epoch) return;
     const message = `epoch ${epoch} has fenced our epoch ${this.epoch}`;
     this.die({ code: "stale-epoch", message, epoch }, true);
-    this.handler.replicaFenced?.(epoch);
   }
 
   // @cold
@@ -297,8 +296,12 @@ export class RemoteReplica implements Replica {
   private die(failure: ReplicaFailure, isNews: boolean): void {
     this.wide[GRANTED] = 0;
     this.enter(STATE_DEAD);
-    if (failure.code === "stale-epoch") this.refusal = -ESTALE;
-    if (isNews) this.options.events.replicaLost(this, failure);
+    const isStale = failure.code === "stale-epoch";
+    if (isStale) this.refusal = -ESTALE;
+    if (!isNews) return;
+    this.options.events.replicaLost(this, failure);
+    if (isStale) this.handler.replicaFenced?.(failure.epoch ?? this.epoch + 1);
+    else this.handler.replicaLost?.();
   }
 
   // @cold

@@ -138,6 +138,24 @@ export class ReplicaServer implements StreamAcceptor, LinkServer, TimerHandler {
     this.sessions.closeAll();
   }
 
+  /** After close(): nobody is connected any more, and nothing is on its way to any disk. */
+  get hasEnded(): boolean {
+    const linkCount = this.links.size + this.endingLinks.size + this.handshakes.size;
+    return this.isClosed && linkCount === 0 && this.sessions.closingCount === 0;
+  }
+
+  /** Nodes have gone from the cluster: their connections end. */
+  dropStrangers(): void {
+    for (const link of this.links.values()) {
+      if (!this.options.isKnownNode(link.nodeId)) link.close();
+    }
+  }
+
+  /** See SessionTable. */
+  dropReplicas(diskUuid: string, volumeUuid: string | null): void {
+    this.sessions.drop(diskUuid, volumeUuid);
+  }
+
   // --- connections -------------------------------------------------------------------------------
 
   streamAccepted(stream: Stream): void {

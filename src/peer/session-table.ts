@@ -41,6 +41,7 @@ export class SessionTable implements SessionOwner {
   private readonly sessions: Map<string, ServerSession> = new Map();
   /** See noteWait. */
   private readonly waits: Map<string, number> = new Map();
+  private closing = 0;
 
   constructor(modules: SessionModules, planted: PeerPlantedBugs) {
     this.reactor = modules.reactor;
@@ -76,6 +77,25 @@ export class SessionTable implements SessionOwner {
 
   closeAll(): void {
     for (const session of [...this.sessions.values()]) this.close(session);
+  }
+
+  /** Sessions that were closed and have something on its way to their disks. */
+  get closingCount(): number {
+    return this.closing;
+  }
+
+  /**
+   * The replica is about to go away: its sessions end, and their connections with them, so that
+   * the owners hear of it; every other session on those is resumed. All volumes of the disk when
+   * none is named.
+   */
+  drop(diskUuid: string, volumeUuid: string | null): void {
+    for (const session of [...this.sessions.values()]) {
+      const [volume, disk] = session.key.split("/");
+      if (disk !== diskUuid || (volumeUuid !== null && volume !== volumeUuid)) continue;
+      if (session.number !== 0) session.link.close();
+      this.close(session);
+    }
   }
 
   fence(link: ServerLink, op: number, number: number, epoch: number, target: ReplicaTarget): void {
@@ -256,7 +276,11 @@ export class SessionTable implements SessionOwner {
     if (session.number !== 0) session.link.removeSession(session);
     session.number = 0;
     session.isSuperseded = true;
-    session.whenIdle(() => session.replica?.close());
+    this.closing += 1;
+    session.whenIdle(() => {
+      this.closing -= 1;
+      session.replica?.close();
+    });
   }
 
   sessionFenced(session: ServerSession, epoch: number): void {

@@ -23,6 +23,11 @@ export interface ReplicaHandler {
    * that fence is answered, or as soon as the news arrives.
    */
   replicaFenced?(epoch: number): void;
+  /**
+   * The session is over though nobody fenced it, and nothing that was sent may have failed of it:
+   * the other side has started anew, or has forgotten us. Fence again.
+   */
+  replicaLost?(): void;
 }
 
 /** A slab of 64 KiB: the unit of stamps, equalising and resync. */

@@ -18,6 +18,7 @@ export interface VolumeCare {
 
 export interface IoPathOptions {
   readonly capacityBytes: () => number;
+  readonly readOnly: boolean;
   readonly grants: ReadGrants;
   readonly bugs: OwnerBugs;
   readonly clock: { nowUs(): number };

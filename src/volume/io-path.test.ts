@@ -41,6 +41,7 @@ class Rig {
     const workspace = new OwnerWorkspace({ pieceCount }, { requests, memory, copier });
     this.io = new IoPath(workspace, {
       capacityBytes: () => 1024 * BLOCK,
+      readOnly: false,
       grants: { grantedUntilUs: () => this.grantedUs },
       bugs: NO_OWNER_BUGS,
       clock: { nowUs: () => 1 },

@@ -20,6 +20,7 @@
 import {
   assert,
   EIO,
+  EROFS,
   ESTALE,
   OP_FLUSH,
   OP_READ,
@@ -98,6 +99,10 @@ export class IoPath implements OrderClient, SessionOwner, ReadHost {
     }
     if (op === OP_FLUSH) {
       requests.complete(slot, 0);
+      return;
+    }
+    if (op !== OP_READ && this.options.readOnly) {
+      requests.complete(slot, -EROFS);
       return;
     }
     const offset = requests.offsetBytes[slot] as number;
@@ -372,6 +377,11 @@ export class IoPath implements OrderClient, SessionOwner, ReadHost {
       if (((shared.awaitedMask[at] as number) & member.bit) !== 0) return true;
     }
     return false;
+  }
+
+  // @cold
+  sessionOver(member: Member): void {
+    (this.care as VolumeCare).sessionLost(member);
   }
 
   /** Somebody else owns the volume: nothing is answered any more but errors. */

@@ -22,6 +22,8 @@ export const ROLE_ENTERING = 3;
 export interface SessionOwner {
   pieceCompleted(session: MemberSession, piece: number, result: number): void;
   deposed(): void;
+  /** The member's session is over without anything of it having failed. */
+  sessionOver(member: Member): void;
 }
 
 export class MemberSession implements ReplicaHandler {
@@ -29,6 +31,8 @@ export class MemberSession implements ReplicaHandler {
   private readonly owner: SessionOwner;
   /** Calls of write() that have not completed. */
   outstandingCount = 0;
+  /** The other side has ended it since the last fence: that must be said again. */
+  isOver = false;
 
   constructor(member: Member, owner: SessionOwner) {
     this.member = member;
@@ -46,6 +50,12 @@ export class MemberSession implements ReplicaHandler {
   // @cold
   replicaFenced(): void {
     if (this.isCurrent) this.owner.deposed();
+  }
+
+  // @cold
+  replicaLost(): void {
+    this.isOver = true;
+    if (this.isCurrent) this.owner.sessionOver(this.member);
   }
 }
 

@@ -11,9 +11,9 @@
 // A volume that has surrendered answers -EIO and never serves again; a new one takes its place.
 
 import { assert } from "../base/index.ts";
-import type { BlockDeviceInfo } from "../ports/index.ts";
+import type { BlockDeviceInfo, MemberState } from "../ports/index.ts";
 import { IoPath } from "./io-path.ts";
-import { Member, ROLE_COUNTED } from "./member.ts";
+import { Member, ROLE_COUNTED, ROLE_OUT } from "./member.ts";
 import { bugsOf, OWNER_TIMINGS, type OwnerModules, type OwnerOptions } from "./owner-settings.ts";
 import { NONE } from "./owner-workspace.ts";
 import { RecordKeeper } from "./record-keeper.ts";
@@ -26,6 +26,8 @@ import { Upkeep } from "./upkeep.ts";
 /** Masks of members are bytes. */
 const MEMBERS_MAX = 8;
 const DRAIN_CHECK_MS = 2;
+/** What virtio-blk has room for. */
+const SERIAL_BYTES = 20;
 
 export type OwnerState = "idle" | "taking-over" | "serving" | "draining" | "surrendered";
 
@@ -34,14 +36,15 @@ class OwnedInfo implements BlockDeviceInfo {
   readonly blockBytes = 4096;
   readonly physicalBlockBytes = 4096;
   readonly optimalIoBytes = 65536;
-  readonly readOnly = false;
+  readonly readOnly: boolean;
   readonly canDiscard = true;
   readonly discardGranularityBytes = 4096;
   readonly serial: string;
 
   constructor(options: OwnerOptions) {
     this.capacityBytes = options.capacityBytes;
-    this.serial = options.volume;
+    this.serial = options.serial ?? options.volume.slice(0, SERIAL_BYTES);
+    this.readOnly = options.readOnly === true;
   }
 }
 
@@ -55,6 +58,8 @@ export class OwnedVolume implements WholeBlockDevice {
   private takeover: Takeover | null = null;
   private current: OwnerState = "idle";
   private onTakenOver: ((outcome: "serving" | "deposed") => void) | null = null;
+  /** Who waits for its end. */
+  private readonly leaving: (() => void)[] = [];
 
   constructor(options: OwnerOptions, disks: readonly string[], modules: OwnerModules) {
     assert(disks.length > 0 && disks.length <= MEMBERS_MAX, "one to eight members");
@@ -63,7 +68,9 @@ export class OwnedVolume implements WholeBlockDevice {
     this.info = new OwnedInfo(options);
     this.members = disks.map((disk, index) => new Member(index, disk));
     const capacityBytes = (): number => this.info.capacityBytes;
-    const io = new IoPath(modules.workspace, { capacityBytes, grants, bugs, clock: reactor.clock });
+    const { readOnly } = this.info;
+    const facts = { capacityBytes, readOnly, grants, bugs, clock: reactor.clock };
+    const io = new IoPath(modules.workspace, facts);
     const keeper = new RecordKeeper(options.owner, bugs.unknownIsApplied, { reactor, records });
     const timings = options.timings ?? OWNER_TIMINGS;
     const sessions = new Sessions(io, keeper, modules, timings);
@@ -100,6 +107,12 @@ export class OwnedVolume implements WholeBlockDevice {
   /** Disks that hold everything, as far as is known. */
   get inSync(): string[] {
     return this.members.filter(({ role }) => role === ROLE_COUNTED).map(({ disk }) => disk);
+  }
+
+  /** What each member is, as far as is known; before the takeover all are out. */
+  memberState(member: Member): MemberState {
+    if (member.role === ROLE_COUNTED) return "in-sync";
+    return member.role === ROLE_OUT ? "out" : "resyncing";
   }
 
   // As a device -----------------------------------------------------------------------------------
@@ -153,6 +166,7 @@ export class OwnedVolume implements WholeBlockDevice {
       equalised: this.equalisedCount,
     });
     this.upkeep.serve();
+    this.tell();
     this.io.order.isOpen = true;
     this.io.order.run();
     const told = this.onTakenOver;
@@ -164,16 +178,30 @@ export class OwnedVolume implements WholeBlockDevice {
   drain(done: () => void): void {
     assert(this.current === "serving", "only what serves can be drained");
     this.current = "draining";
-    this.awaitEnd(done);
+    this.tell();
+    this.leaving.push(done);
+    this.awaitEnd();
   }
 
-  private awaitEnd(done: () => void): void {
-    if (this.io.isSurrendered) {
+  /**
+   * Lets go in whatever state it is: drains what serves. A volume that has not been taken over is
+   * left as it is, for the next owner; what waits for it fails.
+   */
+  surrender(done: () => void): void {
+    if (this.current === "serving") {
+      this.drain(done);
+    } else if (this.current === "surrendered") {
       done();
-      return;
+    } else {
+      this.leaving.push(done);
+      if (this.current !== "draining") this.close();
     }
+  }
+
+  private awaitEnd(): void {
+    if (this.io.isSurrendered) return;
     if (this.io.firstPiece !== NONE || this.io.inflightCount > 0 || this.keeper.isBusy) {
-      const timerFired = (): void => this.awaitEnd(done);
+      const timerFired = (): void => this.awaitEnd();
       this.parts.modules.reactor.setTimer(DRAIN_CHECK_MS, { timerFired }, 0);
       return;
     }
@@ -182,15 +210,20 @@ export class OwnedVolume implements WholeBlockDevice {
       (record) => ({ ...record, state: "clean" }),
       () => {
         if (!this.io.isSurrendered) this.io.surrender();
-        done();
       },
     );
   }
 
   private surrendered(): void {
     this.current = "surrendered";
+    this.tell();
     const told = this.onTakenOver;
     this.onTakenOver = null;
     told?.("deposed");
+    for (const left of this.leaving.splice(0)) left();
+  }
+
+  private tell(): void {
+    this.parts.modules.changed?.();
   }
 }

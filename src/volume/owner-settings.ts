@@ -41,6 +41,9 @@ export interface OwnerOptions {
   readonly owner: string;
   readonly volume: string;
   readonly capacityBytes: number;
+  /** At most 20 bytes of ASCII, for the guest; nothing = the volume's id, cut. */
+  readonly serial?: string;
+  readonly readOnly?: boolean;
   readonly timings?: OwnerTimings;
   readonly resyncBytesPerSecond?: number;
   /** The predecessor is proven dead: its grants need not be waited for. */
@@ -55,6 +58,8 @@ export interface OwnerModules {
   readonly grants: ReadGrants;
   /** A replica of the volume on this disk; its first call is a fence. */
   readonly openReplica: (disk: string, session: MemberSession) => Replica;
+  /** Something that people can see of the volume has changed: its state, a member, a resync. */
+  readonly changed?: () => void;
 }
 
 export const bugsOf = (options: OwnerOptions): OwnerBugs => options.planted ?? NO_OWNER_BUGS;

@@ -77,6 +77,7 @@ export class Repairs {
     const { member, slab } = this.current as Repair;
     modules.reactor.memory.free(arena);
     if (isRepaired) this.repairedCount += 1;
+    if (isRepaired) modules.changed?.();
     modules.reactor.log.log(isRepaired ? "info" : "warn", "slab-repair", {
       volume: options.volume,
       disk: member.disk,

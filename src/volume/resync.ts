@@ -200,7 +200,8 @@ export class Resync {
     this.isBusy = true;
     readFromAny(this.sources(), this.lockedSlab, address, (read) => {
       if (this.isEnded || "failures" in read) {
-        this.copied(this.isEnded ? "ended" : "no source has the slab whole");
+        const why = "failures" in read ? read.failures[0]?.message : "ended";
+        this.copied(`no source has the slab whole: ${why ?? "none can be reached"}`);
         return;
       }
       const place = placeOf(this.lockedSlab);
@@ -219,6 +220,7 @@ export class Resync {
       this.abort(problem);
     } else {
       this.copiedSlabs += 1;
+      this.parts.modules.changed?.();
       this.pace();
     }
   }
@@ -315,6 +317,8 @@ export class Resync {
       this.arena = null;
     }
     // A slab that is still waited for is let go when it is granted, or with the slab's I/O.
-    if (isFirst) this.done();
+    if (!isFirst) return;
+    this.done();
+    this.parts.modules.changed?.();
   }
 }

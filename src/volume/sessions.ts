@@ -39,6 +39,7 @@ export class Sessions {
     const { session } = member;
     const { record } = this.keeper;
     member.isFencing = true;
+    (session as MemberSession).isOver = false;
     const answered: Fenced = (answer) => {
       // Of a session that was closed meanwhile.
       if (member.session !== session) return;
@@ -65,6 +66,8 @@ export class Sessions {
     member.isReady = true;
     (member.replica as Replica).setCommitted(this.io.watermark);
     this.io.resend(member);
+    if (session.isOver) this.lost(member);
+    this.modules.changed?.();
     return true;
   }
 
@@ -73,6 +76,7 @@ export class Sessions {
     member.isReady = false;
     member.lostSinceUs = this.nowUs;
     member.retryAtUs = this.nowUs;
+    this.modules.changed?.();
   }
 
   /** Nothing is said or heard any more; memory comes back as its calls complete. */
@@ -86,5 +90,6 @@ export class Sessions {
     member.replica = null;
     this.io.forgetMember(member);
     replica?.close();
+    this.modules.changed?.();
   }
 }

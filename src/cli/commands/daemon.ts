@@ -2,9 +2,10 @@
 
 import { formatBytes } from "../../base/units.ts";
 import { ClientError } from "../../client/index.ts";
+import type { ClusterView } from "../../model/cluster-types.ts";
 import type { Advice, Event, Status, StatusItem } from "../../model/types.ts";
 import type { CommandRun } from "../command-spec.ts";
-import { formatCount, formatDuration, formatRate } from "../format.ts";
+import { countOf, formatCount, formatDuration, formatRate } from "../format.ts";
 import { printable } from "../output.ts";
 import { readVersion } from "../version.ts";
 
@@ -38,6 +39,8 @@ export function describeStatus(reply: Status): string {
     const free = `${formatBytes(disks.freeBytes)} of ${formatBytes(disks.totalBytes)} free`;
     lines.push(`  disks    ${disks.ready} of ${disks.total} ready, ${free}`);
   }
+  // An older daemon knows no clusters.
+  if (reply.cluster) lines.push(`  cluster  ${clusterText(reply.cluster)}`);
   if (busy) {
     const read = `${formatCount(io.readsPerSecond)} op/s ${formatRate(io.readBytesPerSecond)}`;
     const write = `${formatCount(io.writesPerSecond)} op/s ${formatRate(io.writeBytesPerSecond)}`;
@@ -49,6 +52,18 @@ export function describeStatus(reply: Status): string {
   for (const item of told) lines.push(`  !  ${problemText(item)}`);
   if (!fits) lines.push(`  !  and ${reply.items.length - told.length} more: ringstore advise`);
   return `${lines.join("\n")}\n`;
+}
+
+function clusterText(cluster: ClusterView): string {
+  const { nodeCount, liveNodeCount, degradedCount, metadata } = cluster;
+  const parts = [
+    `${liveNodeCount} of ${countOf(nodeCount, "node")}`,
+    countOf(cluster.volumeCount, "volume"),
+    ...(degradedCount > 0 ? [`${degradedCount} DEGRADED`] : []),
+    `can lose ${countOf(cluster.canLoseNodes, "node")}`,
+    ...(metadata.reachable ? [] : ["metadata NOT REACHABLE"]),
+  ];
+  return `${cluster.name}: ${parts.join(", ")}`;
 }
 
 const PROBLEM_LENGTH_MAX = 140;

@@ -9,6 +9,7 @@ import { EXIT_UNEXPECTED } from "../../model/errors.ts";
 import { checkVolumeName } from "../../model/volume-rules.ts";
 import type { CommandRun } from "../command-spec.ts";
 import type { Context } from "../context.ts";
+import { formatPercent } from "../format.ts";
 import type { Column } from "../output.ts";
 
 const LOOK_MS = 500;
@@ -41,21 +42,17 @@ function listRow(disk: Disk): readonly string[] {
     disk.health.map((item) => item.code).join(",") || "ok",
     disk.path,
     disk.durability,
-    usage === null ? "-" : percent(usage.ringUsedBytes, usage.ringBytes),
+    usage === null ? "-" : formatPercent(usage.ringUsedBytes, usage.ringBytes),
     usage === null ? "-" : String(usage.badBlockCount),
     String(disk.incarnation),
     disk.id,
   ];
 }
 
-function percent(part: number, whole: number): string {
-  return whole === 0 ? "0%" : `${Math.floor((part / whole) * 100)}%`;
-}
-
 function stateText(disk: Disk): string {
   const { task, state } = disk;
   if (task === null || task.totalBytes === 0) return state;
-  return `${state} ${percent(task.doneBytes, task.totalBytes)}`;
+  return `${state} ${formatPercent(task.doneBytes, task.totalBytes)}`;
 }
 
 export const list: CommandRun = async (context) => {
@@ -90,7 +87,7 @@ function describeDisk(disk: Disk): string {
     ["opened", `${disk.incarnation} times`],
   ];
   if (usage !== null) {
-    const ring = `${percent(usage.ringUsedBytes, usage.ringBytes)} of`;
+    const ring = `${formatPercent(usage.ringUsedBytes, usage.ringBytes)} of`;
     rows.push(["data", `${formatBytes(usage.totalBytes)}`]);
     rows.push(["used", formatBytes(usage.usedBytes)]);
     rows.push(["free", formatBytes(usage.freeBytes)]);
@@ -147,7 +144,8 @@ async function follow(context: Context, name: string, states: readonly string[])
     const disk = await context.client.showDisk(name);
     if (!states.includes(disk.state)) return disk;
     const { task } = disk;
-    const done = task === null ? "" : ` ${task.step} ${percent(task.doneBytes, task.totalBytes)}`;
+    const done =
+      task === null ? "" : ` ${task.step} ${formatPercent(task.doneBytes, task.totalBytes)}`;
     const text = `${disk.state}${done}`;
     if (text !== told) context.note(text);
     told = text;

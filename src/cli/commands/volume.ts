@@ -12,9 +12,12 @@ import type {
   VolumeCreate,
 } from "../../model/types.ts";
 import { checkVolumeName, checkVolumeSize } from "../../model/volume-rules.ts";
-import type { CommandRun } from "../command-spec.ts";
+import type { CommandRun, OptionValues } from "../command-spec.ts";
+import type { Context } from "../context.ts";
+import { countOf } from "../format.ts";
 import type { Column, Result } from "../output.ts";
 import { quoteForShell } from "../shell.ts";
+import { copiesText, copyRows, placesText, stateText } from "../volume-copies.ts";
 
 const LIST_COLUMNS: readonly Column[] = [
   { title: "NAME" },
@@ -26,6 +29,7 @@ const LIST_COLUMNS: readonly Column[] = [
   { title: "MODE", wide: true },
   { title: "SERIAL", wide: true },
   { title: "SOCKET", wide: true },
+  { title: "COPIES", wide: true },
   { title: "CREATED", wide: true },
   { title: "ID", wide: true },
 ];
@@ -34,13 +38,14 @@ function listRow(volume: Volume): readonly string[] {
   return [
     volume.name,
     formatBytes(volume.sizeBytes),
-    volume.state,
+    stateText(volume),
     backingText(volume),
     volume.health.map((item) => item.code).join(",") || "ok",
     String(volume.blockBytes),
     volume.readOnly ? "read-only" : "read-write",
     volume.serial,
     volume.attachment?.socket ?? "-",
+    volume.backing.kind === "cluster" ? placesText(volume.backing) : "-",
     volume.createdAt,
     volume.id,
   ];
@@ -48,6 +53,7 @@ function listRow(volume: Volume): readonly string[] {
 
 function backingText(volume: Volume): string {
   const { backing } = volume;
+  if (backing.kind === "cluster") return copiesText(backing);
   if (backing.kind === "store") return `store on ${backing.disk}`;
   return backing.kind === "file" && !backing.managed ? backing.path : backing.kind;
 }
@@ -74,19 +80,20 @@ function describeVolume(volume: Volume): string {
   const { backing, attachment } = volume;
   const rows: (readonly [string, string])[] = [
     ["name", volume.name],
-    ["state", volume.state],
+    ["state", stateText(volume)],
     ["size", `${formatBytes(volume.sizeBytes)} (${volume.sizeBytes} bytes)`],
     ["block", `${volume.blockBytes} bytes`],
     ["mode", volume.readOnly ? "read-only" : "read-write"],
     ["serial", volume.serial],
     ["id", volume.id],
     ["created", volume.createdAt],
-    ["backing", backing.kind],
+    ["backing", backing.kind === "cluster" ? copiesText(backing) : backing.kind],
   ];
   if (backing.kind === "file") {
     rows.push(["path", backing.managed ? backing.path : `${backing.path} (not ours to delete)`]);
     rows.push(["direct i/o", backing.direct]);
   }
+  if (backing.kind === "cluster") rows.push(...copyRows(backing));
   if (backing.kind === "store") rows.push(["disk", backing.disk]);
   if (attachment !== null) {
     rows.push(["socket", attachment.socket]);
@@ -115,6 +122,7 @@ export const create: CommandRun = async (context, { arguments: [name = ""], opti
       advice: "give a size, e.g. --size 20G, or --path with something that exists",
     });
   }
+  refuseReplicasBeside(options);
   if (sizeBytes !== undefined && path === undefined) checkVolumeSize(sizeBytes, blockBytes ?? 512);
   const request: VolumeCreate = {
     name,
@@ -125,14 +133,29 @@ export const create: CommandRun = async (context, { arguments: [name = ""], opti
     ...(backing === undefined ? {} : { backing }),
     ...(path === undefined ? {} : { path: resolve(path) }),
     ...(options["disk"] === undefined ? {} : { disk: String(options["disk"]) }),
+    ...(options["replicas"] === undefined ? {} : { replicas: Number(options["replicas"]) }),
     ...(options["direct"] === undefined ? {} : { direct: options["direct"] as DirectMode }),
   };
   const dryRun = options["dryRun"] === true;
   const volume = await context.client.createVolume(request, { dryRun });
-  const what = `${formatBytes(volume.sizeBytes)}, backing ${backingText(volume)}`;
+  const kept =
+    volume.backing.kind === "cluster"
+      ? `${copiesText(volume.backing)}: ${placesText(volume.backing)}`
+      : `backing ${backingText(volume)}`;
+  const what = `${formatBytes(volume.sizeBytes)}, ${kept}`;
   const verb = dryRun ? "would be created" : "created";
   return created(volume, `volume ${volume.name} ${verb}: ${what}`);
 };
+
+/** What says how a volume lies on one node says nothing about copies on several. */
+function refuseReplicasBeside(options: OptionValues): void {
+  if (options["replicas"] === undefined) return;
+  const other = ["backing", "disk", "path", "direct"].find((key) => options[key] !== undefined);
+  if (other === undefined) return;
+  throw new ClientError("usage", `--replicas does not go with --${other}`, {
+    advice: "a volume of the cluster is placed by the cluster: leave one of them out",
+  });
+}
 
 export const resize: CommandRun = async (context, { arguments: [name = "", size], options }) => {
   checkVolumeName(name);
@@ -158,8 +181,10 @@ export const remove: CommandRun = async (context, { arguments: [name = ""], opti
   const verb = dryRun ? "would be deleted" : "deleted";
   // An older daemon does not say anything about disks.
   const disk = reply.removedFromDisk ?? null;
-  const elsewhere = disk === null ? "no data file of ours" : `its space on disk ${disk}`;
-  const data = reply.removedPath ?? elsewhere;
+  const copies = reply.removedCopyCount;
+  let data = reply.removedPath ?? "no data file of ours";
+  if (disk !== null) data = `its space on disk ${disk}`;
+  else if (copies !== undefined) data = countOf(copies, "copy", "copies");
   return { data: reply, shown: `volume ${name} ${verb}: ${data}`, names: [name] };
 };
 
@@ -169,8 +194,10 @@ export const attach: CommandRun = async (context, { arguments: [name = ""], opti
     ...(options["queues"] === undefined ? {} : { queueCountMax: Number(options["queues"]) }),
     ...(options["noPacked"] === true ? { packedAllowed: false } : {}),
     ...(options["readOnly"] === true ? { readOnly: true } : {}),
+    ...(options["takeOver"] === true ? { takeOver: true } : {}),
     ...(options["vmMemory"] === undefined ? {} : { vmMemoryBytes: Number(options["vmMemory"]) }),
   };
+  if (request.takeOver === true) await confirmTakeOver(context, name);
   const reply = await context.client.attachVolume(name, request);
   if (!reply.changed) context.note(`volume ${name} was attached already`);
   const version = options["qemu"] as "7.2" | "9.2" | undefined;
@@ -179,6 +206,14 @@ export const attach: CommandRun = async (context, { arguments: [name = ""], opti
   else if (version !== undefined) shown = reply.qemu[version].map(quoteForShell).join(" ");
   return { data: reply, shown, names: [reply.volume] };
 };
+
+async function confirmTakeOver(context: Context, name: string): Promise<void> {
+  if (context.global.yes || !context.streams.canAsk) return;
+  const { backing, attachment } = await context.client.showVolume(name);
+  const holder = backing.kind === "cluster" && attachment === null ? backing.attachedTo : null;
+  if (holder === null) return;
+  await context.confirm(`Take volume ${name} from node ${holder}? A guest there loses the disk.`);
+}
 
 function describeAttachment(reply: AttachReply): string {
   const command = (words: readonly string[]): string =>

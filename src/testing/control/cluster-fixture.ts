@@ -84,12 +84,18 @@ export class NodeFixture {
     const options = { version: "1", nodeId: "", startedAt: now(), volumeMetrics: false };
     this.control = new DaemonControl(
       { ...options, listenWarning: null },
-      { host, cluster: this.cluster, nowMs: () => performance.now() },
+      {
+        host,
+        cluster: this.cluster,
+        clusterVolumes: () => this.cluster.volumes,
+        nowMs: () => performance.now(),
+      },
     );
   }
 
   /** As the daemon does it at its start. */
   async start(): Promise<this> {
+    await this.cluster.prepare();
     await this.fixture.recover();
     this.cluster.begin();
     return this;

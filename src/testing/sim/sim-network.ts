@@ -5,7 +5,8 @@
 // Invariants:
 //  - memory given to a send is read at its completion, or just before streamClosed: whoever reuses
 //    it earlier sends what he should not, or touches freed memory;
-//  - a cut loses what is in transit; each end hears of it in its own time, or never (half-open).
+//  - a cut loses what is in transit; each end hears of it in its own time, or never (half-open);
+//  - the end of a process that is gone touches no memory and tells nobody anything.
 
 import { ECANCELED, ECONNREFUSED, ECONNRESET, type Prng } from "../../base/index.ts";
 import type {
@@ -29,6 +30,12 @@ export interface SimNetworkOptions {
   readonly isShort?: boolean;
   /** Sees each connection before a byte goes over it. */
   readonly connected?: (connection: SimConnection) => void;
+}
+
+/** The process at one end: whose memory bytes come from, and whose time things happen in. */
+export interface SimEnd {
+  readonly memory: SimMemory;
+  readonly scheduler: SimScheduler;
 }
 
 export class SimNetwork {
@@ -77,12 +84,13 @@ export class SimConnection {
   readonly toAccepted: SimPipe;
   readonly toDialled: SimPipe;
 
-  constructor(network: SimNetwork) {
+  constructor(network: SimNetwork, dialling?: SimEnd, accepting?: SimEnd) {
     this.network = network;
     this.toAccepted = new SimPipe(this);
     this.toDialled = new SimPipe(this);
-    this.dialled = new SimStream(this, this.toAccepted, this.toDialled);
-    this.accepted = new SimStream(this, this.toDialled, this.toAccepted);
+    const { options } = network;
+    this.dialled = new SimStream(this, this.toAccepted, this.toDialled, dialling ?? options);
+    this.accepted = new SimStream(this, this.toDialled, this.toAccepted, accepting ?? options);
     this.toAccepted.receiver = this.accepted;
     this.toAccepted.sender = this.dialled;
     this.toDialled.receiver = this.dialled;
@@ -184,6 +192,7 @@ export class SimPipe {
   release(): void {
     this.isHeld = false;
     for (const bytes of this.held.splice(0)) this.arrive(bytes);
+    this.receiver.wake();
   }
 
   lose(): void {
@@ -227,6 +236,7 @@ export class SimStream implements Stream {
   private readonly connection: SimConnection;
   private readonly outgoing: SimPipe;
   private readonly incoming: SimPipe;
+  private readonly end: SimEnd;
   private handler: StreamHandler | null = null;
   private receiving: { readonly address: Address; readonly bytes: number } | null = null;
   private sending: { readonly iovecs: Address; readonly count: number } | null = null;
@@ -235,10 +245,11 @@ export class SimStream implements Stream {
   private isBroken = false;
   private isWaking = false;
 
-  constructor(connection: SimConnection, outgoing: SimPipe, incoming: SimPipe) {
+  constructor(connection: SimConnection, outgoing: SimPipe, incoming: SimPipe, end: SimEnd) {
     this.connection = connection;
     this.outgoing = outgoing;
     this.incoming = incoming;
+    this.end = end;
   }
 
   setHandler(handler: StreamHandler): void {
@@ -265,9 +276,8 @@ export class SimStream implements Stream {
   wake(): void {
     if (this.isWaking) return;
     this.isWaking = true;
-    const { scheduler } = this.connection.network.options;
     const delayUs = this.connection.network.prng.unit() * STEP_US;
-    scheduler.after(delayUs, () => this.step(), { label: "stream" });
+    this.end.scheduler.after(delayUs, () => this.step(), { label: "stream" });
   }
 
   private step(): void {
@@ -303,7 +313,8 @@ export class SimStream implements Stream {
     }
     this.lateSent = bytes;
     const delayUs = prng.unit() * 10 * (options.delayUs ?? 30);
-    options.scheduler.after(delayUs, () => this.deliverLate(), { label: "late completion" });
+    const label = "late completion";
+    this.end.scheduler.after(delayUs, () => this.deliverLate(), { label });
   }
 
   private deliverLate(): void {
@@ -322,7 +333,7 @@ export class SimStream implements Stream {
     }
     if (!this.incoming.hasData) return;
     const piece = this.incoming.give(this.shorten(receiving.bytes));
-    this.connection.network.options.memory.store(receiving.address, piece.length, piece, 0);
+    this.end.memory.store(receiving.address, piece.length, piece, 0);
     this.receiving = null;
     handler.streamReceived(piece.length);
   }
@@ -335,7 +346,7 @@ export class SimStream implements Stream {
 
   /** Reads what the send under way points to, as the kernel would. */
   private gather(bytesMax: number): Uint8Array {
-    const { memory } = this.connection.network.options;
+    const { memory } = this.end;
     const pieces: Uint8Array[] = [];
     const iovec = new Uint8Array(16);
     const words = new Uint32Array(iovec.buffer);
@@ -365,6 +376,15 @@ export class SimStream implements Stream {
     this.isClosing = true;
     this.outgoing.end();
     this.wake();
+  }
+
+  /** Its process is gone. What was sent arrives; the peer hears the end only `isKilled`. */
+  abandon(isKilled: boolean): void {
+    this.handler = null;
+    this.sending = null;
+    this.receiving = null;
+    if (isKilled && !this.isClosing) this.outgoing.end();
+    this.isClosing = true;
   }
 
   private finishClose(handler: StreamHandler): void {

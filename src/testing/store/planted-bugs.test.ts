@@ -49,6 +49,7 @@ const FINDERS: Readonly<Record<keyof PlantedBugs, readonly [name: string, Finder
     replayLeaks: ["crash points", crashPoints, 8],
     superblockFixedOrder: ["crash points", crashPoints, 12],
     fenceWithoutDrain: ["random crashes", randomly, 6],
+    silentFence: ["random crashes", randomly, 4],
     epochInMemory: ["crash points", crashPoints, 8],
     commitAlone: ["random crashes", randomly, 4],
     forgetUncertain: ["crash points", crashPoints, 8],

@@ -46,6 +46,8 @@ export class ReplicaSession implements ReplicaHandler {
   private readonly started: Map<number, Started> = new Map();
   /** Whole slabs on their way: nothing else may touch them. */
   private readonly slabs: Set<number> = new Set();
+  /** What the store has told us. */
+  private fencedBy = 0;
   private nextTag = 1;
   private sequence = 0;
   /** Sequences that have not ended well, oldest first. */
@@ -147,6 +149,10 @@ export class ReplicaSession implements ReplicaHandler {
     this.changed();
   }
 
+  replicaFenced(epoch: number): void {
+    this.fencedBy = epoch;
+  }
+
   /** Every member has what ended well here, up to some sequence. */
   private commit(): void {
     const known = this.open.length > 0 ? Math.min(...this.open) - 1 : this.sequence;
@@ -197,8 +203,10 @@ export class ReplicaSession implements ReplicaHandler {
     const { store, model, prng, blockCount, changed } = this;
     const successor = new ReplicaSession(store, model, prng, blockCount * BLOCK, changed);
     let isAnswered = false;
-    successor.fence(model.epochAsked + 1, (answer) => {
+    const epoch = model.epochAsked + 1;
+    successor.fence(epoch, (answer) => {
       if (isFailure(answer)) throw new Error(`a fence was refused: ${answer.message}`);
+      if (this.fencedBy !== epoch) throw new Error("a fence was answered and its victim not told");
       this.isOver = true;
       isAnswered = true;
     });

@@ -1,0 +1,159 @@
+// /v1/cluster, /v1/nodes, /v1/rebuilds: the routes that make and show a cluster. Volumes of the
+// cluster are volumes like others: routes-volumes.ts.
+//
+// Invariant: the cluster's token leaves this daemon on the unix socket only, and is never kept by
+// what lies between: no log has it, no cache may.
+
+import type { FastifyInstance, FastifySchema } from "fastify";
+import { checkClusterInit, checkClusterJoin } from "../model/cluster-rules.ts";
+import {
+  ClusterInitSchema,
+  ClusterJoinSchema,
+  ClusterNodeListSchema,
+  ClusterNodeSchema,
+  ClusterReplySchema,
+  ClusterTokenReplySchema,
+  ClusterViewSchema,
+  NodeRemoveReplySchema,
+  RebuildListSchema,
+} from "../model/cluster-schemas.ts";
+import type { ClusterInit, ClusterJoin } from "../model/cluster-types.ts";
+import { ApiError } from "../model/errors.ts";
+import { ErrorReplySchema, VolumeParamsSchema } from "../model/schemas.ts";
+import type { Caller, ControlPlane } from "./control-plane.ts";
+import { DryRunSchema } from "./query-schemas.ts";
+
+interface Named {
+  readonly Params: { readonly name: string };
+}
+
+interface DryRun {
+  readonly Querystring: { readonly dryRun?: "true" | "false" };
+}
+
+function route(operationId: string, summary: string, rest: FastifySchema): FastifySchema {
+  const { response, ...others } = rest;
+  return {
+    operationId,
+    summary,
+    tags: ["cluster"],
+    ...others,
+    response: { ...(response as object), "4xx": ErrorReplySchema, "5xx": ErrorReplySchema },
+  };
+}
+
+const named = { params: VolumeParamsSchema };
+const dryRun = { querystring: DryRunSchema };
+
+export function addClusterRoutes(app: FastifyInstance, controlPlane: ControlPlane): void {
+  app.get(
+    "/v1/cluster",
+    {
+      schema: route("showCluster", "The cluster that this daemon is in, null when it is in none", {
+        response: { 200: ClusterReplySchema },
+      }),
+    },
+    async () => ({ cluster: await controlPlane.cluster.show() }),
+  );
+
+  app.post<{ Body: ClusterInit } & DryRun>(
+    "/v1/cluster/init",
+    {
+      schema: route("initCluster", "Makes a cluster of which this daemon is the first node", {
+        ...dryRun,
+        body: ClusterInitSchema,
+        response: { 200: ClusterViewSchema, 201: ClusterViewSchema },
+      }),
+    },
+    async (request, reply) => {
+      checkClusterInit(request.body);
+      const isDryRun = request.query.dryRun === "true";
+      void reply.code(isDryRun ? 200 : 201);
+      return await controlPlane.cluster.init(request.body, { dryRun: isDryRun });
+    },
+  );
+
+  app.post<{ Body: ClusterJoin } & DryRun>(
+    "/v1/cluster/join",
+    {
+      schema: route("joinCluster", "Makes this daemon a node of the cluster of the token", {
+        ...dryRun,
+        body: ClusterJoinSchema,
+        response: { 200: ClusterViewSchema },
+      }),
+    },
+    async (request) => {
+      checkClusterJoin(request.body);
+      return await controlPlane.cluster.join(request.body, {
+        dryRun: request.query.dryRun === "true",
+      });
+    },
+  );
+
+  app.get(
+    "/v1/cluster/token",
+    {
+      schema: route("clusterToken", "What lets a node join: a secret; on the unix socket only", {
+        response: { 200: ClusterTokenReplySchema },
+      }),
+    },
+    async (request, reply) => {
+      requireLocal(request.caller);
+      void reply.header("cache-control", "no-store");
+      return await controlPlane.cluster.token();
+    },
+  );
+
+  addNodeRoutes(app, controlPlane);
+}
+
+/** A bearer token travels in the clear and opens one daemon; the cluster's opens every disk. */
+function requireLocal(caller: Caller): void {
+  if (caller.transport === "unix") return;
+  throw new ApiError("local_only", "the cluster's token is not given out over TCP", {
+    advice: "ask on the node itself: ringstore --data DIR cluster token",
+  });
+}
+
+function addNodeRoutes(app: FastifyInstance, controlPlane: ControlPlane): void {
+  app.get(
+    "/v1/nodes",
+    {
+      schema: route("listNodes", "All nodes of the cluster, by name", {
+        response: { 200: ClusterNodeListSchema },
+      }),
+    },
+    async () => ({ nodes: await controlPlane.cluster.listNodes() }),
+  );
+
+  app.get<Named>(
+    "/v1/nodes/:name",
+    { schema: route("showNode", "One node", { ...named, response: { 200: ClusterNodeSchema } }) },
+    async (request) => await controlPlane.cluster.showNode(request.params.name),
+  );
+
+  app.delete<Named & DryRun>(
+    "/v1/nodes/:name",
+    {
+      schema: route("removeNode", "Forgets a node that is gone for good, and the copies on it", {
+        ...named,
+        ...dryRun,
+        response: { 200: NodeRemoveReplySchema },
+      }),
+    },
+    async (request) =>
+      await controlPlane.cluster.removeNode(request.params.name, {
+        dryRun: request.query.dryRun === "true",
+      }),
+  );
+
+  app.get(
+    "/v1/rebuilds",
+    {
+      schema: route("listRebuilds", "Copies being brought up to date by this node's volumes", {
+        response: { 200: RebuildListSchema },
+      }),
+    },
+    async () => ({ rebuilds: await controlPlane.cluster.rebuilds() }),
+  );
+}

@@ -1,0 +1,224 @@
+// Data planes of several nodes as one cluster, over real sockets and real disks: replicas are made,
+// owned, loaded, cut off, brought back, taken over.
+
+import assert from "node:assert/strict";
+import { writeFileSync } from "node:fs";
+import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { type LoadOptions, startLoad } from "../load/index.ts";
+import { compareReplicas } from "../testing/store/compare-replicas.ts";
+import { TestCluster, type TestNode } from "./_test-cluster.ts";
+import { MIB, until } from "./_test-plane.ts";
+
+const LOAD: Omit<LoadOptions, "socketPath"> = {
+  readPercent: 50,
+  warmupMs: 0,
+  depth: 16,
+  areaBytes: 8 * MIB,
+  blockBytes: 512,
+  blockBytesMax: 65536,
+  flushEvery: 50,
+  verify: true,
+};
+
+type Three = readonly [TestNode, TestNode, TestNode];
+
+const requestCount = (node: TestNode): number => {
+  const [stats] = node.plane.volumeStats();
+  return stats === undefined ? 0 : stats.readCount + stats.writeCount;
+};
+
+test("a volume lives on: a member is cut off and comes back, another node takes over", async (t) => {
+  const cluster = await TestCluster.start(t, 3);
+  const [a, b, c] = cluster.nodes as Three;
+  const members = [a, b];
+  const spec = await cluster.make("life", members);
+  assert.deepEqual(await a.plane.listReplicas(a.diskId), [
+    { volumeId: spec.id, sizeBytes: spec.sizeBytes },
+  ]);
+  await cluster.own(spec, a, members);
+  const socketPath = await a.attach(spec);
+  const stopFile = `${socketPath}.stop`;
+  const load = startLoad({ ...LOAD, socketPath, stopFile, runtimeMs: 100_000, reconnect: true });
+  await until(() => requestCount(a) > 500, "the load runs");
+  assert.equal(a.stats(spec)?.state, "serving");
+  assert.deepEqual(
+    a.stats(spec)?.members.map(({ state, isConnected }) => [state, isConnected]),
+    [
+      ["in-sync", true],
+      ["in-sync", true],
+    ],
+  );
+
+  for (const path of cluster.pathsOf(b)) path.break();
+  await until(() => cluster.record(spec).out.length === 1, "b is put out");
+  assert.equal(cluster.record(spec).out[0]?.disk, b.diskId);
+  const before = requestCount(a);
+  await until(() => requestCount(a) > before + 500, "the load goes on without b");
+  assert.equal(a.stats(spec)?.members[1]?.state, "out");
+  assert.equal(a.plane.peerStats().find(({ nodeId }) => nodeId === b.nodeId)?.state, "down");
+
+  for (const path of cluster.pathsOf(b)) path.state = "open";
+  await until(() => cluster.record(spec).out.length === 0, "b is in sync again");
+  assert.ok(
+    a.told.some(({ resync }) => resync?.diskId === b.diskId && resync.doneBytes > 0),
+    "the resync's progress was told",
+  );
+  await until(() => a.stats(spec)?.members[1]?.state === "in-sync", "and it was told");
+
+  // Without a word, as after a crash: slabs above the watermark are equalised.
+  await a.plane.detach(spec.id);
+  await a.plane.closeVolume(spec.id);
+  assert.equal(a.stats(spec), undefined);
+  await cluster.own(spec, c, members);
+  await c.attach(spec, socketPath);
+  await until(() => requestCount(c) > 500, "the load goes on at c");
+  assert.equal(cluster.record(spec).epoch, 2);
+  writeFileSync(stopFile, "");
+  const report = await load.report;
+  assert.equal(report.errorCount, 0);
+  assert.equal(report.reconnectCount, 1);
+  await c.plane.detach(spec.id);
+  await c.plane.surrenderVolume(spec.id);
+  assert.equal(cluster.record(spec).state, "clean");
+  await c.plane.closeVolume(spec.id);
+  await Promise.all(cluster.nodes.map(({ plane }) => plane.stop()));
+  const count = compareReplicas([a.diskPath, b.diskPath], spec.id, spec.sizeBytes);
+  assert.ok(count.withData >= 128, `${count.withData} slabs with data`);
+});
+
+test("connections break again and again under writes: nothing is lost, nobody is put out", async (t) => {
+  const cluster = await TestCluster.start(t, 2);
+  const [a, b] = cluster.nodes as Three;
+  const members = [a, b];
+  const spec = await cluster.make("cuts", members);
+  await cluster.own(spec, a, members);
+  const socketPath = await a.attach(spec);
+  const load = startLoad({ ...LOAD, socketPath, readPercent: 20, runtimeMs: 6000 });
+  await until(() => requestCount(a) > 100, "the load runs");
+  const path = cluster.path(a, b);
+  const first = path.connectionCount;
+  for (let cut = 0; cut < 12; cut++) {
+    path.break("open");
+    const wanted = first + cut + 1;
+    await until(() => path.connectionCount >= wanted, "the next connection");
+    const before = requestCount(a);
+    await until(() => requestCount(a) > before + 50, "requests are answered");
+  }
+  const report = await load.report;
+  assert.equal(report.errorCount, 0);
+  const putOut = a.lines.filter(({ event }) => event === "member-put-out");
+  assert.deepEqual(putOut, []);
+  assert.deepEqual(cluster.record(spec).out, []);
+  await Promise.all(cluster.nodes.map(({ plane }) => plane.stop()));
+  assert.equal(cluster.record(spec).state, "clean", "a stop surrenders");
+  compareReplicas([a.diskPath, b.diskPath], spec.id, spec.sizeBytes);
+});
+
+test("an owner that is cut off answers no read once another has taken over", async (t) => {
+  const cluster = await TestCluster.start(t, 3);
+  const [a, b, c] = cluster.nodes as Three;
+  const members = [a, b];
+  const spec = await cluster.make("stale", members);
+  await cluster.own(spec, a, members);
+  const socketPath = await a.attach(spec);
+  const stale = startLoad({
+    ...LOAD,
+    socketPath,
+    verify: false,
+    readPercent: 100,
+    runtimeMs: 30_000,
+  });
+  await until(() => requestCount(a) > 500, "the load runs");
+  // Its own disk goes on; only what others promised keeps it from answering.
+  a.isConnected = false;
+  for (const path of cluster.pathsOf(a)) path.break();
+  await cluster.own(spec, c, members);
+  const fresh = await c.attach(spec);
+  await until(() => c.stats(spec)?.state === "serving", "c has taken over");
+  const answered = requestCount(a);
+  assert.deepEqual(
+    cluster.record(spec).out.map(({ disk }) => disk),
+    [a.diskId],
+  );
+  const report = await startLoad({ ...LOAD, socketPath: fresh, runtimeMs: 2000 }).report;
+  assert.equal(report.errorCount, 0);
+  assert.equal(requestCount(a), answered, "reads that a answered after c had taken over");
+  assert.equal(a.stats(spec)?.state, "serving", "it does not know better");
+  a.isConnected = true;
+  for (const path of cluster.pathsOf(a)) path.state = "open";
+  await until(() => a.stats(spec)?.state === "surrendered", "a is deposed");
+  stale.kill();
+  await stale.report.catch(() => undefined);
+  await until(() => cluster.record(spec).out.length === 0, "its disk is in sync again");
+});
+
+test("an owner is deposed at once when another fences the disk in its own node", async (t) => {
+  const cluster = await TestCluster.start(t, 2);
+  const [a, b] = cluster.nodes as Three;
+  const spec = await cluster.make("local", [a]);
+  await cluster.own(spec, a, [a]);
+  const socketPath = await a.attach(spec);
+  const load = startLoad({ ...LOAD, socketPath, verify: false, readPercent: 100, runtimeMs: 8000 });
+  await until(() => requestCount(a) > 500, "the load runs");
+  await cluster.own(spec, b, [a]);
+  await until(() => b.stats(spec)?.state === "serving", "b has taken over");
+  await until(() => a.stats(spec)?.state === "surrendered", "a is deposed");
+  const report = await load.report.catch(() => null);
+  assert.ok(report === null || report.errorCount > 0, "a answers errors");
+  // And back: a fences its own disk, which b reaches over the wire, and waits for b's grants.
+  await a.plane.detach(spec.id);
+  await a.plane.closeVolume(spec.id);
+  const beganMs = performance.now();
+  await cluster.own(spec, a, [a]);
+  await until(() => b.stats(spec)?.state === "surrendered", "b is deposed");
+  await until(() => a.stats(spec)?.state === "serving", "a has it back");
+  const tookMs = performance.now() - beganMs;
+  assert.ok(tookMs > 1000, `grants given to b are waited for, ${tookMs} ms`);
+});
+
+test("a volume that cannot be taken over can be let go of; a disk can be closed under one", async (t) => {
+  const cluster = await TestCluster.start(t, 2);
+  const [a, b] = cluster.nodes as Three;
+  for (const path of cluster.pathsOf(b)) path.break();
+  const lonely = await cluster.make("lonely", [b]);
+  await cluster.own(lonely, a, [b]);
+  const socketPath = await a.attach(lonely);
+  const load = startLoad({ ...LOAD, socketPath, verify: false, readPercent: 100, runtimeMs: 500 });
+  await until(() => a.plane.volumeStats()[0]?.connected === true, "a front-end is there");
+  await sleep(300);
+  assert.equal(requestCount(a), 0);
+  assert.equal(a.stats(lonely)?.state, "taking-over");
+  await a.plane.surrenderVolume(lonely.id);
+  await load.report.catch(() => undefined);
+  await a.plane.detach(lonely.id);
+  await a.plane.closeVolume(lonely.id);
+  assert.equal(cluster.record(lonely).state, "open", "it is not known to be clean");
+
+  for (const path of cluster.pathsOf(b)) path.state = "open";
+  const spec = await cluster.make("closed", [a, b]);
+  await cluster.own(spec, a, [a, b]);
+  await until(() => a.stats(spec)?.state === "serving", "it is taken over");
+  await a.plane.closeDisk(a.diskId);
+  await until(() => cluster.record(spec).out.length === 1, "a closed disk is put out");
+  assert.equal(cluster.record(spec).out[0]?.disk, a.diskId);
+  await a.openDisk();
+  await until(() => cluster.record(spec).out.length === 0, "and taken back");
+  await b.plane.closeDisk(b.diskId);
+  const report = startLoad({ ...LOAD, socketPath: await a.attach(spec), runtimeMs: 1000 }).report;
+  assert.equal((await report).errorCount, 0);
+  await until(() => cluster.record(spec).out.length === 1, "a closed disk elsewhere is put out");
+  await b.openDisk();
+  await until(() => cluster.record(spec).out.length === 0, "and taken back");
+  await a.plane.detach(spec.id);
+  await a.plane.surrenderVolume(spec.id);
+  await a.plane.closeVolume(spec.id);
+  await a.plane.deleteReplica(a.diskId, spec.id);
+  await a.plane.deleteReplica(a.diskId, spec.id);
+  await b.plane.deleteReplica(b.diskId, spec.id);
+  assert.deepEqual(await a.plane.listReplicas(a.diskId), []);
+  await b.plane.makeReplica(b.diskId, { volumeId: lonely.id, sizeBytes: 2 * lonely.sizeBytes });
+  assert.deepEqual(await b.plane.listReplicas(b.diskId), [
+    { volumeId: lonely.id, sizeBytes: 2 * lonely.sizeBytes },
+  ]);
+});

@@ -1,0 +1,249 @@
+// The volumes that this reactor owns: each an OwnedVolume over its members, and what is told of
+// them to the main thread.
+//
+//   open --> taking over --> serving --surrender--> surrendered --> forgotten
+//
+// Invariants:
+//  - the device is there at once; requests wait until the volume serves;
+//  - what has changed is told within REPORT_MS, and nothing that is as it was: a volume at rest has
+//    no timer and costs a look at a few flags once a second.
+
+import type {
+  ClusterBacking,
+  OwnerStats,
+  ReadGrants,
+  ReplicaPlace,
+  TimerHandler,
+  VolumeRecords,
+  VolumeSpec,
+} from "../ports/index.ts";
+import type { Reactor } from "../reactor/index.ts";
+import {
+  type MemberSession,
+  OwnedVolume,
+  type OwnerWorkspace,
+  SectorDevice,
+  type SectorWorkspace,
+} from "../volume/index.ts";
+import { MemberReplica, type MemberSource } from "./reactor-member.ts";
+import { type OwnedDevice, refusal } from "./reactor-volume.ts";
+
+const REPORT_MS = 100;
+const TIMER_REPORT = 0;
+const SLAB_BYTES = 65536;
+
+export interface OwnedVolumesModules {
+  readonly reactor: Reactor;
+  readonly workspace: OwnerWorkspace;
+  readonly sectors: () => SectorWorkspace;
+  readonly recordsOf: (volumeId: string) => VolumeRecords;
+  /** `changed`: whether a session with it is open may have. */
+  readonly sourceOf: (volumeId: string, place: ReplicaPlace, changed: () => void) => MemberSource;
+  readonly tell: (stats: OwnerStats) => void;
+}
+
+/** The members of one volume that are open, and their grants. */
+class OwnedMembers implements ReadGrants {
+  readonly open: Map<string, MemberReplica> = new Map();
+
+  grantedUntilUs(disk: string): number {
+    const member = this.open.get(disk);
+    return member === undefined ? 0 : member.grantedUntilUs;
+  }
+}
+
+interface Owned {
+  readonly spec: VolumeSpec;
+  readonly backing: ClusterBacking;
+  readonly members: OwnedMembers;
+  readonly volume: OwnedVolume;
+  /** What was told last, as text, and which members had a session then. */
+  told: string;
+  connectedMask: number;
+}
+
+export class OwnedVolumes implements TimerHandler {
+  private readonly modules: OwnedVolumesModules;
+  private readonly volumes: Map<string, Owned> = new Map();
+  private readonly changed: Set<string> = new Set();
+  private isReportDue = false;
+  private reportedUs = 0;
+
+  constructor(modules: OwnedVolumesModules) {
+    this.modules = modules;
+  }
+
+  /** Throws RingstoreError where the volume cannot be what it should be. */
+  open(spec: VolumeSpec, backing: ClusterBacking): OwnedDevice {
+    const { reactor, workspace, recordsOf } = this.modules;
+    const disks = backing.members.map(({ diskId }) => diskId);
+    if (disks.length === 0 || disks.length > 8 || new Set(disks).size !== disks.length) {
+      const names = disks.join(", ");
+      throw refusal("INVALID_REQUEST", `volume ${spec.name} has members ${names}: one to eight`);
+    }
+    const members = new OwnedMembers();
+    const note = (): void => this.note(spec.id);
+    const places = new Map(backing.members.map((place) => [place.diskId, place]));
+    const openReplica = (disk: string, session: MemberSession): MemberReplica => {
+      const place = places.get(disk) as ReplicaPlace;
+      const source = this.modules.sourceOf(spec.id, place, note);
+      const name = `${place.nodeId}/${disk}`;
+      const member: MemberReplica = new MemberReplica(name, source, session, {
+        reactor,
+        closed: () => {
+          if (members.open.get(disk) === member) members.open.delete(disk);
+        },
+      });
+      members.open.set(disk, member);
+      return member;
+    };
+    const volume = new OwnedVolume(
+      {
+        owner: backing.owner,
+        volume: spec.id,
+        capacityBytes: spec.sizeBytes,
+        serial: spec.serial,
+        readOnly: spec.readOnly,
+        isPredecessorDead: backing.isPredecessorDead,
+      },
+      disks,
+      {
+        reactor,
+        workspace,
+        records: recordsOf(spec.id),
+        grants: members,
+        openReplica,
+        changed: note,
+      },
+    );
+    this.volumes.set(spec.id, { spec, backing, members, volume, told: "", connectedMask: 0 });
+    this.note(spec.id);
+    volume.takeOver(note);
+    if (spec.blockBytes === volume.info.blockBytes) return volume;
+    return new SectorDevice(volume, { workspace: this.modules.sectors() });
+  }
+
+  /** Its device has been closed. */
+  forget(volumeId: string): void {
+    this.volumes.delete(volumeId);
+    this.changed.delete(volumeId);
+  }
+
+  surrender(volumeId: string, done: () => void): void {
+    const owned = this.volumes.get(volumeId);
+    if (owned === undefined) {
+      throw refusal("VOLUME_NOT_FOUND", `volume ${volumeId} is not open as one of the cluster`);
+    }
+    owned.volume.surrender(done);
+  }
+
+  /** Of all volumes; whoever has not said "clean" when patience ends is left as a crash would. */
+  surrenderAll(patienceMs: number, done: () => void): void {
+    const { reactor } = this.modules;
+    let waiting = this.volumes.size;
+    const timer = reactor.setTimer(patienceMs, { timerFired: () => this.abandonAll() }, 0);
+    const oneLess = (): void => {
+      waiting -= 1;
+      if (waiting > 0) return;
+      reactor.cancelTimer(timer);
+      done();
+    };
+    waiting += 1;
+    for (const { volume } of [...this.volumes.values()]) volume.surrender(oneLess);
+    oneLess();
+  }
+
+  private abandonAll(): void {
+    for (const { volume, spec } of [...this.volumes.values()]) {
+      if (volume.state === "surrendered") continue;
+      this.modules.reactor.log.log("warn", "volume-not-surrendered", { volume: spec.id });
+      volume.close();
+    }
+  }
+
+  // Members ---------------------------------------------------------------------------------------
+
+  /** A member of one of the volumes is open on this disk of ours. */
+  hasOpen(volumeId: string, diskId: string): boolean {
+    return this.volumes.get(volumeId)?.members.open.has(diskId) === true;
+  }
+
+  /** Those places can be used no more: a disk is being closed, a peer has gone. */
+  letGo(isGone: (place: ReplicaPlace) => boolean): void {
+    for (const { backing, members } of this.volumes.values()) {
+      for (const place of backing.members) {
+        if (isGone(place)) members.open.get(place.diskId)?.letGo();
+      }
+    }
+  }
+
+  // What there is to tell -------------------------------------------------------------------------
+
+  private note(volumeId: string): void {
+    this.changed.add(volumeId);
+    if (this.isReportDue) return;
+    this.isReportDue = true;
+    const { reactor } = this.modules;
+    const sinceMs = (reactor.clock.nowUs() - this.reportedUs) / 1000;
+    reactor.setTimer(Math.max(0, REPORT_MS - sinceMs), this, TIMER_REPORT);
+  }
+
+  timerFired(): void {
+    this.isReportDue = false;
+    this.reportedUs = this.modules.reactor.clock.nowUs();
+    for (const volumeId of this.changed) {
+      const owned = this.volumes.get(volumeId);
+      if (owned !== undefined) this.tell(owned);
+    }
+    this.changed.clear();
+  }
+
+  private tell(owned: Owned): void {
+    owned.connectedMask = connectedMask(owned);
+    const stats = statsOf(owned);
+    const text = JSON.stringify(stats);
+    if (text === owned.told) return;
+    owned.told = text;
+    this.modules.tell(stats);
+  }
+
+  /** Called now and then: a link that goes down under a volume at rest tells nobody. */
+  look(): void {
+    for (const owned of this.volumes.values()) {
+      if (connectedMask(owned) !== owned.connectedMask) this.note(owned.spec.id);
+    }
+  }
+}
+
+function connectedMask({ volume, members }: Owned): number {
+  let mask = 0;
+  for (const member of volume.members) {
+    if (member.isReady && members.open.get(member.disk)?.isConnected === true) mask |= member.bit;
+  }
+  return mask;
+}
+
+function statsOf(owned: Owned): OwnerStats {
+  const { volume, backing, connectedMask: connected } = owned;
+  const { state, resyncProgress: progress } = volume;
+  return {
+    volumeId: owned.spec.id,
+    state: state === "idle" ? "taking-over" : state,
+    epoch: volume.epoch,
+    members: volume.members.map((member, index) => ({
+      place: backing.members[index] as ReplicaPlace,
+      state: volume.memberState(member),
+      isConnected: (connected & member.bit) !== 0,
+    })),
+    resync:
+      progress === null
+        ? null
+        : {
+            diskId: progress.disk,
+            doneBytes: progress.copiedBytes,
+            totalBytes: progress.copiedBytes + progress.waitingSlabs * SLAB_BYTES,
+          },
+    equalisedCount: volume.equalisedCount,
+    repairedCount: volume.repairedCount,
+  };
+}

@@ -1,0 +1,237 @@
+// What goes wrong in the simulated cluster, and how it is put right.
+
+import type { Prng } from "../../base/index.ts";
+import type { ClusterNode } from "./cluster-node.ts";
+import type { ClusterSim } from "./cluster-sim.ts";
+
+export const FAULTS = [
+  "kill",
+  "powerCut",
+  "powerOut",
+  "restart",
+  "takeOver",
+  "handOver",
+  "metadata",
+  "shutOneWay",
+  "shutBothWays",
+  "isolate",
+  "stutter",
+  "break",
+  "breakUnnoticed",
+  "pause",
+  "failDisk",
+  "slowDisk",
+] as const;
+
+export type FaultName = (typeof FAULTS)[number];
+
+export class Faults {
+  readonly counts: Map<string, number> = new Map();
+  private readonly sim: ClusterSim;
+  private readonly isolated: Set<number> = new Set();
+  private names: readonly FaultName[] = FAULTS;
+  private readonly actions: Readonly<Record<FaultName, () => void>>;
+
+  constructor(sim: ClusterSim) {
+    this.sim = sim;
+    this.actions = {
+      kill: () => this.kill(this.anyNode(), "process"),
+      powerCut: () => this.kill(this.anyNode(), "power"),
+      powerOut: () => this.powerOut(),
+      restart: () => this.restart(),
+      takeOver: () => this.takeOver(),
+      handOver: () => this.handOver(),
+      metadata: () => this.metadata(),
+      shutOneWay: () => this.shut(true),
+      shutBothWays: () => this.shut(false),
+      isolate: () => this.isolate(),
+      stutter: () => this.stutter(),
+      break: () => this.break(true),
+      breakUnnoticed: () => this.break(false),
+      pause: () => this.anyNode().process?.pause(this.prng.unit() * 6_000_000),
+      failDisk: () => this.failDisk(),
+      slowDisk: () => this.slowDisk(),
+    };
+  }
+
+  private get prng(): Prng {
+    return this.sim.prng;
+  }
+
+  begin(names: readonly FaultName[]): void {
+    this.names = names;
+    this.sim.after(this.prng.unit() * 300_000, () => this.next());
+  }
+
+  private next(): void {
+    if (this.sim.isOver) return;
+    const name = this.prng.pick(this.names);
+    this.counts.set(name, (this.counts.get(name) ?? 0) + 1);
+    this.actions[name]();
+    const longUs = this.prng.chance(0.3) ? 2_000_000 : 200_000;
+    this.sim.after(20_000 + this.prng.unit() * longUs, () => this.next());
+    for (const volume of this.sim.volumes) {
+      if (this.sim.alive(volume).length === 0) this.takeOver();
+    }
+  }
+
+  /** Everything that can be put right is; what heals by itself goes on doing so. */
+  heal(): void {
+    const { sim } = this;
+    this.isolated.clear();
+    sim.cutOff.clear();
+    for (const volume of sim.volumes) {
+      volume.store.isUp = true;
+      volume.store.lossChance = 0;
+    }
+    for (const node of sim.nodes) {
+      // A store that failed to write stays failed: the next process opens it again.
+      if (node.process?.hasBadDisk === true) sim.crash(node, "process");
+      node.process?.goOn();
+      node.start();
+      for (const other of sim.nodes) {
+        if (other !== node) sim.network.open(node.index, other.index);
+      }
+    }
+  }
+
+  isIsolated(node: number): boolean {
+    return this.isolated.has(node);
+  }
+
+  // Nodes -----------------------------------------------------------------------------------------
+
+  private anyNode(): ClusterNode {
+    return this.prng.pick(this.sim.nodes);
+  }
+
+  kill(node: ClusterNode, kind: "process" | "power"): void {
+    this.sim.crash(node, kind);
+    const longUs = this.prng.chance(0.3) ? 6_000_000 : 300_000;
+    this.sim.after(this.prng.unit() * longUs, () => node.start());
+  }
+
+  /** Everything at once: only what is durable is left. */
+  private powerOut(): void {
+    for (const node of this.sim.nodes) {
+      this.sim.crash(node, "power");
+      this.sim.after(this.prng.unit() * 300_000, () => node.start());
+    }
+  }
+
+  /** The daemon is restarted at once, and takes back what it owned. */
+  private restart(): void {
+    const node = this.anyNode();
+    const owned = this.sim.owners.filter((one) => one.isAlive && one.process === node.process);
+    this.sim.crash(node, "process");
+    node.start();
+    const { process } = node;
+    const takeBack = (): void => {
+      if (node.process !== process || this.sim.isOver) return;
+      if (process?.isReady !== true) {
+        this.sim.after(5000, takeBack);
+        return;
+      }
+      for (const { volume } of owned) this.sim.takeOver(volume, node);
+    };
+    takeBack();
+  }
+
+  private failDisk(): void {
+    const { process } = this.anyNode();
+    if (process?.isReady !== true) return;
+    process.hasBadDisk = true;
+    process.disk.faults.add({ kind: "eio", on: "write", chance: 0.5 });
+  }
+
+  private slowDisk(): void {
+    const { process } = this.anyNode();
+    const delayUs = this.prng.unit() * (this.prng.chance(0.2) ? 3_000_000 : 100_000);
+    const on = ["write", "sync"] as const;
+    process?.disk.faults.add({ kind: "slow", on, chance: 0.3, count: 40, delayUs });
+  }
+
+  // Owners ----------------------------------------------------------------------------------------
+
+  private takeOver(): void {
+    const volume = this.prng.pick(this.sim.volumes);
+    if (!this.sim.isOver && this.sim.alive(volume).length < 3) {
+      this.sim.takeOver(volume, this.anyNode());
+    }
+  }
+
+  /** An owner lets go in good order, and somebody else takes the volume. */
+  private handOver(): void {
+    const serving = this.sim.owners.filter((one) => one.isServing && !one.process.isPaused);
+    if (serving.length === 0) return;
+    const owner = this.prng.pick(serving);
+    const node = this.anyNode();
+    owner.owned.drain(() => {
+      if (!this.sim.isOver) this.sim.after(0, () => this.sim.takeOver(owner.volume, node));
+    });
+  }
+
+  private metadata(): void {
+    const { prng } = this;
+    const volume = prng.pick(this.sim.volumes);
+    if (prng.chance(0.4)) volume.store.isUp = false;
+    volume.store.lossChance = prng.unit();
+    this.sim.after(prng.unit() * 2_000_000, () => {
+      volume.store.isUp = true;
+      volume.store.lossChance = 0;
+    });
+  }
+
+  // The network -----------------------------------------------------------------------------------
+
+  private anyPair(): readonly [number, number] {
+    const first = this.prng.below(3);
+    return [first, (first + 1 + this.prng.below(2)) % 3];
+  }
+
+  private shut(isOneWay: boolean): void {
+    const [from, to] = this.anyPair();
+    const { network } = this.sim;
+    network.close(from, to);
+    if (!isOneWay) network.close(to, from);
+    this.sim.after(this.prng.unit() * 4_000_000, () => {
+      network.open(from, to);
+      network.open(to, from);
+    });
+  }
+
+  /** A node hears nobody and is heard by nobody, and somebody else takes over what it owns. */
+  private isolate(): void {
+    const { network, cutOff } = this.sim;
+    const node = this.prng.below(3);
+    const others = [0, 1, 2].filter((other) => other !== node);
+    this.isolated.add(node);
+    cutOff.add(node);
+    for (const other of others) {
+      network.close(node, other);
+      network.close(other, node);
+    }
+    this.sim.after(this.prng.unit() * 100_000, () => this.takeOver());
+    this.sim.after(1_000_000 + this.prng.unit() * 6_000_000, () => {
+      this.isolated.delete(node);
+      cutOff.delete(node);
+      for (const other of others) {
+        network.open(node, other);
+        network.open(other, node);
+      }
+    });
+  }
+
+  private stutter(): void {
+    const [from, to] = this.anyPair();
+    for (let round = 0; round < 10; round++) {
+      const us = this.prng.unit() * 50_000;
+      this.sim.after(round * 60_000, () => this.sim.network.stutter(from, to, us));
+    }
+  }
+
+  private break(isNoticed: boolean): void {
+    const [from, to] = this.anyPair();
+    this.sim.network.break(from, to, isNoticed);
+  }
+}

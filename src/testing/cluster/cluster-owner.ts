@@ -1,0 +1,168 @@
+// One owner of a volume in a process of the simulated cluster, put together as a daemon does it: the
+// local replica in process, the others over links, the grants of each. Every request of its client
+// is told to the volume's model before it begins and when it is answered.
+
+import { type GrantSource, LocalReplica } from "../../peer/index.ts";
+import type { Replica } from "../../ports/index.ts";
+import {
+  type MemberSession,
+  NO_OWNER_BUGS,
+  OWNER_TIMINGS,
+  OwnedVolume,
+  type OwnerBugs,
+  OwnerWorkspace,
+} from "../../volume/index.ts";
+import { type ClientRequest, SimClient } from "../sim/index.ts";
+import { diskUuid, type NodeProcess } from "./cluster-node.ts";
+import type { ClusterVolume } from "./cluster-volume.ts";
+
+export interface ClusterOwnerOptions {
+  readonly process: NodeProcess;
+  readonly volume: ClusterVolume;
+  readonly capacityBytes: number;
+  readonly planted?: Partial<OwnerBugs>;
+  /** Planted: an owner in the process does not hear when its own disk is fenced. */
+  readonly isLocalFenceSilent?: boolean;
+}
+
+export class ClusterOwner {
+  readonly process: NodeProcess;
+  readonly volume: ClusterVolume;
+  readonly owned: OwnedVolume;
+  requestCount = 0;
+  private readonly options: ClusterOwnerOptions;
+  private readonly client: SimClient;
+  private readonly sources: Map<string, GrantSource> = new Map();
+
+  constructor(options: ClusterOwnerOptions) {
+    const { process, volume, capacityBytes, planted } = options;
+    const { reactor, memory, copier, scheduler } = process;
+    this.options = options;
+    this.process = process;
+    this.volume = volume;
+    const { requests } = reactor;
+    this.owned = new OwnedVolume(
+      {
+        owner: process.name,
+        volume: volume.uuid,
+        capacityBytes,
+        timings: { ...OWNER_TIMINGS, lagPenaltyMs: 1000, returnMs: 300 },
+        isPredecessorDead: this.isPredecessorDead(),
+        planted: { ...NO_OWNER_BUGS, ...planted },
+      },
+      volume.members,
+      {
+        reactor,
+        workspace: new OwnerWorkspace({ pieceCount: 16 }, { requests, memory, copier }),
+        records: volume.recordsOf(process),
+        grants: { grantedUntilUs: (disk) => this.sources.get(disk)?.grantedUntilUs ?? 0 },
+        openReplica: (disk, session) => this.openReplica(disk, session),
+      },
+    );
+    const cutter = scheduler.fork();
+    this.client = new SimClient({ reactor, memory, device: this.owned, cutter });
+    this.owned.takeOver((outcome) => {
+      if (outcome === "serving") volume.serves(this.owned.epoch);
+    });
+  }
+
+  /** By what the daemon reads when it starts: the owner was an earlier run on this node. */
+  private isPredecessorDead(): boolean {
+    const { owner } = this.volume.entry.record;
+    const { name } = this.process;
+    const node = name.slice(0, name.indexOf("/") + 1);
+    return owner !== null && owner !== name && owner.startsWith(node);
+  }
+
+  get isAlive(): boolean {
+    return !this.process.scheduler.isGone && this.owned.state !== "surrendered";
+  }
+
+  /** It serves, and the record says that it may. */
+  get isServing(): boolean {
+    const { record } = this.volume.entry;
+    const isNamed = record.owner === this.process.name && record.epoch === this.owned.epoch;
+    return this.isAlive && isNamed && this.owned.state === "serving";
+  }
+
+  get inflightCount(): number {
+    return this.client.inflightCount;
+  }
+
+  private openReplica(disk: string, session: MemberSession): Replica {
+    const { process, volume } = this;
+    const name = `${volume.uuid}/${disk}`;
+    const place = { name, volumeUuid: volume.uuid, diskUuid: disk };
+    let replica: LocalReplica | ReturnType<NodeProcess["openRemote"]>;
+    if (disk === diskUuid(process.node)) {
+      const isSilent = this.options.isLocalFenceSilent === true;
+      const deaf = {
+        replicaCompleted: (tag: number, result: number) => session.replicaCompleted(tag, result),
+      };
+      replica = new LocalReplica(
+        { ...place, handler: isSilent ? deaf : session },
+        {
+          clock: process.reactor.clock,
+          server: process.server,
+          open: (handler) => process.store.openReplica(volume.uuid, { name, handler }),
+        },
+      );
+    } else {
+      replica = process.openRemote(disk, { ...place, handler: session });
+    }
+    this.sources.set(disk, replica);
+    return replica;
+  }
+
+  // Requests --------------------------------------------------------------------------------------
+
+  read(offsetBytes: number, bytes: number): void {
+    const { model } = this.volume;
+    const begun = this.begin();
+    const id = model.startRead(offsetBytes, bytes);
+    this.client.read(offsetBytes, bytes, (request) => {
+      model.endRead(id, request.result as number, request.data);
+      this.answered(request, true, begun);
+    });
+  }
+
+  write(offsetBytes: number, bytes: number): void {
+    const begun = this.begin();
+    const { id, data } = this.volume.model.startWrite(offsetBytes, bytes);
+    this.client.write(offsetBytes, data, (request) => this.wrote(request, id, begun));
+  }
+
+  zero(offsetBytes: number, bytes: number, isDiscard: boolean): void {
+    const { model } = this.volume;
+    const begun = this.begin();
+    if (isDiscard) {
+      const id = model.startDiscard(offsetBytes, bytes);
+      this.client.discard(offsetBytes, bytes, (request) => this.wrote(request, id, begun));
+    } else {
+      const id = model.startWriteZeroes(offsetBytes, bytes);
+      this.client.writeZeroes(offsetBytes, bytes, (request) => this.wrote(request, id, begun));
+    }
+  }
+
+  private begin(): ReturnType<ClusterVolume["begins"]> {
+    this.requestCount += 1;
+    return this.volume.begins();
+  }
+
+  private wrote(
+    request: ClientRequest,
+    id: number,
+    begun: ReturnType<ClusterVolume["begins"]>,
+  ): void {
+    this.volume.model.endWrite(id, request.result as number);
+    this.answered(request, false, begun);
+  }
+
+  private answered(
+    request: ClientRequest,
+    isRead: boolean,
+    begun: ReturnType<ClusterVolume["begins"]>,
+  ): void {
+    if (request.result === 0) this.volume.answered(this.owned.epoch, isRead, begun);
+  }
+}

@@ -1,0 +1,318 @@
+// A cluster of real code in virtual time, from one seed: nodes with stores on lying disks, links
+// between them, owners of volumes, clients; and everything that may go wrong with them. See
+// cluster-node.ts for what is real, cluster-volume.ts for what is checked all the time.
+//
+// Then the faults stop. Within a bound every volume must be served, every member be in sync, and all
+// requests be answered; everything is read once more, and the copies are compared byte by byte.
+
+import type { Prng } from "../../base/index.ts";
+import type { PeerPlantedBugs } from "../../peer/index.ts";
+import type { OwnerBugs } from "../../volume/index.ts";
+import { SimScheduler } from "../sim/index.ts";
+import { FAULTS, type FaultName, Faults } from "./cluster-faults.ts";
+import { ClusterNetwork } from "./cluster-network.ts";
+import { ClusterNode, diskUuid, volumeUuid } from "./cluster-node.ts";
+import { ClusterOwner } from "./cluster-owner.ts";
+import { ClusterFailure, ClusterVolume } from "./cluster-volume.ts";
+import { compareCopies } from "./compare-copies.ts";
+
+const BLOCK_BYTES = 4096;
+const BLOCKS = 128;
+const STEPS_MAX = 20_000_000;
+const SETTLE_US = 60_000_000;
+const SETTLE_STEP_US = 50_000;
+const TAKEOVER_PAUSE_US = 3_000_000;
+
+export interface ClusterBugs {
+  readonly owner?: Partial<OwnerBugs>;
+  readonly peer?: Partial<PeerPlantedBugs>;
+  readonly isLocalFenceSilent?: boolean;
+}
+
+export interface ClusterOptions {
+  /** Nodes with a copy, for each volume. */
+  readonly volumes?: readonly (readonly number[])[];
+  /** All of them by default; one that is named twice comes twice as often. */
+  readonly faults?: readonly FaultName[];
+  /** Of faults, in virtual time. */
+  readonly milliseconds?: number;
+  /** Blocks in use: few make requests meet. */
+  readonly blocks?: number;
+  readonly bugs?: ClusterBugs;
+  /** Nobody reads or writes but the test. */
+  readonly isIdle?: boolean;
+}
+
+export interface ClusterOutcome {
+  readonly requests: number;
+  readonly takeovers: number;
+  readonly starts: number;
+  readonly connections: number;
+  readonly resumes: number;
+  readonly exclusions: number;
+  readonly returns: number;
+  readonly equalised: number;
+  readonly slabsCompared: number;
+  readonly steps: number;
+  readonly faults: Readonly<Record<string, number>>;
+}
+
+const NODE_COUNT = 3;
+
+export class ClusterSim {
+  readonly world: SimScheduler;
+  readonly network: ClusterNetwork;
+  readonly nodes: readonly ClusterNode[];
+  readonly volumes: readonly ClusterVolume[];
+  /** Nodes that do not reach the metadata. */
+  readonly cutOff: Set<number> = new Set();
+  readonly options: ClusterOptions;
+  owners: ClusterOwner[] = [];
+  isOver = false;
+  private readonly counts = { requests: 0, connections: 0, resumes: 0, equalised: 0 };
+  private readonly events: Map<string, number> = new Map();
+  private readonly faults: Faults;
+  private readonly blocks: number;
+
+  constructor(seed: number, options: ClusterOptions = {}) {
+    this.options = options;
+    this.blocks = options.blocks ?? BLOCKS;
+    this.world = new SimScheduler(seed, { stepsMax: STEPS_MAX });
+    this.network = new ClusterNetwork(this.world, NODE_COUNT);
+    const members = options.volumes ?? [
+      [0, 1, 2],
+      this.prng.pick([
+        [0, 1],
+        [1, 2],
+        [2, 0],
+      ]),
+    ];
+    this.volumes = members.map(
+      (nodes, index) => new ClusterVolume(this.world, index, nodes, this.cutOff),
+    );
+    this.nodes = Array.from({ length: NODE_COUNT }, (_, index) => this.makeNode(index, members));
+    this.faults = new Faults(this);
+  }
+
+  get prng(): Prng {
+    return this.world.prng;
+  }
+
+  private makeNode(index: number, members: readonly (readonly number[])[]): ClusterNode {
+    const sizeBytes = BLOCKS * BLOCK_BYTES;
+    const own = members.flatMap((nodes, volume) =>
+      nodes.includes(index) ? [{ uuid: volumeUuid(volume), sizeBytes }] : [],
+    );
+    const { world, network, options } = this;
+    const place = { world, network, index, nodeCount: NODE_COUNT, volumes: own };
+    const planted = options.bugs?.peer;
+    return new ClusterNode(planted === undefined ? place : { ...place, planted });
+  }
+
+  after(us: number, action: () => void): void {
+    this.world.after(us, action, { label: "campaign" });
+  }
+
+  // Nodes and owners ------------------------------------------------------------------------------
+
+  crash(node: ClusterNode, kind: "process" | "power"): void {
+    const { process } = node;
+    if (process === null) return;
+    this.note(node);
+    node.crash(kind);
+  }
+
+  /** What a process has done, before it is forgotten. */
+  private note(node: ClusterNode): void {
+    const { process } = node;
+    if (process === null) return;
+    for (const { event } of process.reactor.entries) {
+      this.events.set(event, (this.events.get(event) ?? 0) + 1);
+    }
+    for (const link of process.links.values()) {
+      this.counts.connections += link.counters.connectionCount;
+    }
+    this.counts.resumes += process.server.sessionCounters.resumeCount;
+    for (const owner of this.owners) {
+      if (owner.process !== process) continue;
+      this.counts.requests += owner.requestCount;
+      this.counts.equalised += owner.owned.equalisedCount;
+    }
+  }
+
+  alive(volume: ClusterVolume): ClusterOwner[] {
+    return this.owners.filter((one) => one.volume === volume && one.isAlive);
+  }
+
+  /** A new owner of the volume on the node, unless there is one already, or nobody runs there. */
+  takeOver(volume: ClusterVolume, node: ClusterNode): ClusterOwner | null {
+    const { process } = node;
+    if (process === null || !process.isReady || process.isPaused) return null;
+    if (this.alive(volume).some((one) => one.process === process)) return null;
+    const { bugs } = this.options;
+    const owner = new ClusterOwner({
+      process,
+      volume,
+      capacityBytes: BLOCKS * BLOCK_BYTES,
+      ...(bugs?.owner === undefined ? {} : { planted: bugs.owner }),
+      isLocalFenceSilent: bugs?.isLocalFenceSilent ?? false,
+    });
+    this.owners.push(owner);
+    this.drive(owner);
+    return owner;
+  }
+
+  /** A client that keeps a few requests in flight, as long as the owner lives. */
+  private drive(owner: ClusterOwner): void {
+    if (this.options.isIdle === true || this.isOver || !owner.isAlive) return;
+    const { prng } = this;
+    // Whoever is cut off soon waits with all its writes: it goes on reading.
+    const isCutOff = this.faults.isIsolated(owner.process.node);
+    if (owner.inflightCount < (isCutOff ? 16 : 6)) this.request(owner, isCutOff);
+    // Now and then it is quiet so long that nobody notices a lost connection by a lost request.
+    const longestUs = prng.chance(0.005) ? 3_000_000 : prng.chance(0.02) ? 100_000 : 3000;
+    this.after(prng.unit() * longestUs, () => this.drive(owner));
+  }
+
+  private request(owner: ClusterOwner, isRead: boolean): void {
+    if (owner.process.isPaused) return;
+    const { prng } = this;
+    const block = prng.below(this.blocks);
+    const most = prng.chance(0.1) ? 20 : 3;
+    const bytes = Math.min(1 + prng.below(most), this.blocks - block) * BLOCK_BYTES;
+    const at = block * BLOCK_BYTES;
+    if (isRead || prng.chance(0.45)) owner.read(at, bytes);
+    else if (prng.chance(0.9)) owner.write(at, bytes);
+    else owner.zero(at, bytes, prng.chance(0.5));
+  }
+
+  // A run -----------------------------------------------------------------------------------------
+
+  /** Everybody runs, and somebody owns each volume. */
+  begin(): void {
+    for (const node of this.nodes) node.start();
+    this.world.runUntil(() => this.nodes.every((one) => one.process?.isReady), "the nodes");
+    for (const volume of this.volumes) this.takeOver(volume, this.prng.pick(this.nodes));
+  }
+
+  run(): ClusterOutcome {
+    this.begin();
+    this.faults.begin(this.options.faults ?? FAULTS);
+    this.world.runFor((this.options.milliseconds ?? 10_000) * 1000);
+    return this.finish();
+  }
+
+  /** The faults stop; everything must come right. */
+  finish(): ClusterOutcome {
+    this.isOver = true;
+    this.settle();
+    this.readEverything();
+    const slabsCompared = this.compare();
+    return this.outcome(slabsCompared);
+  }
+
+  /** Every volume is served, every member in sync, nothing under way. */
+  private settle(): void {
+    const untilUs = this.world.clock.nowUs() + SETTLE_US;
+    const askedUs = new Map<ClusterVolume, number>();
+    for (;;) {
+      this.faults.heal();
+      const waiting = this.volumes.filter((volume) => !this.isSettled(volume, askedUs));
+      if (waiting.length === 0) return;
+      if (this.world.clock.nowUs() > untilUs) this.fail("not settled in time");
+      this.world.runFor(SETTLE_STEP_US);
+    }
+  }
+
+  private isSettled(volume: ClusterVolume, askedUs: Map<ClusterVolume, number>): boolean {
+    const nowUs = this.world.clock.nowUs();
+    const owner = this.owners.find((one) => one.volume === volume && one.isServing);
+    if (owner === undefined) {
+      const isTrying = this.alive(volume).some((one) => one.owned.state === "taking-over");
+      if (!isTrying && nowUs - (askedUs.get(volume) ?? -Infinity) > TAKEOVER_PAUSE_US) {
+        if (this.takeOver(volume, this.prng.pick(this.nodes)) !== null) askedUs.set(volume, nowUs);
+      }
+      return false;
+    }
+    const { out } = volume.entry.record;
+    const isWhole = out.length === 0 && owner.owned.inSync.length === volume.members.length;
+    const isQuiet = this.alive(volume).every((one) => one.inflightCount === 0);
+    return isWhole && isQuiet && owner.owned.resyncProgress === null;
+  }
+
+  private serving(volume: ClusterVolume): ClusterOwner {
+    const owner = this.owners.find((one) => one.volume === volume && one.isServing);
+    if (owner === undefined) this.fail(`nobody serves ${volume.uuid}`);
+    return owner as ClusterOwner;
+  }
+
+  private readEverything(): void {
+    for (const volume of this.volumes) {
+      const owner = this.serving(volume);
+      for (let round = 0; round < 2; round++) {
+        for (let at = 0; at < BLOCKS; at += 8) owner.read(at * BLOCK_BYTES, 8 * BLOCK_BYTES);
+        const untilUs = this.world.clock.nowUs() + SETTLE_US;
+        while (owner.inflightCount > 0) {
+          if (this.world.clock.nowUs() > untilUs) this.fail("reads at the end do not end");
+          this.world.runFor(SETTLE_STEP_US);
+        }
+      }
+    }
+  }
+
+  private compare(): number {
+    let compared = 0;
+    for (const volume of this.volumes) {
+      const owner = this.serving(volume);
+      const holders = this.nodes.filter(({ index }) => volume.members.includes(diskUuid(index)));
+      const slabCount = (BLOCKS * BLOCK_BYTES) / 65536;
+      const difference = compareCopies(this.world, holders, volume.uuid, owner, slabCount);
+      if (difference !== null) this.fail(difference);
+      compared += slabCount;
+    }
+    return compared;
+  }
+
+  // What is said of it ----------------------------------------------------------------------------
+
+  fail(what: string): never {
+    const records = this.volumes.map(({ entry }) => JSON.stringify(entry.record));
+    const owners = this.owners
+      .filter((one) => one.isAlive)
+      .map((one) => {
+        const { owned, process, inflightCount } = one;
+        const { state, epoch, inSync } = owned;
+        const disks = inSync.map((disk) => disk.slice(-1)).join(" ");
+        return `${process.name} ${state} ${epoch}, in sync ${disks}, ${inflightCount} in flight`;
+      });
+    throw new ClusterFailure(`${what}; ${records.join("; ")}; ${owners.join("; ")}`);
+  }
+
+  /** What the processes that are left have logged last. */
+  lastLines(count: number): string[] {
+    return this.nodes.flatMap(({ process }) =>
+      (process?.reactor.entries ?? []).slice(-count).map(({ timeUs, event, fields }) => {
+        return `${process?.name} ${Math.round(timeUs / 1000)} ms: ${event} ${JSON.stringify(fields)}`;
+      }),
+    );
+  }
+
+  private outcome(slabsCompared: number): ClusterOutcome {
+    for (const node of this.nodes) this.note(node);
+    const count = (event: string): number => this.events.get(event) ?? 0;
+    const { requests, connections, resumes, equalised } = this.counts;
+    return {
+      requests,
+      takeovers: this.volumes.reduce((sum, { entry }) => sum + entry.record.epoch, 0),
+      starts: this.nodes.reduce((sum, { startCount }) => sum + startCount, 0),
+      connections,
+      resumes,
+      exclusions: count("member-put-out"),
+      returns: count("resync-done"),
+      equalised,
+      slabsCompared,
+      steps: this.world.stepCount,
+      faults: Object.fromEntries(this.faults.counts),
+    };
+  }
+}
