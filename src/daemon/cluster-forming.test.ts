@@ -81,11 +81,7 @@ describe("init", () => {
       /address: "10.0.0.1" is not HOST:PORT/,
     );
     await refused(b.cluster.init(request, REALLY), "cluster_exists", /holds cluster prod already/);
-    await refused(
-      a.cluster.init(request, REALLY),
-      "cluster_exists",
-      /in cluster prod already, as a/,
-    );
+    await refused(a.cluster.init(request, REALLY), "in_cluster", /in cluster prod already, as a/);
     await scene.stopMetadata();
     await refused(b.cluster.init(request, REALLY), "metadata_unavailable", /does not answer/);
     assert.equal(await b.cluster.show(), null);

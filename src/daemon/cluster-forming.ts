@@ -3,8 +3,8 @@
 //   init  key, cluster.json "init" -> cluster record and node record at once -> "member"
 //   join  key, cluster.json "join" -> node record -> "member"
 //
-// What is in the metadata is told from the ids in cluster.json: the same command given again after a
-// crash, or after an answer that was lost, finds its own records and goes on.
+// What is in the metadata is told from the ids in cluster.json: the same command given again after
+// a crash, or after an answer that was lost, finds its own records and goes on.
 //
 // Names of nodes are taken one after the other: whoever registers one swaps the cluster record too.
 

@@ -1,6 +1,6 @@
 // The data plane's part in the cluster, begun before any disk is opened and before anything that
-// speaks to the metadata is loaded: so all disks of the node come to the reactor of the cluster, and
-// links to other nodes are up when the first volume is taken over.
+// speaks to the metadata is loaded: so all disks of the node come to the reactor of the cluster,
+// and links to other nodes are up when the first volume is taken over.
 //
 // Owners that ask for their records meanwhile are told to ask again.
 
