@@ -115,7 +115,7 @@ export class ClusterAttaching {
     );
     if (!isAlive) return;
     const where = inventory.nodeName(node);
-    throw new ApiError("volume_attached", `volume ${name} is attached on node ${where}`, {
+    throw new ApiError("attached_elsewhere", `volume ${name} is attached on node ${where}`, {
       advice: `detach it there, or take it over, which cuts ${where} off: --take-over`,
     });
   }
@@ -194,7 +194,7 @@ export class ClusterAttaching {
       const isAlive = await link.ask(what, (store) => this.#isAlive(store, node));
       if (isAlive) {
         const where = inventory.nodeName(node);
-        throw new ApiError("volume_attached", `volume ${name} is attached on node ${where}`, {
+        throw new ApiError("attached_elsewhere", `volume ${name} is attached on node ${where}`, {
           advice: `detach it there: ringstore volume detach ${name}`,
         });
       }

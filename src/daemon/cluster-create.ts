@@ -183,11 +183,12 @@ async function takeBack(context: ClusterContext, { id, name }: VolumeRecord): Pr
 
 export async function removeClusterVolume(
   context: ClusterContext,
-  { id, name }: VolumeRecord,
+  { id, name, members }: VolumeRecord,
   options: RequestOptions,
 ): Promise<DeleteReply> {
   const { inventory, timings, host } = context;
-  const reply = { volume: name, removedPath: null, removedFromDisk: null };
+  const gone = { removedPath: null, removedFromDisk: null };
+  const reply = { volume: name, ...gone, removedCopyCount: members.length };
   const check = (record: VolumeRecord): void => {
     const { node } = record.attachment;
     if (node === null) return;

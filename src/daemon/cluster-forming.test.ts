@@ -80,7 +80,7 @@ describe("init", () => {
       "invalid_request",
       /address: "10.0.0.1" is not HOST:PORT/,
     );
-    await refused(b.cluster.init(request, REALLY), "in_cluster", /holds cluster prod already/);
+    await refused(b.cluster.init(request, REALLY), "cluster_exists", /holds cluster prod already/);
     await refused(a.cluster.init(request, REALLY), "in_cluster", /in cluster prod already, as a/);
     await scene.stopMetadata();
     await refused(b.cluster.init(request, REALLY), "metadata_unavailable", /does not answer/);
@@ -100,7 +100,7 @@ describe("init", () => {
     assert.equal(await next.cluster.show(), null);
     await refused(
       next.cluster.init({ ...request, name: "else" }, REALLY),
-      "in_cluster",
+      "cluster_exists",
       /again with --name prod/,
     );
     const view = await next.cluster.init({ ...request, nodeName: "a" }, REALLY);
@@ -139,13 +139,13 @@ describe("join", () => {
       "node_exists",
       /has a node a at/,
     );
-    await refused(b.cluster.join({ ...request, token: "x" }, REALLY), "invalid_request", /token/);
+    await refused(b.cluster.join({ ...request, token: "x" }, REALLY), "join_refused", /token/);
     const body = JSON.parse(Buffer.from(token, "base64url").toString()) as { id: string };
     body.id = "00000000-0000-4000-8000-000000000000";
     const other = Buffer.from(JSON.stringify(body)).toString("base64url");
     await refused(
       b.cluster.join({ ...request, token: other }, REALLY),
-      "metadata_unavailable",
+      "join_refused",
       /holds cluster prod, another one/,
     );
     await b.cluster.join(request, { dryRun: true });

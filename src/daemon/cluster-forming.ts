@@ -3,8 +3,8 @@
 //   init  key, cluster.json "init" -> cluster record and node record at once -> "member"
 //   join  key, cluster.json "join" -> node record -> "member"
 //
-// What is in the metadata is told from the ids in cluster.json: the same command given again after a
-// crash, or after an answer that was lost, finds its own records and goes on.
+// What is in the metadata is told from the ids in cluster.json: the same command given again after
+// a crash, or after an answer that was lost, finds its own records and goes on.
 //
 // Names of nodes are taken one after the other: whoever registers one swaps the cluster record too.
 
@@ -127,7 +127,7 @@ function occupied(
       ? `this node was making it: give the command again with --name ${found.name}`
       : "join it with a token of one of its nodes, or name other metadata";
   const message = `the metadata at ${where} holds cluster ${found.name} already`;
-  return new ApiError("in_cluster", message, { advice });
+  return new ApiError("cluster_exists", message, { advice });
 }
 
 async function putCluster(
@@ -175,7 +175,7 @@ export async function joinCluster(
   const begun = modules.file.read();
   if (begun?.step === "init") {
     const { clusterName } = begun;
-    throw new ApiError("in_cluster", `making cluster ${clusterName} here was cut short`, {
+    throw new ApiError("cluster_exists", `making cluster ${clusterName} here was cut short`, {
       advice: `give that command again; or, to drop it, remove ${modules.file.path}`,
     });
   }
@@ -213,7 +213,7 @@ async function readCluster(
   if (found?.id === clusterId) return found;
   const what = found === null ? "no cluster" : `cluster ${found.name}, another one`;
   const message = `the metadata at ${endpoints.join(", ")} holds ${what}, and not ${name}`;
-  throw new ApiError("metadata_unavailable", message, {
+  throw new ApiError("join_refused", message, {
     advice: "print a new token with: ringstore cluster token, on a node of the cluster",
   });
 }

@@ -1,5 +1,5 @@
-// How the cluster is, as a whole: the view of `cluster show`, and the items of status and advise.
-// Quiet when all is well.
+// How the cluster is, as a whole: the view of `cluster show`, whose health is part of status and
+// advise, and what its volumes have to say. Quiet when all is well.
 
 import type { VolumeRecord } from "../meta/records.ts";
 import type { ClusterView } from "../model/cluster-types.ts";
@@ -30,7 +30,7 @@ export function clusterView(context: ClusterContext, troubles: NodeTroubles): Cl
     volumeCount: inventory.volumes.size,
     degradedCount: ready.filter((one) => one.out.length > 0).length,
     canLoseNodes: canLoseNodes(context),
-    health: [...clusterHealth(context, troubles), ...singleMetadata(context)],
+    health: clusterHealth(context, troubles),
   };
 }
 
@@ -42,7 +42,7 @@ function readyVolumes({ inventory }: ClusterContext): readonly VolumeRecord[] {
 
 /**
  * Any so many nodes: of the volume with the fewest, the nodes that are alive and have a copy in
- * sync, less one. Without volumes, all but this one. The metadata is not counted: see its health.
+ * sync, less one. Without volumes, all but this one. The metadata is not counted: docs/metadata.md.
  */
 function canLoseNodes(context: ClusterContext): number {
   const { inventory } = context;
@@ -95,31 +95,9 @@ function clusterHealth(context: ClusterContext, troubles: NodeTroubles): readonl
   return items;
 }
 
-/** Nothing to be mended, and to be known: said in the view, not in status. */
-function singleMetadata({ link }: ClusterContext): readonly Health[] {
-  if (link.endpoints.length > 1) return [];
-  const where = link.endpoints[0] ?? "";
-  const message =
-    `the metadata is on one server, ${where}: while it is away nothing can be attached or taken ` +
-    "over, and with its machine it is lost; etcd on three machines has neither weakness";
-  return [{ code: "META_SINGLE", severity: "warn", message }];
-}
-
-/** For status and advise: the cluster's troubles, and those of its volumes. */
-export function clusterItems(
-  context: ClusterContext,
-  views: ClusterViews,
-  troubles: NodeTroubles,
-): readonly StatusItem[] {
-  const items: StatusItem[] = clusterHealth(context, troubles).map((item) => ({
-    ...item,
-    volume: null,
-    disk: null,
-  }));
-  for (const { record } of context.inventory.volumes.values()) {
-    for (const item of views.healthOf(record)) {
-      items.push({ ...item, volume: record.name, disk: null });
-    }
-  }
-  return items;
+/** Of the cluster's volumes, for status and advise. */
+export function volumeItems(context: ClusterContext, views: ClusterViews): readonly StatusItem[] {
+  return [...context.inventory.volumes.values()].flatMap(({ record }) =>
+    views.healthOf(record).map((item) => ({ ...item, volume: record.name, disk: null })),
+  );
 }

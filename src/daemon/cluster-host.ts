@@ -14,12 +14,13 @@ import type {
   Rebuild,
 } from "../model/cluster-types.ts";
 import { ApiError } from "../model/errors.ts";
-import type { StatusItem } from "../model/types.ts";
+import type { Health } from "../model/types.ts";
 import { quote } from "../model/volume-rules.ts";
 import type { ClusterPlane } from "../ports/cluster-plane.ts";
 import type { DataPlane } from "../ports/data-plane.ts";
 import type { ClusterFile, Membership } from "./cluster-file.ts";
 import type { FormingModules } from "./cluster-forming.ts";
+import { MemberPlane } from "./cluster-member-plane.ts";
 import type { ClusterRuntime } from "./cluster-runtime.ts";
 import type { AttachmentStore } from "./cluster-serve.ts";
 import type { ClusterTimings } from "./cluster-timings.ts";
@@ -52,24 +53,39 @@ export class ClusterHost implements ClusterControl, DaemonCluster {
   #runtime: ClusterRuntime | null = null;
   /** Why a cluster that this daemon is in cannot be used, "" = it can. */
   #problem = "";
+  #prepared: MemberPlane | null = null;
   #starting: Promise<void> = Promise.resolve();
 
   constructor(modules: ClusterHostModules) {
     this.#modules = modules;
   }
 
-  /** At the daemon's start, in the background: rejects never. */
-  begin(): void {
-    let member: Membership | null;
+  /** At the daemon's start, before disks are opened: the data plane takes part. Rejects never. */
+  async prepare(): Promise<void> {
     try {
-      member = this.#modules.file.read();
+      const member = this.#modules.file.read();
+      if (member?.step !== "member") return;
+      this.#modules.host.clusterUsersOf = () => UNKNOWN_USERS;
+      this.#prepared = await this.#takePart(member);
     } catch (error) {
       this.#note(error);
-      return;
     }
-    if (member?.step !== "member") return;
-    this.#modules.host.clusterUsersOf = () => UNKNOWN_USERS;
-    this.#starting = this.#start(member).catch((error) => this.#note(error));
+  }
+
+  /** In the background: everything that needs the metadata. */
+  begin(): void {
+    const prepared = this.#prepared;
+    if (prepared === null) return;
+    this.#starting = this.#start(prepared).catch((error) => this.#note(error));
+  }
+
+  async #takePart(member: Membership): Promise<MemberPlane> {
+    const { file, plane, host } = this.#modules;
+    const incarnation = await file.raiseIncarnation();
+    const { log } = host.modules;
+    const taking = new MemberPlane({ member, incarnation, key: file.readKey(), plane, log });
+    await taking.start();
+    return taking;
   }
 
   #note(error: unknown): void {
@@ -78,10 +94,8 @@ export class ClusterHost implements ClusterControl, DaemonCluster {
     log.log("error", "cluster.not-started", { message: this.#problem });
   }
 
-  async #start(member: Membership): Promise<void> {
-    const { file, plane, host, attachments, timings } = this.#modules;
-    const incarnation = await file.raiseIncarnation();
-    const key = file.readKey();
+  async #start(memberPlane: MemberPlane): Promise<void> {
+    const { host, attachments, timings } = this.#modules;
     const [{ ClusterRuntime: Runtime }, { ClusterVolumes: Volumes }, { connectMetadata }] =
       await Promise.all([
         import("./cluster-runtime.ts"),
@@ -89,9 +103,8 @@ export class ClusterHost implements ClusterControl, DaemonCluster {
         import("./cluster-forming.ts"),
       ]);
     if (host.stopping) return;
-    const store = connectMetadata(member.endpoints, timings);
-    const parts = { member, incarnation, key, plane, host, store, attachments, timings };
-    const runtime = new Runtime(parts);
+    const store = connectMetadata(memberPlane.parts.member.endpoints, timings);
+    const runtime = new Runtime({ memberPlane, host, store, attachments, timings });
     const volumes = new Volumes(runtime);
     await runtime.start();
     this.#runtime = runtime;
@@ -105,16 +118,10 @@ export class ClusterHost implements ClusterControl, DaemonCluster {
     this.#runtime?.diskBecameReady();
   }
 
-  items(): readonly StatusItem[] {
-    if (this.volumes !== null) return this.volumes.items();
-    if (this.#problem === "") return [];
-    const about = { volume: null, disk: null };
-    const message = `the cluster side of this daemon has not started: ${this.#problem}`;
-    return [{ code: "CLUSTER_NOT_SERVED", severity: "error", message, ...about }];
-  }
-
   async show(): Promise<ClusterView | null> {
-    const runtime = await this.#member();
+    await this.#starting;
+    if (this.#problem !== "") return unusable(this.#problem);
+    const runtime = this.#runtime;
     if (runtime === null) return null;
     const { clusterView } = await import("./cluster-health.ts");
     return clusterView(runtime.context, runtime.troubles);
@@ -173,7 +180,7 @@ export class ClusterHost implements ClusterControl, DaemonCluster {
         const nodeId = await this.#modules.nodeId();
         const made = await run({ file, nodeId, timings, now: host.modules.now });
         if (!("step" in made)) return made;
-        await this.#start(made);
+        await this.#start(await this.#takePart(made));
       } catch (error) {
         throw asApiError(error, what);
       }
@@ -243,6 +250,14 @@ function unknownNode(name: string): ApiError {
   return new ApiError("node_not_found", `node ${quote(name)} does not exist`, {
     advice: "see: ringstore node list",
   });
+}
+
+/** In a cluster, by its file, that cannot be used: status goes on, and says so. */
+function unusable(problem: string): ClusterView {
+  const message = `the cluster side of this daemon has not started: ${problem}`;
+  const metadata = { endpoints: [], reachable: false };
+  const health: Health[] = [{ code: "CLUSTER_NOT_SERVED", severity: "error", message }];
+  return { ...preview({}, "", []), metadata, health };
 }
 
 /** What would be, after a dry run. */

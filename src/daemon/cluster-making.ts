@@ -1,5 +1,5 @@
-// The cluster side of a daemon, made from its parts: a real one over a data plane that can take part
-// in a cluster, otherwise one that says no.
+// The cluster side of a daemon, made from its parts: a real one over a data plane that can take
+// part in a cluster, otherwise one that says no.
 
 import type { ClusterPlane } from "../ports/cluster-plane.ts";
 import type { DataPlane } from "../ports/data-plane.ts";

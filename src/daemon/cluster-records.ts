@@ -119,7 +119,7 @@ export class ClusterRecords implements VolumeRecordsHost {
   }
 }
 
-export function ownerText(owner: ProcessName | null): string | null {
+function ownerText(owner: ProcessName | null): string | null {
   return owner === null ? null : `${owner.node}/${owner.incarnation}`;
 }
 

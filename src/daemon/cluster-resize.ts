@@ -101,7 +101,7 @@ function check(
   const { node } = attachment;
   if (node === null || node === member.nodeId) return;
   const where = inventory.nodeName(node);
-  throw new ApiError("volume_attached", `volume ${name} is attached on node ${where}`, {
+  throw new ApiError("attached_elsewhere", `volume ${name} is attached on node ${where}`, {
     advice: "resize it there, where its guest is",
   });
 }

@@ -1,23 +1,22 @@
-// A node that is in a cluster, running: its data plane takes part, its metadata is watched, and what
-// the records say is done: peers, disks, copies, attachments.
+// A node that is in a cluster, running: its data plane takes part, its metadata is watched, and
+// what the records say is done: peers, disks, copies, attachments.
 //
-// Everything is done by looking: a look compares what is with what should be, and can be repeated at
-// any time. What has changed is a reason to look; so is time. Nothing here waits for the metadata
+// Everything is done by looking: a look compares what is with what should be, and can be repeated
+// at any time. What has changed is a reason to look; so is time. Nothing here waits for the metadata
 // while a guest waits for us, but the start of a volume's service.
 
 import { MetaKeys } from "../meta/keys.ts";
-import type { ClusterPeer, ClusterPlane, OwnerStats } from "../ports/cluster-plane.ts";
-import type { DataPlane } from "../ports/data-plane.ts";
+import type { ClusterPeer, OwnerStats } from "../ports/cluster-plane.ts";
 import type { MetaStore } from "../ports/meta-store.ts";
 import { parseAddress } from "./cluster-address.ts";
 import { ClusterAttaching } from "./cluster-attach.ts";
 import type { ClusterContext } from "./cluster-context.ts";
 import { ClusterDisks } from "./cluster-disks.ts";
-import type { Membership } from "./cluster-file.ts";
 import type { NodeTroubles } from "./cluster-health.ts";
 import { ClusterInventory } from "./cluster-inventory.ts";
 import { MetaLink } from "./cluster-link.ts";
 import { Liveness } from "./cluster-liveness.ts";
+import type { MemberPlane } from "./cluster-member-plane.ts";
 import { ClusterRecords } from "./cluster-records.ts";
 import { ClusterReplicas } from "./cluster-replicas.ts";
 import { type AttachmentStore, ClusterServing } from "./cluster-serve.ts";
@@ -27,10 +26,7 @@ import { ClusterViews } from "./cluster-view.ts";
 import type { VolumeHost } from "./volume-host.ts";
 
 export interface RuntimeModules {
-  readonly member: Membership;
-  readonly incarnation: number;
-  readonly key: Uint8Array;
-  readonly plane: DataPlane & ClusterPlane;
+  readonly memberPlane: MemberPlane;
   readonly host: VolumeHost;
   readonly store: MetaStore;
   readonly attachments: AttachmentStore;
@@ -52,8 +48,6 @@ export class ClusterRuntime {
   /** Volumes whose owner here has lost its epoch. */
   readonly #deposed = new Set<string>();
   #peers = "";
-  #isPlaneStarted = false;
-  #planeProblem = "";
   #lookProblem = "";
   #pauseMs: number;
   #isDue = false;
@@ -63,7 +57,8 @@ export class ClusterRuntime {
   #lookAtMs = Number.POSITIVE_INFINITY;
 
   constructor(modules: RuntimeModules) {
-    const { member, incarnation, store, timings, host } = modules;
+    const { store, timings, host, memberPlane } = modules;
+    const { member, incarnation, plane } = memberPlane.parts;
     this.#modules = modules;
     this.#pauseMs = timings.retryFirstMs;
     const keys = new MetaKeys();
@@ -71,7 +66,7 @@ export class ClusterRuntime {
     this.context = {
       member,
       incarnation,
-      plane: modules.plane,
+      plane,
       host,
       link: new MetaLink(store, member.endpoints),
       keys,
@@ -97,41 +92,16 @@ export class ClusterRuntime {
     );
   }
 
-  /** Resolves when the data plane takes part, or is known not to yet. */
   async start(): Promise<void> {
     await this.#serving.load();
-    await this.#startPlane();
+    const { log, now } = this.context.host.modules;
+    const { store, memberPlane } = this.#modules;
+    const keyOf = (volumeId: string): string => this.context.keys.volumeRecord(volumeId);
+    memberPlane.records = new ClusterRecords({ store, keyOf, log, now });
+    memberPlane.ownerChanged = (stats) => this.#ownerChanged(stats);
     this.#liveness.start();
-    const { store } = this.#modules;
     store.watch(this.context.keys.root, this.context.inventory);
     this.#lookAgainIn(this.context.timings.lookMs);
-  }
-
-  async #startPlane(): Promise<void> {
-    const { member, incarnation, key, plane, host, store } = this.#modules;
-    const { keys } = this.context;
-    const { log, now } = host.modules;
-    const keyOf = (volumeId: string): string => keys.volumeRecord(volumeId);
-    try {
-      await plane.startCluster(
-        {
-          identity: { clusterId: member.clusterId, nodeId: member.nodeId, incarnation },
-          key,
-          listen: parseAddress(member.address, "address"),
-        },
-        {
-          records: new ClusterRecords({ store, keyOf, log, now }),
-          ownerChanged: (stats) => this.#ownerChanged(stats),
-        },
-      );
-      this.#isPlaneStarted = true;
-      this.#planeProblem = "";
-      log.log("info", "cluster.listening", { address: member.address, incarnation });
-    } catch (error) {
-      const message = (error as Error).message;
-      this.#planeProblem = `this node takes no part: ${member.address}: ${message}`;
-      log.log("error", "cluster.not-listening", { address: member.address, message });
-    }
   }
 
   #ownerChanged(stats: OwnerStats): void {
@@ -144,7 +114,7 @@ export class ClusterRuntime {
 
   get troubles(): NodeTroubles {
     return {
-      plane: this.#planeProblem,
+      plane: this.#modules.memberPlane.problem,
       reconcile: this.#lookProblem,
       orphanCount: this.#replicas.orphanCount,
     };
@@ -203,8 +173,9 @@ export class ClusterRuntime {
 
   async #reconcile(): Promise<void> {
     const { inventory, member, host, link } = this.context;
-    if (!this.#isPlaneStarted) await this.#startPlane();
-    if (!this.#isPlaneStarted) throw new Error(this.#planeProblem);
+    const { memberPlane } = this.#modules;
+    await memberPlane.start();
+    if (!memberPlane.isStarted) throw new Error(memberPlane.problem);
     if (inventory.revision === 0 || !link.isReachable || host.stopping) return;
     if (inventory.cluster?.id !== member.clusterId) {
       throw new Error(`the metadata does not hold cluster ${member.clusterName}`);

@@ -191,7 +191,8 @@ export class ClusterServing {
 
   /**
    * Brings what is open here in line with the record: serves what is attached here, ends a detach
-   * that was cut short (`detach`), lets go of what has moved. Rejects when that must be tried again.
+   * that was cut short (`detach`), lets go of what has moved. Rejects when it must be tried
+   * again.
    */
   async align(
     entry: ServedVolume,

@@ -2,19 +2,9 @@
 
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, test } from "node:test";
-import type { StatusItem } from "../model/types.ts";
 import { FakeClusterPlane } from "../testing/control/fake-cluster.ts";
 import { HostFixture } from "../testing/control/host-fixture.ts";
 import { DaemonControl } from "./control.ts";
-import { type DaemonCluster, NoCluster } from "./no-cluster.ts";
-
-/** Of a daemon: what is wrong with the cluster is in its status too. */
-function sideOf({ cluster }: FakeClusterPlane): DaemonCluster {
-  const items = (): readonly StatusItem[] =>
-    (cluster.view?.health ?? []).map((item) => ({ ...item, volume: null, disk: null }));
-  const show = () => cluster.show();
-  return Object.assign(new NoCluster(), { items, show });
-}
 
 let fixture: HostFixture;
 let plane: FakeClusterPlane;
@@ -31,7 +21,7 @@ beforeEach(() => {
       volumeMetrics: true,
       listenWarning: "in the clear",
     },
-    { host: fixture.host, cluster: sideOf(plane), nowMs: () => performance.now() },
+    { host: fixture.host, cluster: plane.cluster, nowMs: () => performance.now() },
   );
 });
 afterEach(() => fixture.remove());

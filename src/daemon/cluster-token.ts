@@ -41,5 +41,5 @@ function base64(bytes: Uint8Array): string {
 function refuse(problem: string, cause?: unknown): ApiError {
   const advice = "print it with: ringstore cluster token, on a node of the cluster";
   const options = cause === undefined ? { advice } : { advice, cause };
-  return new ApiError("invalid_request", `the token is of no use: ${problem}`, options);
+  return new ApiError("join_refused", `the token is of no use: ${problem}`, options);
 }

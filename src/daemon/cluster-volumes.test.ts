@@ -264,8 +264,8 @@ describe("attach", () => {
     await a.create({ name: "v", sizeBytes: MIB, replicas: 2 });
     await a.control.attach("v", {});
     await until(() => has(b, "v"));
-    await refused(b.control.attach("v", {}), "volume_attached", /on node a.*--take-over/);
-    await refused(b.control.detach("v"), "volume_attached", /detach it there/);
+    await refused(b.control.attach("v", {}), "attached_elsewhere", /on node a.*--take-over/);
+    await refused(b.control.detach("v"), "attached_elsewhere", /detach it there/);
     const { volume } = await b.control.attach("v", { takeOver: true });
     assert.equal(backing(volume).attachedTo, "b");
     await until(() => !existsSync(socketOf(a, "v")));
@@ -384,7 +384,7 @@ describe("copies", () => {
     await refused(a.control.resize("v", { sizeBytes: MIB }, REALLY), "unsupported", /only grow/);
     await until(() => has(b, "v"));
     const elsewhere = b.control.resize("v", { sizeBytes: 8 * MIB }, REALLY);
-    await refused(elsewhere, "volume_attached", /resize it there/);
+    await refused(elsewhere, "attached_elsewhere", /resize it there/);
     // A copy that does not grow holds everything back, and the wish is taken back.
     const other = backing(grown).copies.find(({ node }) => node !== "a")!.node;
     const node = scene.nodes.find(({ name }) => name === other)!;

@@ -14,7 +14,7 @@ import type {
 } from "../model/types.ts";
 import { quote } from "../model/volume-rules.ts";
 import { createClusterVolume, removeClusterVolume } from "./cluster-create.ts";
-import { clusterItems } from "./cluster-health.ts";
+import { volumeItems } from "./cluster-health.ts";
 import { resizeClusterVolume } from "./cluster-resize.ts";
 import type { ClusterRuntime } from "./cluster-runtime.ts";
 import type { DiskUser } from "./disk-host.ts";
@@ -81,8 +81,8 @@ export class ClusterVolumes {
   }
 
   items(): readonly StatusItem[] {
-    const { context, views, troubles } = this.#runtime;
-    return clusterItems(context, views, troubles);
+    const { context, views } = this.#runtime;
+    return volumeItems(context, views);
   }
 
   /** Ids and names of those that are served here. */

@@ -2,6 +2,7 @@
 
 import { readdirSync } from "node:fs";
 import { statfs } from "node:fs/promises";
+import type { ClusterControl } from "../api/cluster-control.ts";
 import type {
   AttachResult,
   Caller,
@@ -36,9 +37,8 @@ import type { DiskHost } from "./disk-host.ts";
 import { checkDisk, createDisk } from "./disk-operations.ts";
 import { removeDisk } from "./disk-removal.ts";
 import { asApiError } from "./failure.ts";
-import type { DaemonCluster } from "./no-cluster.ts";
 import { Observer } from "./observer.ts";
-import { adviceFor, type FilesystemSpace, statusItems, summaryOf } from "./status.ts";
+import { adviceFor, clusterItems, type FilesystemSpace, statusItems, summaryOf } from "./status.ts";
 import { viewOf } from "./volume-entry.ts";
 import type { VolumeHost } from "./volume-host.ts";
 import {
@@ -62,7 +62,9 @@ export interface ControlOptions {
 
 export interface ControlModules {
   readonly host: VolumeHost;
-  readonly cluster: DaemonCluster;
+  readonly cluster: ClusterControl;
+  /** The cluster's volumes; null: in no cluster. */
+  readonly clusterVolumes?: () => ClusterVolumes | null;
   /** Monotonic milliseconds. */
   readonly nowMs: () => number;
 }
@@ -87,13 +89,12 @@ export class DaemonControl implements ControlPlane {
     return this.#modules.host;
   }
 
-  get cluster(): DaemonCluster {
+  get cluster(): ClusterControl {
     return this.#modules.cluster;
   }
 
-  /** The cluster's volumes; null: in no cluster. */
   get #shared(): ClusterVolumes | null {
-    return this.#modules.cluster.volumes;
+    return this.#modules.clusterVolumes?.() ?? null;
   }
 
   /** Those that `name` is to be looked for among; null: this node's own, which come first. */
@@ -262,9 +263,9 @@ export class DaemonControl implements ControlPlane {
   > {
     const space = await spaceOf(this.#host.options.paths.root);
     const cluster = await this.cluster.show();
-    const { listenWarning } = this.#options;
-    const items = statusItems(this.#host, space, listenWarning, this.#modules.cluster.items());
-    return [space, items, cluster];
+    const items = statusItems(this.#host, space, this.#options.listenWarning);
+    const ofVolumes = this.#shared?.items() ?? [];
+    return [space, [...items, ...clusterItems(cluster), ...ofVolumes], cluster];
   }
 
   eventsSince(seq: number): readonly Event[] {

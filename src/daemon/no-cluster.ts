@@ -3,15 +3,14 @@
 
 import type { ClusterControl } from "../api/cluster-control.ts";
 import { ApiError } from "../model/errors.ts";
-import type { StatusItem } from "../model/types.ts";
 import type { ClusterVolumes } from "./cluster-volumes.ts";
 
 export interface DaemonCluster extends ClusterControl {
   /** null: in no cluster. */
   readonly volumes: ClusterVolumes | null;
-  /** For status and advise. */
-  items(): readonly StatusItem[];
   diskBecameReady(): void;
+  /** Before any disk is opened. Rejects never. */
+  prepare(): Promise<void>;
   /** In the background: nobody waits for it. */
   begin(): void;
   stop(): Promise<void>;
@@ -31,8 +30,8 @@ export class NoCluster implements DaemonCluster {
   showNode = async (): Promise<never> => refuse();
   removeNode = async (): Promise<never> => refuse();
   rebuilds = async (): Promise<never> => refuse();
-  items = (): readonly StatusItem[] => [];
   diskBecameReady = (): void => undefined;
+  prepare = async (): Promise<void> => undefined;
   begin = (): void => undefined;
   stop = async (): Promise<void> => undefined;
 }

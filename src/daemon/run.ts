@@ -156,6 +156,7 @@ export class Daemon {
     try {
       const host = makeHost({ paths, socketGroupId, config }, { dataPlane, tools, log, fatal });
       daemon = new Daemon(options, modules, { paths, lock, dataPlane, host });
+      await daemon.#cluster.prepare();
       const { disks, store } = host.modules;
       const state = store.load();
       openDeclared(disks, disks.modules.store.load());
@@ -195,7 +196,12 @@ export class Daemon {
         volumeMetrics: config.volumeMetrics,
         listenWarning: warning,
       },
-      { host: this.#host, cluster: this.#cluster, nowMs },
+      {
+        host: this.#host,
+        cluster: this.#cluster,
+        clusterVolumes: () => this.#cluster.volumes,
+        nowMs,
+      },
     );
     this.#control = control;
     const listeners = await listenForApi(

@@ -21,7 +21,6 @@ export function statusItems(
   host: VolumeHost,
   space: FilesystemSpace,
   listenWarning: string | null,
-  clusterItems: readonly StatusItem[],
 ): readonly StatusItem[] {
   const items: StatusItem[] = [];
   const stats = host.statsById();
@@ -41,7 +40,6 @@ export function statusItems(
       items.push({ ...item, volume: name, disk: null });
     }
   }
-  items.push(...clusterItems);
   const low = lowSpace(host.options.paths.root, space);
   if (low !== null) items.push(low);
   if (listenWarning !== null) {
@@ -73,6 +71,11 @@ function diskItems(disks: DiskHost): readonly StatusItem[] {
     items.push({ code: "DISK_CHECK_FAILED", severity: "error", message, ...about });
   }
   return items;
+}
+
+/** What is wrong with the cluster as a whole. */
+export function clusterItems(cluster: ClusterView | null): readonly StatusItem[] {
+  return (cluster?.health ?? []).map((item) => ({ ...item, volume: null, disk: null }));
 }
 
 function lowSpace(root: string, space: FilesystemSpace): StatusItem | null {
@@ -117,15 +120,6 @@ function commandFor(item: StatusItem, root: string): string | null {
       return `ringstore disk remove ${item.disk}`;
     case "LOW_SPACE":
       return `du -h ${root}/volumes`;
-    case "META_UNREACHABLE":
-    case "META_REPLACED":
-    case "META_DAMAGED":
-    case "CLUSTER_NOT_SERVED":
-    case "CLUSTER_BEHIND":
-    case "REPLICAS_UNKNOWN":
-      return "ringstore cluster show";
-    case "NODE_MISSING":
-      return "ringstore node list";
     default:
       if (item.disk !== null) return `ringstore disk show ${item.disk}`;
       return item.volume === null ? null : `ringstore volume show ${item.volume}`;

@@ -140,7 +140,7 @@ export class WatchHub {
       while (!this.#isClosed && this.#watchers.size > 0) {
         try {
           const stream = await this.#connection.openDuplex(WATCH);
-          if (this.#isClosed) stream.cancel();
+          if (this.#isClosed) abandon(stream);
           else this.#begin(stream);
           return;
         } catch (error) {
@@ -212,6 +212,12 @@ export class WatchHub {
     this.#pauseMs = Math.min(pauseMs * 2, PAUSE_MAX_MS);
     await pause(pauseMs);
   }
+}
+
+/** Being cancelled is an error to a stream, and one that nobody listens to ends the process. */
+function abandon(stream: Stream): void {
+  stream.on("error", () => undefined);
+  stream.cancel();
 }
 
 function changeOf(event: Event): MetaChange {

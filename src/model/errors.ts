@@ -75,6 +75,7 @@ export type ApiErrorCode =
   | "local_only"
   | "no_cluster"
   | "in_cluster"
+  | "cluster_exists"
   | "join_refused"
   | "node_not_found"
   | "node_exists"
@@ -124,6 +125,7 @@ const API_ERRORS: Readonly<Record<ApiErrorCode, ErrorKind>> = {
   local_only: kind(403, EXIT_REFUSED, "answered on the unix socket only"),
   no_cluster: kind(409, EXIT_WRONG_STATE, "this daemon is in no cluster"),
   in_cluster: kind(409, EXIT_WRONG_STATE, "this daemon is in a cluster already"),
+  cluster_exists: kind(409, EXIT_WRONG_STATE, "the metadata holds a cluster already"),
   join_refused: kind(403, EXIT_REFUSED, "the token opens no cluster that this node can join"),
   node_not_found: kind(404, EXIT_NOT_FOUND, "no node of the cluster has that name"),
   node_exists: kind(409, EXIT_WRONG_STATE, "a node of the cluster has that name"),

@@ -19,7 +19,7 @@ import type { Volume, VolumeCreate } from "../../model/types.ts";
 import { FakeClusterPlane } from "./fake-cluster-plane.ts";
 import { HostFixture, temporaryDirectory } from "./host-fixture.ts";
 
-export const FAST: ClusterTimings = {
+const FAST: ClusterTimings = {
   leaseTtlMs: 2000,
   metaTimeoutMs: 1000,
   settleMs: 1500,
@@ -49,7 +49,7 @@ export async function until(
   }
 }
 
-export async function freePort(): Promise<number> {
+async function freePort(): Promise<number> {
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const { port } = server.address() as AddressInfo;
@@ -84,12 +84,18 @@ export class NodeFixture {
     const options = { version: "1", nodeId: "", startedAt: now(), volumeMetrics: false };
     this.control = new DaemonControl(
       { ...options, listenWarning: null },
-      { host, cluster: this.cluster, nowMs: () => performance.now() },
+      {
+        host,
+        cluster: this.cluster,
+        clusterVolumes: () => this.cluster.volumes,
+        nowMs: () => performance.now(),
+      },
     );
   }
 
   /** As the daemon does it at its start. */
   async start(): Promise<this> {
+    await this.cluster.prepare();
     await this.fixture.recover();
     this.cluster.begin();
     return this;
