@@ -46,8 +46,8 @@ export interface ClusterBacking {
   /** Names this run of the daemon in the record; see OwnedRecord.owner. */
   readonly owner: string;
   readonly members: readonly ReplicaPlace[];
-  /** The record's owner was an earlier run of this daemon, whose locks we hold. */
-  readonly isPredecessorDead: boolean;
+  /** The record's owner, where that was an earlier run of this daemon, whose locks we hold. */
+  readonly deadPredecessor: string | null;
 }
 
 /** The metadata, as the owners in the data plane need it. Never rejects. */

@@ -10,6 +10,8 @@ export interface OwnerBugs {
   readonly readsWithoutGrants: boolean;
   /** The new owner does not wait for the grants of the old one. */
   readonly grantsNotWaitedFor: boolean;
+  /** A dead predecessor is enough, whatever came before or after it. */
+  readonly deadIsBelieved: boolean;
   /** Members that did not answer a takeover stay in the record. */
   readonly serveWithoutExclusion: boolean;
   /** Reads do not wait for writes under way. */
@@ -35,6 +37,7 @@ export const NO_OWNER_BUGS: OwnerBugs = {
   ackBeforeShrink: false,
   readsWithoutGrants: false,
   grantsNotWaitedFor: false,
+  deadIsBelieved: false,
   serveWithoutExclusion: false,
   readUncommitted: false,
   noEqualise: false,

@@ -52,8 +52,11 @@ export interface OwnerOptions {
   readonly readOnly?: boolean;
   readonly timings?: OwnerTimings;
   readonly resyncBytesPerSecond?: number;
-  /** The predecessor is proven dead: its grants need not be waited for. */
-  readonly isPredecessorDead?: boolean;
+  /**
+   * The record's owner that is proven dead: an earlier run of this daemon, whose locks we hold. Its
+   * grants are not waited for, if the record still names it when we claim.
+   */
+  readonly deadPredecessor?: string;
   readonly planted?: OwnerBugs;
 }
 

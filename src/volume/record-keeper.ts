@@ -34,6 +34,8 @@ export interface RecordKeeperModules {
 export class RecordKeeper {
   /** As last known; never a guess. */
   entry: RecordEntry | null = null;
+  /** Whom the record named when we claimed it. */
+  predecessor: string | null = null;
   private readonly reactor: ReactorPort;
   private readonly records: VolumeRecords;
   private readonly owner: string;
@@ -73,6 +75,7 @@ export class RecordKeeper {
         return;
       }
       this.entry = entry;
+      this.predecessor = entry.record.owner;
       const epoch = entry.record.epoch + 1;
       this.start({
         make: (record) => ({ ...record, epoch, owner: this.owner, state: "open" }),

@@ -220,12 +220,24 @@ export class Takeover {
     );
   }
 
+  /**
+   * The grants that the predecessor had ended with it. Those of owners before it are over too if it
+   * came so far as to write: it had waited for them.
+   */
+  private needsNoGrants(): boolean {
+    const { keeper, options, io } = this.parts;
+    if (bugsOf(options).grantsNotWaitedFor) return true;
+    if (options.deadPredecessor === undefined) return false;
+    const isStillNamed = keeper.predecessor === options.deadPredecessor;
+    if (bugsOf(options).deadIsBelieved) return true;
+    const hasWritten = this.answered.some(({ answer }) => answer.epoch === io.epoch - 1);
+    return isStillNamed && hasWritten;
+  }
+
   private waitForGrants(): void {
-    const { options } = this.parts;
     const ends = this.answered.map(({ grantsEndUs }) => grantsEndUs);
     const waitUs = Math.max(...ends) - this.nowUs;
-    const isSkipped = options.isPredecessorDead === true || bugsOf(options).grantsNotWaitedFor;
-    if (waitUs <= 0 || isSkipped) {
+    if (waitUs <= 0 || this.needsNoGrants()) {
       this.equalise();
       return;
     }

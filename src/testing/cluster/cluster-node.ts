@@ -10,7 +10,6 @@ import {
   NO_PEER_BUGS,
   PeerGrants,
   PeerLink,
-  type PeerPlantedBugs,
   type RemoteReplica,
   type RemoteReplicaOptions,
   ReplicaServer,
@@ -26,6 +25,7 @@ import type {
 import { HmacSecret } from "../../sys/index.ts";
 import { SimDisk, SimMedia, SimMemory, type SimReactor, type SimScheduler } from "../sim/index.ts";
 import { formatMedia, SMALL_OPTIONS } from "../store/sim-store.ts";
+import type { ClusterBugs } from "./cluster-bugs.ts";
 import { HostReactor, HostScheduler } from "./cluster-host.ts";
 import type { ClusterNetwork, NetworkPeer } from "./cluster-network.ts";
 
@@ -47,7 +47,7 @@ export interface NodeOptions {
   readonly nodeCount: number;
   /** What is kept on its disk from the start. */
   readonly volumes: readonly { readonly uuid: string; readonly sizeBytes: number }[];
-  readonly planted?: Partial<PeerPlantedBugs>;
+  readonly bugs: ClusterBugs;
 }
 
 export class ClusterNode {
@@ -103,7 +103,7 @@ export class NodeProcess implements NetworkPeer, ReplicaProvider {
   private readonly own: ClusterNode;
 
   constructor(own: ClusterNode, count: number) {
-    const { world, index, network, planted } = own.options;
+    const { world, index, network, bugs } = own.options;
     this.own = own;
     this.name = `node${index}/${count}`;
     this.node = index;
@@ -118,7 +118,9 @@ export class NodeProcess implements NetworkPeer, ReplicaProvider {
     this.store = new Store(SMALL_OPTIONS, { disk: this.disk, reactor });
     this.disk.setHandler(this.store);
     // As the daemon: what an earlier run promised counts from this run's start.
-    this.grants = new PeerGrants(reactor.clock);
+    let isStarted = bugs.isForgetful !== true;
+    this.grants = new PeerGrants({ nowUs: () => (isStarted ? reactor.clock.nowUs() : 0) });
+    isStarted = true;
     const identity = {
       clusterId: CLUSTER,
       nodeId: nodeUuid(index),
@@ -128,7 +130,7 @@ export class NodeProcess implements NetworkPeer, ReplicaProvider {
     const secret = new HmacSecret(KEY);
     const log: Log = reactor.log;
     this.server = new ReplicaServer(
-      { identity, isKnownNode: () => true, planted: { ...NO_PEER_BUGS, ...planted } },
+      { identity, isKnownNode: () => true, planted: { ...NO_PEER_BUGS, ...bugs.peer } },
       { reactor, provider: this, secret, grants: this.grants, log },
     );
     network.started(this);

@@ -9,10 +9,10 @@ import {
   NO_OWNER_BUGS,
   OWNER_TIMINGS,
   OwnedVolume,
-  type OwnerBugs,
   OwnerWorkspace,
 } from "../../volume/index.ts";
 import { type ClientRequest, SimClient } from "../sim/index.ts";
+import type { ClusterBugs } from "./cluster-bugs.ts";
 import { diskUuid, type NodeProcess } from "./cluster-node.ts";
 import type { ClusterVolume } from "./cluster-volume.ts";
 
@@ -20,9 +20,7 @@ export interface ClusterOwnerOptions {
   readonly process: NodeProcess;
   readonly volume: ClusterVolume;
   readonly capacityBytes: number;
-  readonly planted?: Partial<OwnerBugs>;
-  /** Planted: an owner in the process does not hear when its own disk is fenced. */
-  readonly isLocalFenceSilent?: boolean;
+  readonly bugs: ClusterBugs;
 }
 
 export class ClusterOwner {
@@ -35,7 +33,7 @@ export class ClusterOwner {
   private readonly sources: Map<string, GrantSource> = new Map();
 
   constructor(options: ClusterOwnerOptions) {
-    const { process, volume, capacityBytes, planted } = options;
+    const { process, volume, capacityBytes, bugs } = options;
     const { reactor, memory, copier, scheduler } = process;
     this.options = options;
     this.process = process;
@@ -47,8 +45,8 @@ export class ClusterOwner {
         volume: volume.uuid,
         capacityBytes,
         timings: { ...OWNER_TIMINGS, lagPenaltyMs: 1000, returnMs: 300 },
-        isPredecessorDead: this.isPredecessorDead(),
-        planted: { ...NO_OWNER_BUGS, ...planted },
+        ...this.deadPredecessor(),
+        planted: { ...NO_OWNER_BUGS, ...bugs.owner },
       },
       volume.members,
       {
@@ -67,11 +65,12 @@ export class ClusterOwner {
   }
 
   /** By what the daemon reads when it starts: the owner was an earlier run on this node. */
-  private isPredecessorDead(): boolean {
+  private deadPredecessor(): { readonly deadPredecessor?: string } {
     const { owner } = this.volume.entry.record;
     const { name } = this.process;
     const node = name.slice(0, name.indexOf("/") + 1);
-    return owner !== null && owner !== name && owner.startsWith(node);
+    if (owner === null || owner === name || !owner.startsWith(node)) return {};
+    return { deadPredecessor: owner };
   }
 
   get isAlive(): boolean {
@@ -95,15 +94,15 @@ export class ClusterOwner {
     const place = { name, volumeUuid: volume.uuid, diskUuid: disk };
     let replica: LocalReplica | ReturnType<NodeProcess["openRemote"]>;
     if (disk === diskUuid(process.node)) {
-      const isSilent = this.options.isLocalFenceSilent === true;
+      const { isLocalFenceSilent, isLocalFenceAlone } = this.options.bugs;
       const deaf = {
         replicaCompleted: (tag: number, result: number) => session.replicaCompleted(tag, result),
       };
       replica = new LocalReplica(
-        { ...place, handler: isSilent ? deaf : session },
+        { ...place, handler: isLocalFenceSilent === true ? deaf : session },
         {
           clock: process.reactor.clock,
-          server: process.server,
+          server: isLocalFenceAlone === true ? { fenceLocally: () => 0 } : process.server,
           open: (handler) => process.store.openReplica(volume.uuid, { name, handler }),
         },
       );

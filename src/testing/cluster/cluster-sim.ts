@@ -6,8 +6,7 @@
 // requests be answered; everything is read once more, and the copies are compared byte by byte.
 
 import type { Prng } from "../../base/index.ts";
-import type { PeerPlantedBugs } from "../../peer/index.ts";
-import type { OwnerBugs } from "../../volume/index.ts";
+import type { ClusterBugs } from "./cluster-bugs.ts";
 import { SimScheduler } from "../sim/index.ts";
 import { FAULTS, type FaultName, Faults } from "./cluster-faults.ts";
 import { ClusterNetwork } from "./cluster-network.ts";
@@ -22,12 +21,6 @@ const STEPS_MAX = 20_000_000;
 const SETTLE_US = 60_000_000;
 const SETTLE_STEP_US = 50_000;
 const TAKEOVER_PAUSE_US = 3_000_000;
-
-export interface ClusterBugs {
-  readonly owner?: Partial<OwnerBugs>;
-  readonly peer?: Partial<PeerPlantedBugs>;
-  readonly isLocalFenceSilent?: boolean;
-}
 
 export interface ClusterOptions {
   /** Nodes with a copy, for each volume. */
@@ -105,8 +98,7 @@ export class ClusterSim {
     );
     const { world, network, options } = this;
     const place = { world, network, index, nodeCount: NODE_COUNT, volumes: own };
-    const planted = options.bugs?.peer;
-    return new ClusterNode(planted === undefined ? place : { ...place, planted });
+    return new ClusterNode({ ...place, bugs: options.bugs ?? {} });
   }
 
   after(us: number, action: () => void): void {
@@ -154,8 +146,7 @@ export class ClusterSim {
       process,
       volume,
       capacityBytes: BLOCKS * BLOCK_BYTES,
-      ...(bugs?.owner === undefined ? {} : { planted: bugs.owner }),
-      isLocalFenceSilent: bugs?.isLocalFenceSilent ?? false,
+      bugs: bugs ?? {},
     });
     this.owners.push(owner);
     this.drive(owner);
@@ -188,10 +179,15 @@ export class ClusterSim {
 
   // A run -----------------------------------------------------------------------------------------
 
-  /** Everybody runs, and somebody owns each volume. */
-  begin(): void {
+  startNodes(): void {
     for (const node of this.nodes) node.start();
-    this.world.runUntil(() => this.nodes.every((one) => one.process?.isReady), "the nodes");
+    const isReady = (): boolean => this.nodes.every(({ process }) => process?.isReady === true);
+    this.world.runUntil(isReady, "the nodes");
+  }
+
+  /** Everybody runs, and somebody owns each volume. */
+  private begin(): void {
+    this.startNodes();
     for (const volume of this.volumes) this.takeOver(volume, this.prng.pick(this.nodes));
   }
 
@@ -236,8 +232,9 @@ export class ClusterSim {
     }
     const { out } = volume.entry.record;
     const isWhole = out.length === 0 && owner.owned.inSync.length === volume.members.length;
-    const isQuiet = this.alive(volume).every((one) => one.inflightCount === 0);
-    return isWhole && isQuiet && owner.owned.resyncProgress === null;
+    // Whoever owned it before has heard of its end, though nobody asked it for anything.
+    const isAlone = this.alive(volume).length === 1;
+    return isWhole && isAlone && owner.inflightCount === 0 && owner.owned.resyncProgress === null;
   }
 
   private serving(volume: ClusterVolume): ClusterOwner {

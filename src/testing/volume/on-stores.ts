@@ -138,7 +138,6 @@ export class Campaign {
         volume: "sim",
         capacityBytes: SIZE_BYTES,
         timings: { ...OWNER_TIMINGS, lagPenaltyMs: 500, returnMs: 200 },
-        isPredecessorDead: true,
         planted: this.planted,
       },
       stores.map((_, index) => `disk${index}`),

@@ -1,0 +1,15 @@
+// Bugs on demand in the simulated cluster: those of the rooms, and those of whoever joins them.
+
+import type { PeerPlantedBugs } from "../../peer/index.ts";
+import type { OwnerBugs } from "../../volume/index.ts";
+
+export interface ClusterBugs {
+  readonly owner?: Partial<OwnerBugs>;
+  readonly peer?: Partial<PeerPlantedBugs>;
+  /** An owner does not hear when the disk of its own node is fenced. */
+  readonly isLocalFenceSilent?: boolean;
+  /** An owner that fences the disk of its own node does not ask what was granted there. */
+  readonly isLocalFenceAlone?: boolean;
+  /** A node that starts takes it that it had granted nothing. */
+  readonly isForgetful?: boolean;
+}

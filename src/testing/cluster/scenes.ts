@@ -1,0 +1,151 @@
+// Scenes with a fixed course, for what chance finds too rarely. Each throws when a promise is broken;
+// each hole that it is for is named beside it in planted-bugs.test.ts.
+
+import type { ClusterOwner } from "./cluster-owner.ts";
+import type { ClusterBugs } from "./cluster-bugs.ts";
+import { ClusterSim } from "./cluster-sim.ts";
+import type { ClusterVolume } from "./cluster-volume.ts";
+
+const SECOND_US = 1_000_000;
+const BLOCK_BYTES = 4096;
+
+export type Scene = (seed: number, bugs?: ClusterBugs) => void;
+
+/** One volume with copies on `members`, owned on the node `home`, with something written. */
+function begin(
+  seed: number,
+  bugs: ClusterBugs,
+  members: readonly number[],
+  home: number,
+): { readonly sim: ClusterSim; readonly volume: ClusterVolume; readonly owner: ClusterOwner } {
+  const sim = new ClusterSim(seed, { isIdle: true, bugs, volumes: [members] });
+  sim.startNodes();
+  const [volume] = sim.volumes;
+  // Until what an earlier life may have promised has passed.
+  sim.world.runFor(3 * SECOND_US);
+  const owner = takeOver(sim, volume, home);
+  untilServing(sim, owner);
+  owner.write(0, 20 * BLOCK_BYTES);
+  sim.world.runFor(SECOND_US);
+  return { sim, volume, owner };
+}
+
+function takeOver(sim: ClusterSim, volume: ClusterVolume, node: number): ClusterOwner {
+  const owner = sim.takeOver(volume, sim.nodes[node]);
+  if (owner === null) throw new Error(`node ${node} cannot take the volume over`);
+  return owner;
+}
+
+function untilServing(sim: ClusterSim, owner: ClusterOwner): void {
+  const isServing = (): boolean => owner.owned.state === "serving";
+  sim.world.runUntil(isServing, `${owner.process.name} serves`);
+}
+
+function isolate(sim: ClusterSim, node: number): void {
+  sim.cutOff.add(node);
+  for (const other of [0, 1, 2]) {
+    if (other === node) continue;
+    sim.network.close(node, other);
+    sim.network.close(other, node);
+  }
+}
+
+function restart(sim: ClusterSim, node: number): void {
+  sim.crash(sim.nodes[node], "process");
+  sim.nodes[node].start();
+  sim.world.runUntil(() => sim.nodes[node].process?.isReady === true, "the node");
+}
+
+/** `old` goes on reading while `successor` takes over and writes. */
+function readOn(sim: ClusterSim, old: ClusterOwner, successor: ClusterOwner): void {
+  let hasWritten = false;
+  for (let round = 0; round < 200; round++) {
+    if (old.isAlive) old.read(0, BLOCK_BYTES);
+    if (!hasWritten && successor.owned.state === "serving") {
+      hasWritten = true;
+      successor.write(0, BLOCK_BYTES);
+    }
+    sim.world.runFor(SECOND_US / 50);
+  }
+}
+
+/** Nobody reads or writes when the last member in sync starts anew: another one must still return. */
+export const restartsUnnoticed: Scene = (seed, bugs = {}) => {
+  const { sim, owner } = begin(seed, bugs, [1, 2], 0);
+  sim.crash(sim.nodes[1], "process");
+  owner.write(0, BLOCK_BYTES);
+  sim.world.runFor(4 * SECOND_US);
+  restart(sim, 2);
+  sim.finish();
+};
+
+/** The owner is cut off with its copy; whoever has the other copy gave it grants. */
+export const fencesItsOwnDisk: Scene = (seed, bugs = {}) => {
+  const { sim, volume, owner } = begin(seed, bugs, [0, 1], 1);
+  isolate(sim, 1);
+  readOn(sim, owner, takeOver(sim, volume, 0));
+  sim.finish();
+};
+
+/** The same, and the successor has no copy of its own. */
+export const fencesFromElsewhere: Scene = (seed, bugs = {}) => {
+  const { sim, volume, owner } = begin(seed, bugs, [0, 1], 1);
+  isolate(sim, 1);
+  readOn(sim, owner, takeOver(sim, volume, 2));
+  sim.finish();
+};
+
+/** The same, and the node with the other copy starts anew in between. */
+export const restartsUnderGrants: Scene = (seed, bugs = {}) => {
+  const { sim, volume, owner } = begin(seed, bugs, [0, 1], 1);
+  isolate(sim, 1);
+  restart(sim, 0);
+  readOn(sim, owner, takeOver(sim, volume, 0));
+  sim.finish();
+};
+
+/** An owner that does nothing loses its only copy, on its own node, to one elsewhere. */
+export const losesItsOwnDisk: Scene = (seed, bugs = {}) => {
+  const { sim, volume, owner } = begin(seed, bugs, [0], 0);
+  const successor = takeOver(sim, volume, 1);
+  untilServing(sim, successor);
+  if (owner.isAlive) throw new Error("the owner was not told of its fence before it was answered");
+  sim.finish();
+};
+
+/** The same, and the copy is on a third node. */
+export const losesAnothersDisk: Scene = (seed, bugs = {}) => {
+  const { sim, volume, owner } = begin(seed, bugs, [1], 0);
+  untilServing(sim, takeOver(sim, volume, 2));
+  sim.world.runFor(SECOND_US / 100);
+  if (owner.isAlive) throw new Error("the owner was not told that it was fenced");
+  sim.finish();
+};
+
+/** A daemon dies while it takes over and starts again: whom it waited for may still read. */
+export const diesTakingOver: Scene = (seed, bugs = {}) => {
+  const { sim, volume, owner } = begin(seed, bugs, [0, 1, 2], 0);
+  isolate(sim, 0);
+  takeOver(sim, volume, 1);
+  sim.world.runFor(SECOND_US / 10);
+  if (volume.entry.record.epoch !== owner.owned.epoch + 1) throw new Error("nothing was claimed");
+  restart(sim, 1);
+  readOn(sim, owner, takeOver(sim, volume, 1));
+  sim.finish();
+};
+
+/** A daemon that starts again finds its own old name in the record, and another when it claims. */
+export const overtakenAtStart: Scene = (seed, bugs = {}) => {
+  const { sim, volume } = begin(seed, bugs, [0, 1, 2], 0);
+  restart(sim, 0);
+  sim.cutOff.add(0);
+  const late = takeOver(sim, volume, 0);
+  const between = takeOver(sim, volume, 1);
+  untilServing(sim, between);
+  between.write(0, BLOCK_BYTES);
+  sim.world.runFor(SECOND_US);
+  isolate(sim, 1);
+  sim.cutOff.delete(0);
+  readOn(sim, between, late);
+  sim.finish();
+};
