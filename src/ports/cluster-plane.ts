@@ -54,7 +54,8 @@ export interface ClusterBacking {
 
 /**
  * The metadata, as the owners in the data plane need it. Never rejects, and always answers: an
- * owner asks nothing else meanwhile. Needed until DataPlane.stop() has resolved, which writes "clean".
+ * owner asks nothing else meanwhile. Needed until DataPlane.stop(), which writes "clean", has
+ * resolved.
  */
 export interface VolumeRecordsHost {
   read(volumeId: string): Promise<RecordEntry | null>;
