@@ -1,5 +1,5 @@
 // What a node of a cluster asks of its data plane beside DataPlane: replicas on its disks, links to
-// other nodes, and volumes that it owns. Plain data, so that it crosses threads by structured clone.
+// other nodes, and volumes that it owns. Plain data: it crosses threads by structured clone.
 //
 //   control plane (main thread)                     data plane (one reactor)
 //   startCluster, setPeers          ------------>   listens, dials, lets peers in
@@ -8,7 +8,9 @@
 //   VolumeRecordsHost               <------------   reads and swaps the records of what it owns
 //   ownerChanged                    <------------   taking over, serving, deposed; members, resync
 //
-// All cluster disks and volumes of a node are on one reactor, the first.
+// All cluster disks and volumes of a node are on one reactor, the first: disks that are opened
+// after startCluster() are put there. A replica on one that was opened before, on another reactor,
+// is refused with UNSUPPORTED until the daemon has been restarted.
 
 import type { OwnedRecord, RecordEntry, RecordSwap } from "./volume-records.ts";
 
@@ -50,7 +52,11 @@ export interface ClusterBacking {
   readonly deadPredecessor: string | null;
 }
 
-/** The metadata, as the owners in the data plane need it. Never rejects. */
+/**
+ * The metadata, as the owners in the data plane need it. Never rejects, and always answers: an
+ * owner asks nothing else meanwhile. Needed until DataPlane.stop(), which writes "clean", has
+ * resolved.
+ */
 export interface VolumeRecordsHost {
   read(volumeId: string): Promise<RecordEntry | null>;
   swap(volumeId: string, revision: number, record: OwnedRecord): Promise<RecordSwap>;
@@ -105,18 +111,26 @@ export interface ClusterPlane {
       readonly ownerChanged: (stats: OwnerStats) => void;
     },
   ): Promise<{ readonly port: number }>;
-  /** All other nodes: links to those that are new are opened, to those that are gone closed. */
+  /**
+   * All other nodes: links to those that are new are opened, to those that are gone closed, in both
+   * directions. A new address is for the next connection. Names are looked up once, here.
+   */
   setPeers(peers: readonly ClusterPeer[]): Promise<void>;
   /** Makes the volume as a replica on the disk, durably, or grows it. Repeating it is no error. */
   makeReplica(diskId: string, replica: StoredReplica): Promise<void>;
-  /** Gives its space back. One that is not there is no error. */
+  /**
+   * Gives its space back, whatever owner elsewhere still has it; one here is VOLUME_BUSY. One that
+   * is not there is no error.
+   */
   deleteReplica(diskId: string, volumeId: string): Promise<void>;
   listReplicas(diskId: string): Promise<readonly StoredReplica[]>;
   ownerStats(): readonly OwnerStats[];
   peerStats(): readonly PeerStats[];
   /**
    * Lets go of a volume in an orderly way: its front end has been detached. Answers what is under
-   * way, writes "clean" into the record. closeVolume follows.
+   * way, writes "clean" into the record. closeVolume follows. One that has not been taken over yet
+   * ends at once, and what waits for it fails: call this before detach(), which would wait.
+   * Rejects with TIMED_OUT while the record cannot be written; closeVolume() ends it all the same.
    */
   surrenderVolume(volumeId: string): Promise<void>;
 }
