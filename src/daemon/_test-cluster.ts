@@ -230,13 +230,13 @@ export class TestCluster {
     spec: VolumeSpec,
     node: TestNode,
     members: readonly TestNode[],
-    isPredecessorDead = false,
+    deadPredecessor: string | null = null,
   ): Promise<void> {
     const backing = {
       kind: "cluster",
       owner: `${node.nodeId} ${randomUUID()}`,
       members: members.map(({ place }) => place),
-      isPredecessorDead,
+      deadPredecessor,
     } as const;
     await node.plane.openVolume({ ...spec, backing }, { create: false });
   }

@@ -3,7 +3,7 @@
 
 import { randomBytes } from "node:crypto";
 import { type MetaKeys, transactUntilKnown, volumeCodec } from "../meta/index.ts";
-import type { VolumeRecord } from "../meta/records.ts";
+import type { ProcessName, VolumeRecord } from "../meta/records.ts";
 import { ApiError } from "../model/errors.ts";
 import type { ClusterPlane } from "../ports/cluster-plane.ts";
 import type { DataPlane } from "../ports/data-plane.ts";
@@ -44,9 +44,14 @@ export function newChangeId(): string {
   return randomBytes(8).toString("hex");
 }
 
+/** A run of a daemon, as owners are named in the data plane. */
+export function processText({ node, incarnation }: ProcessName): string {
+  return `${node}/${incarnation}`;
+}
+
 /** Names this run of the daemon in records of volumes that it owns. */
 export function ownerName({ member, incarnation }: ClusterContext): string {
-  return `${member.nodeId}/${incarnation}`;
+  return processText({ node: member.nodeId, incarnation });
 }
 
 /** Linearizable. null: there is no such volume. */

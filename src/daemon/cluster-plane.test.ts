@@ -292,7 +292,7 @@ test("what a cluster's volume is to a guest; what does not fit is refused by nam
   const taken = plane.plane.startCluster(there, modules);
   await assert.rejects(taken, refused("BACKING_FAILED", /EADDRINUSE/));
   const backing = { kind: "cluster", owner: "x", members: [a.place] } as const;
-  const early = { ...spec, backing: { ...backing, isPredecessorDead: false } };
+  const early = { ...spec, backing: { ...backing, deadPredecessor: null } };
   const opening = plane.plane.openVolume(early, { create: false });
   await assert.rejects(opening, refused("INVALID_REQUEST", /has not joined a cluster/));
 });

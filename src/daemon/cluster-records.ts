@@ -11,7 +11,7 @@ import type { VolumeRecordsHost } from "../ports/cluster-plane.ts";
 import type { Log } from "../ports/log.ts";
 import type { MetaEntry, MetaStore } from "../ports/meta-store.ts";
 import type { OwnedRecord, RecordEntry, RecordSwap } from "../ports/volume-records.ts";
-import { newChangeId } from "./cluster-context.ts";
+import { newChangeId, processText } from "./cluster-context.ts";
 
 export interface RecordsModules {
   readonly store: MetaStore;
@@ -120,7 +120,7 @@ export class ClusterRecords implements VolumeRecordsHost {
 }
 
 function ownerText(owner: ProcessName | null): string | null {
-  return owner === null ? null : `${owner.node}/${owner.incarnation}`;
+  return owner === null ? null : processText(owner);
 }
 
 function ownedPart(record: VolumeRecord): OwnedRecord {

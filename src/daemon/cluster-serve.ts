@@ -12,7 +12,7 @@ import { ApiError } from "../model/errors.ts";
 import { QUEUE_COUNT_MAX, SERIAL_LENGTH_MAX, SOCKET_MODE } from "../model/limits.ts";
 import type { ReplicaPlace } from "../ports/cluster-plane.ts";
 import type { VolumeSpec } from "../ports/data-plane.ts";
-import { type ClusterContext, ownerName, readVolume } from "./cluster-context.ts";
+import { type ClusterContext, ownerName, processText, readVolume } from "./cluster-context.ts";
 import { ServedVolume } from "./cluster-served.ts";
 import { nameBytesMax, socketPathOf } from "./data-directory.ts";
 import { asApiError } from "./failure.ts";
@@ -123,7 +123,8 @@ export class ClusterServing {
   #specOf(record: VolumeRecord): VolumeSpec {
     const { member, incarnation } = this.#context;
     const { id, name, sizeBytes, blockBytes, owner, attachment } = record;
-    const isOurs = owner !== null && owner.node === member.nodeId;
+    // An earlier run of this daemon: we hold the lock that it held.
+    const isDead = owner?.node === member.nodeId && owner.incarnation < incarnation;
     return {
       id,
       name,
@@ -135,7 +136,7 @@ export class ClusterServing {
         kind: "cluster",
         owner: ownerName(this.#context),
         members: this.placesOf(record),
-        isPredecessorDead: isOurs && owner.incarnation < incarnation,
+        deadPredecessor: isDead ? processText(owner) : null,
       },
     };
   }

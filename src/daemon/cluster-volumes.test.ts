@@ -222,7 +222,7 @@ describe("attach", () => {
     const told = a.plane.backings[0]!;
     const nodeId = a.plane.started?.identity.nodeId;
     assert.equal(told.owner, `${nodeId}/1`);
-    assert.equal(told.isPredecessorDead, false);
+    assert.equal(told.deadPredecessor, null);
     assert.deepEqual(told.members[0], { diskId: a.diskId("d"), nodeId });
     assert.equal(told.members.length, 2);
     const again = await a.control.attach("v", {});
@@ -290,7 +290,7 @@ describe("attach", () => {
     assert.ok(items.some(({ code, volume }) => code === "OWNER_MISSING" && volume === "v"));
     const { changed } = await b.control.attach("v", {});
     assert.equal(changed, true);
-    assert.equal(b.plane.backings[0]?.isPredecessorDead, false);
+    assert.equal(b.plane.backings[0]?.deadPredecessor, null);
     const next = await scene.restart(a);
     await until(() => has(next, "v"));
     await new Promise((resolve) => setTimeout(resolve, 100));
@@ -307,7 +307,7 @@ describe("attach", () => {
     assert.deepEqual([attachment?.queueCountMax, attachment?.packedAllowed], [5, false]);
     assert.equal(attachment?.generation, 1);
     const told = next.plane.backings[0]!;
-    assert.equal(told.isPredecessorDead, true);
+    assert.equal(told.deadPredecessor, `${next.plane.started?.identity.nodeId}/1`);
     assert.equal(told.owner, `${next.plane.started?.identity.nodeId}/2`);
     assert.equal(backing(next.control.show("v")).epoch, 2);
   });
@@ -456,7 +456,7 @@ describe("metadata that goes and comes back", () => {
     await assert.rejects(next.control.attach("v", {}), /does not answer|does not exist/);
     await scene.startMetadata();
     await until(() => has(next, "v") && next.control.show("v").state === "attached");
-    assert.equal(next.plane.backings[0]?.isPredecessorDead, true);
+    assert.match(next.plane.backings[0]?.deadPredecessor ?? "", /\/1$/);
     await until(async () => (await next.cluster.show())?.liveNodeCount === 3);
     await until(
       async () => (await next.control.status()).items.length === 0,

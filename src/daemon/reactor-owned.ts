@@ -97,6 +97,7 @@ export class OwnedVolumes implements TimerHandler {
       members.open.set(disk, member);
       return member;
     };
+    const { deadPredecessor } = backing;
     const volume = new OwnedVolume(
       {
         owner: backing.owner,
@@ -104,7 +105,7 @@ export class OwnedVolumes implements TimerHandler {
         capacityBytes: spec.sizeBytes,
         serial: spec.serial,
         readOnly: spec.readOnly,
-        isPredecessorDead: backing.isPredecessorDead,
+        ...(deadPredecessor === null ? {} : { deadPredecessor }),
       },
       disks,
       {
