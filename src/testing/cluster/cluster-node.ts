@@ -36,7 +36,7 @@ const MEMORY_BYTES = 112 * 1048576;
 
 const uuidOf = (kind: string, index: number): string =>
   `${kind.repeat(8)}-0000-4000-8000-00000000000${index}`;
-export const nodeUuid = (index: number): string => uuidOf("a", index);
+const nodeUuid = (index: number): string => uuidOf("a", index);
 export const diskUuid = (index: number): string => uuidOf("d", index);
 export const volumeUuid = (index: number): string => uuidOf("9", index);
 
