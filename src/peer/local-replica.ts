@@ -2,7 +2,7 @@
 // A replica on a disk of this node, as an owner in the same process sees it: the store's own, with
 // what owners elsewhere must hear and what they may still rely on.
 //
-//   fence --> owners elsewhere lose their session --> the store's fence --> answer, with their grants
+//   fence --> owners elsewhere lose their session --> the store's fence --> answer + their grants
 //
 // It grants itself while nobody has fenced past it: the store says so at once, in this process.
 

@@ -2,6 +2,7 @@
 
 import type { Prng } from "../../base/index.ts";
 import type { ClusterNode } from "./cluster-node.ts";
+import type { ClusterOwner } from "./cluster-owner.ts";
 import type { ClusterSim } from "./cluster-sim.ts";
 
 export const FAULTS = [
@@ -23,6 +24,8 @@ export const FAULTS = [
   "slowDisk",
 ] as const;
 
+const WATCH_US = 400_000;
+
 export type FaultName = (typeof FAULTS)[number];
 
 export class Faults {
@@ -30,6 +33,7 @@ export class Faults {
   private readonly sim: ClusterSim;
   private readonly isolated: Set<number> = new Set();
   private names: readonly FaultName[] = FAULTS;
+  private pace = 1;
   private readonly actions: Readonly<Record<FaultName, () => void>>;
 
   constructor(sim: ClusterSim) {
@@ -58,9 +62,12 @@ export class Faults {
     return this.sim.prng;
   }
 
-  begin(names: readonly FaultName[]): void {
+  /** `pace`: how many times longer it is quiet between two faults. */
+  begin(names: readonly FaultName[], pace: number): void {
     this.names = names;
+    this.pace = pace;
     this.sim.after(this.prng.unit() * 300_000, () => this.next());
+    this.watch();
   }
 
   private next(): void {
@@ -69,10 +76,18 @@ export class Faults {
     this.counts.set(name, (this.counts.get(name) ?? 0) + 1);
     this.actions[name]();
     const longUs = this.prng.chance(0.3) ? 2_000_000 : 200_000;
-    this.sim.after(20_000 + this.prng.unit() * longUs, () => this.next());
+    const pauseUs = (20_000 + this.prng.unit() * longUs) * this.pace;
+    this.sim.after(pauseUs, () => this.next());
+  }
+
+  /** Somebody always takes over, sooner or later. */
+  private watch(): void {
+    if (this.sim.isOver) return;
+    this.sim.checkOwners();
     for (const volume of this.sim.volumes) {
-      if (this.sim.alive(volume).length === 0) this.takeOver();
+      if (this.sim.alive(volume).length === 0) this.sim.takeOver(volume, this.anyNode());
     }
+    this.sim.after(this.prng.unit() * WATCH_US, () => this.watch());
   }
 
   /** Everything that can be put right is; what heals by itself goes on doing so. */
@@ -105,26 +120,34 @@ export class Faults {
     return this.prng.pick(this.sim.nodes);
   }
 
-  kill(node: ClusterNode, kind: "process" | "power"): void {
-    this.sim.crash(node, kind);
+  private kill(node: ClusterNode, kind: "process" | "power"): void {
     const longUs = this.prng.chance(0.3) ? 6_000_000 : 300_000;
-    this.sim.after(this.prng.unit() * longUs, () => node.start());
+    this.endAndStart(node, kind, this.prng.unit() * longUs);
   }
 
   /** Everything at once: only what is durable is left. */
   private powerOut(): void {
     for (const node of this.sim.nodes) {
-      this.sim.crash(node, "power");
-      this.sim.after(this.prng.unit() * 300_000, () => node.start());
+      this.endAndStart(node, "power", this.prng.unit() * 300_000);
     }
   }
 
-  /** The daemon is restarted at once, and takes back what it owned. */
+  /** The daemon is restarted at once. */
   private restart(): void {
-    const node = this.anyNode();
+    this.endAndStart(this.anyNode(), "process", 0);
+  }
+
+  /** It takes back what it owned, if it can. */
+  private endAndStart(node: ClusterNode, kind: "process" | "power", us: number): void {
     const owned = this.sim.owners.filter((one) => one.isAlive && one.process === node.process);
-    this.sim.crash(node, "process");
-    node.start();
+    this.sim.crash(node, kind);
+    this.sim.after(us, () => {
+      node.start();
+      this.takeBack(node, owned);
+    });
+  }
+
+  private takeBack(node: ClusterNode, owned: readonly ClusterOwner[]): void {
     const { process } = node;
     const takeBack = (): void => {
       if (node.process !== process || this.sim.isOver) return;
@@ -166,7 +189,7 @@ export class Faults {
     if (serving.length === 0) return;
     const owner = this.prng.pick(serving);
     const node = this.anyNode();
-    owner.owned.drain(() => {
+    owner.drain(() => {
       if (!this.sim.isOver) this.sim.after(0, () => this.sim.takeOver(owner.volume, node));
     });
   }

@@ -19,6 +19,7 @@ import {
 } from "../sim/index.ts";
 
 const BREAK_NOTICED_US = 3_000_000;
+const LATE_US = 300_000;
 
 /** A process of a node, as the network sees it. */
 export interface NetworkPeer extends SimEnd {
@@ -119,8 +120,17 @@ export class ClusterNetwork {
       const isBetween = (from.node === a && to.node === b) || (from.node === b && to.node === a);
       if (!isBetween || isOver(connection)) continue;
       if (isNoticed) connection.cut();
-      else connection.cutDialledEnd();
+      else this.breakUnnoticed(connection);
     }
+  }
+
+  /** Who dialled has given it up; what it sent before arrives late, among what it sends next. */
+  private breakUnnoticed(connection: SimConnection): void {
+    const pipe = connection.toAccepted;
+    connection.cutDialledEnd();
+    pipe.hold();
+    const release = (): void => pipe.release();
+    this.world.after(this.world.prng.unit() * LATE_US, release, { label: "late bytes" });
   }
 
   /** A process is there. */

@@ -36,7 +36,7 @@ const MEMORY_BYTES = 112 * 1048576;
 
 const uuidOf = (kind: string, index: number): string =>
   `${kind.repeat(8)}-0000-4000-8000-00000000000${index}`;
-export const nodeUuid = (index: number): string => uuidOf("a", index);
+const nodeUuid = (index: number): string => uuidOf("a", index);
 export const diskUuid = (index: number): string => uuidOf("d", index);
 export const volumeUuid = (index: number): string => uuidOf("9", index);
 
@@ -48,6 +48,7 @@ export interface NodeOptions {
   /** What is kept on its disk from the start. */
   readonly volumes: readonly { readonly uuid: string; readonly sizeBytes: number }[];
   readonly bugs: ClusterBugs;
+  readonly diskLatencyMaxUs: number;
 }
 
 export class ClusterNode {
@@ -114,7 +115,8 @@ export class NodeProcess implements NetworkPeer, ReplicaProvider {
     this.reactor = new HostReactor(scheduler, memory);
     const { reactor } = this;
     this.copier = new SegmentCopier(reactor.requests, memory);
-    this.disk = new SimDisk({ media: own.media, memory, scheduler });
+    const { diskLatencyMaxUs: latencyMaxUs } = own.options;
+    this.disk = new SimDisk({ media: own.media, memory, scheduler, latencyMaxUs });
     this.store = new Store(SMALL_OPTIONS, { disk: this.disk, reactor });
     this.disk.setHandler(this.store);
     // As the daemon: what an earlier run promised counts from this run's start.

@@ -28,6 +28,7 @@ export class ClusterOwner {
   readonly volume: ClusterVolume;
   readonly owned: OwnedVolume;
   requestCount = 0;
+  private isDrained = false;
   private readonly options: ClusterOwnerOptions;
   private readonly client: SimClient;
   private readonly sources: Map<string, GrantSource> = new Map();
@@ -82,6 +83,19 @@ export class ClusterOwner {
     const { record } = this.volume.entry;
     const isNamed = record.owner === this.process.name && record.epoch === this.owned.epoch;
     return this.isAlive && isNamed && this.owned.state === "serving";
+  }
+
+  /** It has given up though the record names it, and nobody asked it to. */
+  get isDeposedByNobody(): boolean {
+    const { record } = this.volume.entry;
+    const isNamed = record.owner === this.process.name && record.epoch === this.owned.epoch;
+    const isOver = this.owned.state === "surrendered" && !this.process.scheduler.isGone;
+    return isNamed && isOver && !this.isDrained;
+  }
+
+  drain(done: () => void): void {
+    this.isDrained = true;
+    this.owned.drain(done);
   }
 
   get inflightCount(): number {

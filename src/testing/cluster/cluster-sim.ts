@@ -6,8 +6,8 @@
 // requests be answered; everything is read once more, and the copies are compared byte by byte.
 
 import type { Prng } from "../../base/index.ts";
-import type { ClusterBugs } from "./cluster-bugs.ts";
 import { SimScheduler } from "../sim/index.ts";
+import type { ClusterBugs } from "./cluster-bugs.ts";
 import { FAULTS, type FaultName, Faults } from "./cluster-faults.ts";
 import { ClusterNetwork } from "./cluster-network.ts";
 import { ClusterNode, diskUuid, volumeUuid } from "./cluster-node.ts";
@@ -27,6 +27,10 @@ export interface ClusterOptions {
   readonly volumes?: readonly (readonly number[])[];
   /** All of them by default; one that is named twice comes twice as often. */
   readonly faults?: readonly FaultName[];
+  /** How many times longer than usual it is quiet between two faults; by the seed by default. */
+  readonly pace?: number;
+  /** Slow disks have more under way; by the seed by default. */
+  readonly diskLatencyMaxUs?: number;
   /** Of faults, in virtual time. */
   readonly milliseconds?: number;
   /** Blocks in use: few make requests meet. */
@@ -66,12 +70,14 @@ export class ClusterSim {
   private readonly events: Map<string, number> = new Map();
   private readonly faults: Faults;
   private readonly blocks: number;
+  private readonly diskLatencyMaxUs: number;
 
   constructor(seed: number, options: ClusterOptions = {}) {
     this.options = options;
     this.blocks = options.blocks ?? BLOCKS;
     this.world = new SimScheduler(seed, { stepsMax: STEPS_MAX });
     this.network = new ClusterNetwork(this.world, NODE_COUNT);
+    this.diskLatencyMaxUs = options.diskLatencyMaxUs ?? this.prng.pick([200, 2000, 10_000]);
     const members = options.volumes ?? [
       [0, 1, 2],
       this.prng.pick([
@@ -98,7 +104,8 @@ export class ClusterSim {
     );
     const { world, network, options } = this;
     const place = { world, network, index, nodeCount: NODE_COUNT, volumes: own };
-    return new ClusterNode({ ...place, bugs: options.bugs ?? {} });
+    const { diskLatencyMaxUs } = this;
+    return new ClusterNode({ ...place, bugs: options.bugs ?? {}, diskLatencyMaxUs });
   }
 
   after(us: number, action: () => void): void {
@@ -159,9 +166,9 @@ export class ClusterSim {
     const { prng } = this;
     // Whoever is cut off soon waits with all its writes: it goes on reading.
     const isCutOff = this.faults.isIsolated(owner.process.node);
-    if (owner.inflightCount < (isCutOff ? 16 : 6)) this.request(owner, isCutOff);
+    if (owner.inflightCount < (isCutOff ? 16 : 8)) this.request(owner, isCutOff);
     // Now and then it is quiet so long that nobody notices a lost connection by a lost request.
-    const longestUs = prng.chance(0.005) ? 3_000_000 : prng.chance(0.02) ? 100_000 : 3000;
+    const longestUs = prng.chance(0.0008) ? 3_000_000 : prng.chance(0.005) ? 100_000 : 3000;
     this.after(prng.unit() * longestUs, () => this.drive(owner));
   }
 
@@ -193,7 +200,8 @@ export class ClusterSim {
 
   run(): ClusterOutcome {
     this.begin();
-    this.faults.begin(this.options.faults ?? FAULTS);
+    const { faults, pace } = this.options;
+    this.faults.begin(faults ?? FAULTS, pace ?? this.prng.pick([1, 2, 4]));
     this.world.runFor((this.options.milliseconds ?? 10_000) * 1000);
     return this.finish();
   }
@@ -213,6 +221,7 @@ export class ClusterSim {
     const askedUs = new Map<ClusterVolume, number>();
     for (;;) {
       this.faults.heal();
+      this.checkOwners();
       const waiting = this.volumes.filter((volume) => !this.isSettled(volume, askedUs));
       if (waiting.length === 0) return;
       if (this.world.clock.nowUs() > untilUs) this.fail("not settled in time");
@@ -235,6 +244,11 @@ export class ClusterSim {
     // Whoever owned it before has heard of its end, though nobody asked it for anything.
     const isAlone = this.alive(volume).length === 1;
     return isWhole && isAlone && owner.inflightCount === 0 && owner.owned.resyncProgress === null;
+  }
+
+  checkOwners(): void {
+    const owner = this.owners.find((one) => one.isDeposedByNobody);
+    if (owner !== undefined) this.fail(`${owner.process.name} has given up, deposed by nobody`);
   }
 
   private serving(volume: ClusterVolume): ClusterOwner {

@@ -17,7 +17,7 @@ export function compareCopies(
   slabCount: number,
 ): string | null {
   let isDrained = false;
-  owner.owned.drain(() => {
+  owner.drain(() => {
     isDrained = true;
   });
   world.runUntil(() => isDrained, "the owner to let go");

@@ -1,13 +1,15 @@
 // Scenes with a fixed course, for what chance finds too rarely. Each throws when a promise is broken;
 // each hole that it is for is named beside it in planted-bugs.test.ts.
 
-import type { ClusterOwner } from "./cluster-owner.ts";
 import type { ClusterBugs } from "./cluster-bugs.ts";
+import type { ClusterOwner } from "./cluster-owner.ts";
 import { ClusterSim } from "./cluster-sim.ts";
 import type { ClusterVolume } from "./cluster-volume.ts";
 
 const SECOND_US = 1_000_000;
 const BLOCK_BYTES = 4096;
+/** Of a small disk: behind ring, log and pages. */
+const SLABS_FROM_BYTES = 1048576;
 
 export type Scene = (seed: number, bugs?: ClusterBugs) => void;
 
@@ -147,5 +149,52 @@ export const overtakenAtStart: Scene = (seed, bugs = {}) => {
   isolate(sim, 1);
   sim.cutOff.delete(0);
   readOn(sim, between, late);
+  sim.finish();
+};
+
+/** A write reaches one copy, then its owner dies. */
+export const diesAmongWrites: Scene = (seed, bugs = {}) => {
+  const { sim, volume, owner } = begin(seed, bugs, [0, 1], 2);
+  sim.network.close(2, 1);
+  owner.write(0, BLOCK_BYTES);
+  sim.world.runFor(SECOND_US / 10);
+  sim.network.break(2, 1, true);
+  sim.crash(sim.nodes[2], "process");
+  sim.network.open(2, 1);
+  untilServing(sim, takeOver(sim, volume, 1));
+  sim.finish();
+};
+
+/** A member is gone and not yet put out when a write comes; then the other one is gone. */
+export const losesTheOther: Scene = (seed, bugs = {}) => {
+  const { sim, volume, owner } = begin(seed, bugs, [0, 1], 2);
+  sim.network.close(2, 1);
+  sim.network.break(2, 1, true);
+  owner.write(0, BLOCK_BYTES);
+  sim.world.runFor(SECOND_US / 5);
+  sim.crash(sim.nodes[2], "process");
+  isolate(sim, 0);
+  const successor = takeOver(sim, volume, 1);
+  untilServing(sim, successor);
+  successor.read(0, BLOCK_BYTES);
+  sim.finish();
+};
+
+/**
+ * Of two writes to one slab the first has not reached the medium of one node when its power goes,
+ * the second has: the slabs have one stamp and differ.
+ */
+export const losesTheFirst: Scene = (seed, bugs = {}) => {
+  const { sim, volume, owner } = begin(seed, bugs, [0, 1], 2);
+  const slow = { kind: "slow", on: "write", delayUs: SECOND_US, count: 1 } as const;
+  sim.nodes[1].process?.disk.faults.add({ ...slow, fromBytes: SLABS_FROM_BYTES });
+  owner.write(32 * BLOCK_BYTES, BLOCK_BYTES);
+  sim.world.runFor(SECOND_US / 100);
+  owner.write(33 * BLOCK_BYTES, BLOCK_BYTES);
+  sim.world.runFor(SECOND_US / 10);
+  sim.crash(sim.nodes[2], "process");
+  sim.crash(sim.nodes[1], "power");
+  sim.nodes[1].start();
+  untilServing(sim, takeOver(sim, volume, 0));
   sim.finish();
 };
