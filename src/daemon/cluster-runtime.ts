@@ -2,7 +2,7 @@
 // what the records say is done: peers, disks, copies, attachments.
 //
 // Everything is done by looking: a look compares what is with what should be, and can be repeated
-// at any time. What has changed is a reason to look; so is time. Nothing here waits for the metadata
+// at any time. What has changed is a reason to look; so is time. Nothing here waits for metadata
 // while a guest waits for us, but the start of a volume's service.
 
 import { MetaKeys } from "../meta/keys.ts";
