@@ -12,7 +12,7 @@
 
 import { Prng, type RingstoreError } from "../base/index.ts";
 import type { Workspace } from "../local/index.ts";
-import { PeerGrants, type RemoteReplica, ReplicaServer } from "../peer/index.ts";
+import { LocalReplica, PeerGrants, type RemoteReplica, ReplicaServer } from "../peer/index.ts";
 import type {
   Replica,
   ReplicaFailure,
@@ -163,12 +163,22 @@ export class ReactorCluster {
   }
 
   private localSource(volumeId: string, { diskId }: ReplicaPlace): MemberSource {
+    const { clock } = this.reactor;
+    const name = `${this.nodeId}/${diskId}`;
+    const open = (session: MemberSession): Replica | ReplicaFailure =>
+      LocalReplica.open(
+        { name, volumeUuid: volumeId, diskUuid: diskId, handler: session },
+        {
+          clock,
+          server: this.server,
+          open: (handler) => this.disks.openReplica(volumeId, diskId, handler),
+        },
+      );
     return {
       isLocal: true,
-      open: (session) => this.disks.openReplica(volumeId, diskId, session),
+      open,
       isUsable: () => true,
-      fencing: (epoch) => this.server.fenceLocally(volumeId, diskId, epoch),
-      grantedUntilUs: () => Number.MAX_SAFE_INTEGER,
+      grantedUntilUs: (replica) => (replica as LocalReplica).grantedUntilUs,
       isConnected: () => true,
       isReachable: () => true,
     };
@@ -197,7 +207,6 @@ export class ReactorCluster {
       isLocal: false,
       open,
       isUsable: () => link !== null && link === this.peers.link(nodeId),
-      fencing: () => 0,
       grantedUntilUs: (replica) => (replica as RemoteReplica).grantedUntilUs,
       isConnected: (replica) => (replica as RemoteReplica).isReady,
       isReachable: () => link?.state === "up",

@@ -30,8 +30,6 @@ export interface MemberSource {
   open(session: MemberSession): Replica | ReplicaFailure;
   /** False: another one has to be opened. */
   isUsable(replica: Replica): boolean;
-  /** Before a fence: until when grants that others were given may be in use. */
-  fencing(epoch: number): number;
   /** See ReadGrants. */
   grantedUntilUs(replica: Replica): number;
   isConnected(replica: Replica): boolean;
@@ -149,16 +147,7 @@ export class MemberReplica implements Replica {
       }
       this.inner = found;
     }
-    const grantsEndUs = source.fencing(epoch);
-    const answered = (answer: FenceAnswer | ReplicaFailure): void => {
-      if ("code" in answer) {
-        done(answer);
-        return;
-      }
-      const waitUs = Math.max(0, grantsEndUs - this.reactor.clock.nowUs());
-      done({ ...answer, grantWaitUs: Math.max(waitUs, answer.grantWaitUs ?? 0) });
-    };
-    this.inner.fence(epoch, answered, metadata);
+    this.inner.fence(epoch, done, metadata);
   }
 
   // @cold

@@ -34,8 +34,8 @@ export interface LocalReplicaOptions {
 export interface LocalReplicaModules {
   readonly clock: Clock;
   readonly server: LocalFences;
-  /** The store's replica, for this session. Throws where there is none. */
-  readonly open: (handler: ReplicaHandler) => Replica;
+  /** The store's replica, for this session, or why there is none. */
+  readonly open: (handler: ReplicaHandler) => Replica | ReplicaFailure;
 }
 
 export class LocalReplica implements Replica, GrantSource, ReplicaHandler {
@@ -44,16 +44,32 @@ export class LocalReplica implements Replica, GrantSource, ReplicaHandler {
   private readonly options: LocalReplicaOptions;
   private readonly modules: LocalReplicaModules;
   private readonly handler: ReplicaHandler;
-  private readonly inner: Replica;
+  private store: Replica | null = null;
   private epoch = 0;
   private isHeld = false;
 
-  constructor(options: LocalReplicaOptions, modules: LocalReplicaModules) {
+  private constructor(options: LocalReplicaOptions, modules: LocalReplicaModules) {
     this.name = options.name;
     this.options = options;
     this.modules = modules;
     this.handler = options.handler;
-    this.inner = modules.open(this);
+  }
+
+  /** To be fenced next; or why there is none. */
+  // @cold
+  static open(
+    options: LocalReplicaOptions,
+    modules: LocalReplicaModules,
+  ): LocalReplica | ReplicaFailure {
+    const replica = new LocalReplica(options, modules);
+    const found = modules.open(replica);
+    if ("code" in found) return found;
+    replica.store = found;
+    return replica;
+  }
+
+  private get inner(): Replica {
+    return this.store as Replica;
   }
 
   /** See ReadGrants. */

@@ -1,5 +1,6 @@
 // What `npm start` runs after set-up and build: a daemon, a volume, a real Linux guest on it; then
-// a cluster of three, a volume with two copies, a guest on it, and a node that dies (replicated.ts).
+// a cluster of three, a volume with two copies, a guest on it, and a node that dies:
+// replicated.ts.
 //
 //   1. the daemon: started in the background, or found running from an earlier npm start
 //   2. the volume `demo`, 1 GiB, and its socket

@@ -90,7 +90,7 @@ export class ShowCluster {
     };
     if (!disks.some((disk) => disk.name === name)) {
       const path = join(this.state, `${name}.img`);
-      await this.tool(node, ["disk", "init", path, "--size", DISK_SIZE, "--name", name]);
+      await this.tool(node, ["disk", "init", path, "--size", DISK_SIZE, "--label", name]);
     }
     const deadline = Date.now() + DISK_READY_MS;
     for (;;) {
@@ -102,10 +102,7 @@ export class ShowCluster {
   }
 
   private async ensureMember(index: number, node: ShowNode): Promise<void> {
-    const { cluster } = (await this.tool(node, ["cluster", "show"])) as {
-      readonly cluster: unknown;
-    };
-    if (cluster !== null) return;
+    if ((await this.tool(node, ["cluster", "show"])) !== null) return;
     const address = `127.0.0.1:${this.ports.nodes[index]}`;
     const common = ["--address", address, "--node-name", node.name];
     if (index === 0) {

@@ -1,5 +1,5 @@
-// The second half of `npm start`: a volume with two copies on three nodes, a guest on it, and a node
-// that dies under load.
+// The second half of `npm start`: a volume with two copies on three nodes, a guest on it, and a
+// node that dies under load.
 //
 //   1. three nodes (nodes.ts), the volume `vm1` with two copies, attached on node1
 //   2. a guest writes and verifies all the time; the node with the other copy is killed
@@ -10,6 +10,7 @@
 // Can be run again at once: everything that is there is used as it is.
 
 import { setTimeout as sleep } from "node:timers/promises";
+import { formatBytes } from "../../base/index.ts";
 import type { ClusterBackingView, VolumeCopy } from "../../model/cluster-types.ts";
 import { bootGuest, type Guest } from "../../vm/index.ts";
 import type { ShowCluster, ShowNode } from "./nodes.ts";
@@ -147,7 +148,7 @@ export class ReplicatedShow {
       const { resync = null } = copy ?? {};
       if (resync !== null && resync.totalBytes > 0) {
         const percent = Math.floor((100 * resync.doneBytes) / resync.totalBytes);
-        const line = `Resync of ${node}: ${percent} % of ${Math.ceil(resync.totalBytes / 1048576)} MiB`;
+        const line = `Resync of ${node}: ${percent} % of ${formatBytes(resync.totalBytes)}`;
         if (line !== told) this.say(line);
         told = line;
       }

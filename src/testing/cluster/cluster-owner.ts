@@ -112,14 +112,14 @@ export class ClusterOwner {
       const deaf = {
         replicaCompleted: (tag: number, result: number) => session.replicaCompleted(tag, result),
       };
-      replica = new LocalReplica(
+      replica = LocalReplica.open(
         { ...place, handler: isLocalFenceSilent === true ? deaf : session },
         {
           clock: process.reactor.clock,
           server: isLocalFenceAlone === true ? { fenceLocally: () => 0 } : process.server,
           open: (handler) => process.store.openReplica(volume.uuid, { name, handler }),
         },
-      );
+      ) as LocalReplica;
     } else {
       replica = process.openRemote(disk, { ...place, handler: session });
     }

@@ -206,7 +206,7 @@ export class VolumeLoad {
 }
 
 /** A port of 127.0.0.1 that nobody had a moment ago. */
-export async function freePort(): Promise<number> {
+async function freePort(): Promise<number> {
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const address = server.address();
