@@ -49,6 +49,30 @@ export class ClusterVolume {
     });
   }
 
+  /** As who plans would: a disk is added, out, or one that is out is taken away. */
+  plan(disk: string): "added" | "removed" | null {
+    const { record, revision } = this.store.entry;
+    const isMember = record.members.includes(disk);
+    const isOut = record.out.some((one) => one.disk === disk);
+    if (isMember && (!isOut || record.members.length - record.out.length < 1)) return null;
+    const sinceStamp = { epoch: 0, sequence: 0 };
+    const added = {
+      members: [...record.members, disk],
+      out: [...record.out, { disk, sinceStamp, reason: "new" }],
+    };
+    const removed = {
+      members: record.members.filter((one) => one !== disk),
+      out: record.out.filter((one) => one.disk !== disk),
+    };
+    const membershipVersion = record.membershipVersion + 1;
+    const change = isMember ? removed : added;
+    this.store.entry = {
+      record: { ...record, ...change, membershipVersion },
+      revision: revision + 1,
+    };
+    return isMember ? "removed" : "added";
+  }
+
   get entry(): RecordEntry {
     return this.store.entry;
   }

@@ -198,3 +198,28 @@ export const losesTheFirst: Scene = (seed, bugs = {}) => {
   untilServing(sim, takeOver(sim, volume, 0));
   sim.finish();
 };
+
+/** A copy is given to another node while the volume is in use, and an old one taken away after it. */
+export const moves: Scene = (seed, bugs = {}) => {
+  const { sim, volume, owner } = begin(seed, bugs, [0, 1], 0);
+  const [, old, fresh] = sim.nodes;
+  let isKept = false;
+  fresh.process?.keep(volume.uuid, sim.sizeBytes, () => {
+    isKept = true;
+  });
+  sim.world.runUntil(() => isKept, "the new copy");
+  if (volume.plan(fresh.disk) !== "added") throw new Error("the new copy was not added");
+  owner.membersChanged();
+  owner.write(0, BLOCK_BYTES);
+  sim.world.runFor(3 * SECOND_US);
+  if (!owner.owned.inSync.includes(fresh.disk)) throw new Error("the new copy is not in sync");
+  sim.crash(old, "process");
+  owner.write(0, BLOCK_BYTES);
+  sim.world.runFor(3 * SECOND_US);
+  if (volume.plan(old.disk) !== "removed") throw new Error("the old copy was not out");
+  owner.membersChanged();
+  sim.world.runFor(SECOND_US);
+  const disks = owner.owned.inSync.join(" ");
+  if (disks !== `${sim.nodes[0].disk} ${fresh.disk}`) throw new Error(`in sync are ${disks}`);
+  sim.finish();
+};
