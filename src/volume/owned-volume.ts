@@ -62,7 +62,7 @@ export class OwnedVolume implements WholeBlockDevice {
     this.info = new OwnedInfo(options);
     const capacityBytes = (): number => this.info.capacityBytes;
     const io = new IoPath(modules.workspace, { capacityBytes, grants, bugs, clock: reactor.clock });
-    const keeper = new RecordKeeper(options.owner, bugs.unknownIsApplied, { reactor, records });
+    const keeper = new RecordKeeper(options.owner, bugs, { reactor, records });
     const timings = options.timings ?? OWNER_TIMINGS;
     const membership = new Membership(disks, io);
     this.members = membership.members;

@@ -18,6 +18,8 @@ import type {
   VolumeRecords,
 } from "../ports/index.ts";
 
+import type { OwnerBugs } from "./owner-bugs.ts";
+
 const RETRY_MS = 50;
 
 export type RecordOutcome = "applied" | "deposed";
@@ -40,7 +42,7 @@ export class RecordKeeper {
   private readonly reactor: ReactorPort;
   private readonly records: VolumeRecords;
   private readonly owner: string;
-  private readonly trustUnknown: boolean;
+  private readonly bugs: OwnerBugs;
   private readonly waiting: Change[] = [];
   private current: Change | null = null;
   private wanted: OwnedRecord | null = null;
@@ -48,9 +50,9 @@ export class RecordKeeper {
   /** Told of every record that is newly known, before the change that met it goes on. */
   onRecord: ((record: OwnedRecord) => void) | null = null;
 
-  constructor(owner: string, trustUnknown: boolean, modules: RecordKeeperModules) {
+  constructor(owner: string, bugs: OwnerBugs, modules: RecordKeeperModules) {
     this.owner = owner;
-    this.trustUnknown = trustUnknown;
+    this.bugs = bugs;
     this.reactor = modules.reactor;
     this.records = modules.records;
   }
@@ -128,7 +130,7 @@ export class RecordKeeper {
       this.end("applied");
     } else if (answer.outcome === "conflict") {
       this.found(answer.found);
-    } else if (this.trustUnknown) {
+    } else if (this.bugs.unknownIsApplied) {
       this.entry = { record: wanted, revision: (this.entry as RecordEntry).revision + 1 };
       this.end("applied");
     } else {
@@ -157,7 +159,8 @@ export class RecordKeeper {
     const isAsBefore = record.epoch === before.epoch && record.owner === before.owner;
     this.learn(found);
     if (this.isStopped) return;
-    if (isOurs || isAsBefore) this.again();
+    if (isOurs && this.bugs.versionIsEnough && isSame(wanted, record)) this.end("applied");
+    else if (isOurs || isAsBefore) this.again();
     else this.end("deposed");
   }
 
