@@ -1,5 +1,5 @@
-// The list of a volume's members at its owner, kept as the record has it: others may add a disk that
-// is out ("new"), which then returns like any other, and take away one that is out.
+// The list of a volume's members at its owner, kept as the record has it: others may add a disk
+// that is out ("new"), which then returns like any other, and take away one that is out.
 //
 // Invariants: a disk that the record names in sync is never dropped, and never joins while we serve
 // but by our own hand; a place among the members is used again once no write is outstanding there.

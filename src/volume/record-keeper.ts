@@ -7,8 +7,8 @@
 //
 // Invariants: only the owner named in the record puts members out and takes them in; others may add
 // a member that is out, or take one away that is. So a change says what it wants of whatever record
-// it finds, and is applied when the record is ours and already is as it would make it. While a change
-// is under way nothing else is asked, and nobody is told anything of it.
+// it finds, and is applied when the record is ours and is already as it would make it. While a
+// change is under way nothing else is asked, and nobody is told anything of it.
 
 import type {
   OwnedRecord,

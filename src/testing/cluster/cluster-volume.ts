@@ -26,6 +26,8 @@ export class ClusterVolume {
   /** The highest epoch that serves, and that has answered a write. */
   servingEpoch = 0;
   writtenEpoch = 0;
+  /** How often a swap of a node that is cut off has got through all the same. */
+  slipChance = 0.3;
   private readonly world: SimScheduler;
 
   constructor(
@@ -101,7 +103,7 @@ export class ClusterVolume {
           return;
         }
         // It may have got there before the way was shut.
-        if (this.world.prng.chance(0.3)) client.swap(revision, record, () => {});
+        if (this.world.prng.chance(this.slipChance)) client.swap(revision, record, () => {});
         host.later(TIMEOUT_US, () => done({ outcome: "unknown" }));
       },
     };

@@ -233,6 +233,7 @@ export const moves: Scene = (seed, bugs = {}) => {
 export const plannedMeanwhile: Scene = (seed, bugs = {}) => {
   const { sim, volume, owner } = begin(seed, bugs, [0, 1], 2);
   keep(sim, volume, 2);
+  volume.slipChance = 0;
   sim.crash(sim.nodes[1], "process");
   sim.cutOff.add(2);
   owner.write(0, BLOCK_BYTES);
