@@ -85,7 +85,8 @@ export class OwnedVolumes implements TimerHandler {
     const note = (): void => this.note(spec.id);
     const places = new Map(backing.members.map((place) => [place.diskId, place]));
     const openReplica = (disk: string, session: MemberSession): MemberReplica => {
-      const place = places.get(disk) as ReplicaPlace;
+      // A member that came later: nobody has told us where it is, so it stays out.
+      const place: ReplicaPlace = places.get(disk) ?? { diskId: disk, nodeId: "" };
       const source = this.modules.sourceOf(spec.id, place, note);
       const name = `${place.nodeId}/${disk}`;
       const member: MemberReplica = new MemberReplica(name, source, session, {

@@ -72,6 +72,8 @@ export class Member {
   isFencing = false;
   /** The swap that puts it out is under way: it is still asked and still counts. */
   isLeaving = false;
+  /** The record does not name it any more: it is not brought back. */
+  isRemoved = false;
   /** Since when it has not been ready; meaningless while it is. */
   lostSinceUs = 0;
   /** Not before: of the next attempt to fence it. */

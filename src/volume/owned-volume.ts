@@ -13,7 +13,8 @@
 import { assert } from "../base/index.ts";
 import type { BlockDeviceInfo, MemberState } from "../ports/index.ts";
 import { IoPath } from "./io-path.ts";
-import { Member, ROLE_COUNTED, ROLE_OUT } from "./member.ts";
+import { type Member, ROLE_COUNTED, ROLE_OUT } from "./member.ts";
+import { MEMBERS_MAX, Membership } from "./membership.ts";
 import { bugsOf, OWNER_TIMINGS, type OwnerModules, type OwnerOptions } from "./owner-settings.ts";
 import { NONE } from "./owner-workspace.ts";
 import { RecordKeeper } from "./record-keeper.ts";
@@ -23,8 +24,6 @@ import { Sessions } from "./sessions.ts";
 import { Takeover, type TakeoverParts } from "./takeover.ts";
 import { Upkeep } from "./upkeep.ts";
 
-/** Masks of members are bytes. */
-const MEMBERS_MAX = 8;
 const DRAIN_CHECK_MS = 2;
 /** What virtio-blk has room for. */
 const SERIAL_BYTES = 20;
@@ -66,16 +65,23 @@ export class OwnedVolume implements WholeBlockDevice {
     const { reactor, records, grants } = modules;
     const bugs = bugsOf(options);
     this.info = new OwnedInfo(options);
-    this.members = disks.map((disk, index) => new Member(index, disk));
     const capacityBytes = (): number => this.info.capacityBytes;
     const { readOnly } = this.info;
     const facts = { capacityBytes, readOnly, grants, bugs, clock: reactor.clock };
     const io = new IoPath(modules.workspace, facts);
-    const keeper = new RecordKeeper(options.owner, bugs.unknownIsApplied, { reactor, records });
+    const keeper = new RecordKeeper(options.owner, bugs, { reactor, records });
     const timings = options.timings ?? OWNER_TIMINGS;
+    const membership = new Membership(disks, io);
+    this.members = membership.members;
     const sessions = new Sessions(io, keeper, modules, timings);
     const { members } = this;
     this.parts = { io, keeper, sessions, options, timings, modules, members };
+    keeper.onRecord = (record) => {
+      const isOurs = record.owner === options.owner && record.epoch === io.epoch;
+      if (!isOurs && this.takeover !== null) return;
+      for (const member of membership.follow(record)) this.upkeep.removed(member);
+      this.upkeep.membersChanged();
+    };
     this.io = io;
     this.keeper = keeper;
     this.upkeep = new Upkeep(this.parts, () => this.surrendered());
@@ -154,6 +160,14 @@ export class OwnedVolume implements WholeBlockDevice {
       }
       this.takeover = new Takeover(this.parts, () => this.serve());
       this.takeover.start();
+    });
+  }
+
+  /** Somebody has added a member to the record, or taken one away; or so it is said. */
+  membersChanged(): void {
+    if (this.io.isSurrendered || this.takeover === null) return;
+    this.keeper.look((outcome) => {
+      if (outcome === "deposed") this.io.deposed();
     });
   }
 

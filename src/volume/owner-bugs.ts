@@ -28,6 +28,8 @@ export interface OwnerBugs {
   readonly resyncWithoutLock: boolean;
   /** A member is taken in before it has confirmed what was sent to it. */
   readonly reentryBeforeConfirmed: boolean;
+  /** A record with the version that was asked for is taken for the one that was asked for. */
+  readonly versionIsEnough: boolean;
   /** A swap whose answer is unknown is taken for applied. */
   readonly unknownIsApplied: boolean;
 }
@@ -46,5 +48,6 @@ export const NO_OWNER_BUGS: OwnerBugs = {
   resyncForgetsInFlight: false,
   resyncWithoutLock: false,
   reentryBeforeConfirmed: false,
+  versionIsEnough: false,
   unknownIsApplied: false,
 };

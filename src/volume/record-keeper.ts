@@ -5,9 +5,10 @@
 //               |   '-> conflict, another's:                  --> deposed
 //               '------ unknown: read again after a while
 //
-// Invariants: only the owner named in the record changes membership under its epoch, so a record
-// that is ours and has the membership version and state we asked for is the one we asked for. While
-// a change is under way nothing else is asked, and nobody is told anything of it.
+// Invariants: only the owner named in the record puts members out and takes them in; others may add
+// a member that is out, or take one away that is. So a change says what it wants of whatever record
+// it finds, and is applied when the record is ours and is already as it would make it. While a
+// change is under way nothing else is asked, and nobody is told anything of it.
 
 import type {
   OwnedRecord,
@@ -16,6 +17,8 @@ import type {
   RecordSwap,
   VolumeRecords,
 } from "../ports/index.ts";
+
+import type { OwnerBugs } from "./owner-bugs.ts";
 
 const RETRY_MS = 50;
 
@@ -39,15 +42,17 @@ export class RecordKeeper {
   private readonly reactor: ReactorPort;
   private readonly records: VolumeRecords;
   private readonly owner: string;
-  private readonly trustUnknown: boolean;
+  private readonly bugs: OwnerBugs;
   private readonly waiting: Change[] = [];
   private current: Change | null = null;
   private wanted: OwnedRecord | null = null;
   private isStopped = false;
+  /** Told of every record that is newly known, before the change that met it goes on. */
+  onRecord: ((record: OwnedRecord) => void) | null = null;
 
-  constructor(owner: string, trustUnknown: boolean, modules: RecordKeeperModules) {
+  constructor(owner: string, bugs: OwnerBugs, modules: RecordKeeperModules) {
     this.owner = owner;
-    this.trustUnknown = trustUnknown;
+    this.bugs = bugs;
     this.reactor = modules.reactor;
     this.records = modules.records;
   }
@@ -74,8 +79,8 @@ export class RecordKeeper {
         this.later(() => this.claim(done));
         return;
       }
-      this.entry = entry;
       this.predecessor = entry.record.owner;
+      this.learn(entry);
       const epoch = entry.record.epoch + 1;
       this.start({
         make: (record) => ({ ...record, epoch, owner: this.owner, state: "open" }),
@@ -89,6 +94,16 @@ export class RecordKeeper {
     this.next();
   }
 
+  /** Reads what others may have changed. */
+  look(done: (outcome: RecordOutcome) => void): void {
+    this.change((record) => record, done);
+  }
+
+  private learn(entry: RecordEntry): void {
+    this.entry = entry;
+    this.onRecord?.(entry.record);
+  }
+
   private next(): void {
     if (this.current !== null || this.isStopped) return;
     const change = this.waiting.shift();
@@ -98,7 +113,8 @@ export class RecordKeeper {
   private start(change: Change): void {
     this.current = change;
     this.wanted = change.make(this.record);
-    this.send();
+    if (this.wanted === this.record) this.readAgain();
+    else this.send();
   }
 
   private send(): void {
@@ -114,7 +130,7 @@ export class RecordKeeper {
       this.end("applied");
     } else if (answer.outcome === "conflict") {
       this.found(answer.found);
-    } else if (this.trustUnknown) {
+    } else if (this.bugs.unknownIsApplied) {
       this.entry = { record: wanted, revision: (this.entry as RecordEntry).revision + 1 };
       this.end("applied");
     } else {
@@ -127,8 +143,9 @@ export class RecordKeeper {
     this.records.read((entry) => {
       if (this.isStopped || this.wanted !== wanted) return;
       if (entry === null) this.later(() => this.readAgain());
-      else if (entry.revision === (this.entry as RecordEntry).revision) this.send();
-      else this.found(entry);
+      else if (entry.revision !== (this.entry as RecordEntry).revision) this.found(entry);
+      else if (wanted === this.record) this.end("applied");
+      else this.send();
     });
   }
 
@@ -137,25 +154,21 @@ export class RecordKeeper {
     const wanted = this.wanted as OwnedRecord;
     const before = this.record;
     const { record } = found;
-    if (record.owner === wanted.owner && record.epoch === wanted.epoch) {
-      const isIt =
-        record.membershipVersion === wanted.membershipVersion && record.state === wanted.state;
-      this.entry = found;
-      if (isIt) this.end("applied");
-      else this.again();
-    } else if (record.epoch === before.epoch && record.owner === before.owner) {
-      // A change that is not about owners: the same wish, on what is there now.
-      this.entry = found;
-      this.again();
-    } else {
-      this.entry = found;
-      this.end("deposed");
-    }
+    const isOurs = record.owner === wanted.owner && record.epoch === wanted.epoch;
+    // Or nobody has claimed it meanwhile: a change that is not about owners.
+    const isAsBefore = record.epoch === before.epoch && record.owner === before.owner;
+    this.learn(found);
+    if (this.isStopped) return;
+    if (isOurs && this.bugs.versionIsEnough && isSame(wanted, record)) this.end("applied");
+    else if (isOurs || isAsBefore) this.again();
+    else this.end("deposed");
   }
 
+  /** The same wish, on what is there now. */
   private again(): void {
     this.wanted = (this.current as Change).make(this.record);
-    this.send();
+    if (isSame(this.wanted, this.record)) this.end("applied");
+    else this.send();
   }
 
   private end(outcome: RecordOutcome): void {
@@ -173,4 +186,10 @@ export class RecordKeeper {
     };
     this.reactor.setTimer(RETRY_MS, { timerFired: fired }, 0);
   }
+}
+
+/** A change that finds its wish fulfilled leaves the version of the list as it is. */
+function isSame(a: OwnedRecord, b: OwnedRecord): boolean {
+  const isOwner = a.owner === b.owner && a.epoch === b.epoch && a.state === b.state;
+  return isOwner && a.membershipVersion === b.membershipVersion;
 }

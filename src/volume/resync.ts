@@ -27,7 +27,7 @@ export interface ResyncProgress {
 
 export class Resync {
   private readonly parts: TakeoverParts;
-  private readonly member: Member;
+  readonly member: Member;
   private readonly done: () => void;
   private replica: Replica | null = null;
   private copier: SlabCopier | null = null;
@@ -219,15 +219,21 @@ export class Resync {
     const { member } = this;
     this.isAsked = true;
     keeper.change(
-      (record) => ({
-        ...record,
-        out: record.out.filter(({ disk }) => disk !== member.disk),
-        membershipVersion: record.membershipVersion + 1,
-      }),
+      (record) => {
+        const out = record.out.filter(({ disk }) => disk !== member.disk);
+        if (out.length === record.out.length) return record;
+        return { ...record, out, membershipVersion: record.membershipVersion + 1 };
+      },
       (outcome) => {
         if (io.isSurrendered) return;
         if (outcome === "deposed") {
           io.deposed();
+          return;
+        }
+        if (!keeper.record.members.includes(member.disk)) {
+          // Taken away before it was taken in.
+          this.isAsked = false;
+          this.abort("removed");
           return;
         }
         member.role = ROLE_COUNTED;

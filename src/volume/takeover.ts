@@ -87,7 +87,7 @@ export class Takeover {
     io.epoch = record.epoch;
     const out = new Set(record.out.map((one) => one.disk));
     for (const member of members) {
-      if (out.has(member.disk)) continue;
+      if (out.has(member.disk) || member.isRemoved) continue;
       member.role = ROLE_COUNTED;
       io.countedMask |= member.bit;
       io.viewMask |= member.bit;
@@ -202,11 +202,17 @@ export class Takeover {
     for (const member of missing) member.isLeaving = true;
     const sinceStamp = this.watermark;
     keeper.change(
-      (record) => ({
-        ...record,
-        out: [...record.out, ...missing.map(({ disk }) => ({ disk, sinceStamp, reason }))],
-        membershipVersion: record.membershipVersion + 1,
-      }),
+      (record) => {
+        const isOut = new Set(record.out.map(({ disk }) => disk));
+        const isIn = (disk: string): boolean => record.members.includes(disk) && !isOut.has(disk);
+        const added = missing.filter(({ disk }) => isIn(disk));
+        if (added.length === 0) return record;
+        return {
+          ...record,
+          out: [...record.out, ...added.map(({ disk }) => ({ disk, sinceStamp, reason }))],
+          membershipVersion: record.membershipVersion + 1,
+        };
+      },
       (outcome) => {
         this.isExcluding = false;
         if (outcome === "deposed") {

@@ -94,9 +94,25 @@ export class Upkeep implements VolumeCare {
     this.parts.modules.reactor.setTimer(this.parts.timings.tickMs, this, TAG_TICK);
   }
 
+  membersChanged(): void {
+    if (this.isServing) this.armReturn();
+  }
+
+  /** The record does not name the member any more: nothing waits for it. */
+  removed(member: Member): void {
+    if (this.resync?.member === member) {
+      // A wish to take it in that is under way finds that it cannot be, and lets go of it.
+      this.resync.abort("removed");
+      return;
+    }
+    this.resuming.delete(member);
+    this.parts.sessions.close(member);
+    this.io.settleAll();
+  }
+
   private armReturn(): void {
     if (this.isReturnArmed || this.isStopped) return;
-    if (!this.parts.members.some((member) => member.role === ROLE_OUT)) return;
+    if (!this.parts.members.some((one) => one.role === ROLE_OUT && !one.isRemoved)) return;
     this.isReturnArmed = true;
     this.parts.modules.reactor.setTimer(this.parts.timings.returnMs, this, TAG_RETURN);
   }
@@ -201,6 +217,8 @@ export class Upkeep implements VolumeCare {
     });
     keeper.change(
       (record) => {
+        const isOut = record.out.some(({ disk }) => disk === member.disk);
+        if (isOut || !record.members.includes(member.disk)) return record;
         // What is answered by now it has: it still counts.
         const sinceStamp = { epoch: this.io.epoch, sequence: this.io.watermark };
         return {
@@ -227,7 +245,10 @@ export class Upkeep implements VolumeCare {
     if (this.resync !== null) return;
     const { nowUs } = this;
     const isDue = (member: Member): boolean =>
-      member.role === ROLE_OUT && !member.isFencing && nowUs >= (this.returnAtUs.get(member) ?? 0);
+      member.role === ROLE_OUT &&
+      !member.isRemoved &&
+      !member.isFencing &&
+      nowUs >= (this.returnAtUs.get(member) ?? 0);
     const member = this.parts.members.find(isDue);
     if (member === undefined) return;
     // Whoever does not answer goes to the end of the line.

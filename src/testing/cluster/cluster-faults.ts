@@ -22,6 +22,7 @@ export const FAULTS = [
   "pause",
   "failDisk",
   "slowDisk",
+  "plan",
 ] as const;
 
 const WATCH_US = 400_000;
@@ -55,6 +56,7 @@ export class Faults {
       pause: () => this.anyNode().process?.pause(this.prng.unit() * 6_000_000),
       failDisk: () => this.failDisk(),
       slowDisk: () => this.slowDisk(),
+      plan: () => this.plan(),
     };
   }
 
@@ -191,6 +193,23 @@ export class Faults {
     const node = this.anyNode();
     owner.drain(() => {
       if (!this.sim.isOver) this.sim.after(0, () => this.sim.takeOver(owner.volume, node));
+    });
+  }
+
+  /** Somebody plans: a node gets a copy, or one whose copy is out keeps it no longer. */
+  private plan(): void {
+    const volume = this.prng.pick(this.sim.volumes);
+    const node = this.anyNode();
+    const { process } = node;
+    if (process?.isReady !== true || process.hasBadDisk || process.isPaused) return;
+    process.keep(volume.uuid, this.sim.sizeBytes, () => {
+      const planned = volume.plan(node.disk);
+      if (planned === null) return;
+      this.counts.set(planned, (this.counts.get(planned) ?? 0) + 1);
+      const owner = this.sim.owners.find((one) => one.volume === volume && one.isServing);
+      // Whoever watches the record may be late, or asleep.
+      if (owner === undefined || this.prng.chance(0.3)) return;
+      this.sim.after(this.prng.unit() * 500_000, () => owner.membersChanged());
     });
   }
 

@@ -161,6 +161,11 @@ export class NodeProcess implements NetworkPeer, ReplicaProvider {
     });
   }
 
+  /** Keeps a copy of this volume too, from now on. */
+  keep(uuid: string, sizeBytes: number, done: () => void): void {
+    this.makeVolumes([{ uuid, sizeBytes }], done);
+  }
+
   private makeVolumes(volumes: NodeOptions["volumes"], done: () => void): void {
     const known = new Set(this.store.listVolumes().map(({ uuid }) => uuid));
     const missing = volumes.find(({ uuid }) => !known.has(uuid));

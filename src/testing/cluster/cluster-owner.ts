@@ -93,6 +93,11 @@ export class ClusterOwner {
     return isNamed && isOver && !this.isDrained;
   }
 
+  /** As a watch of the record would say. */
+  membersChanged(): void {
+    if (this.isAlive && !this.process.isPaused) this.owned.membersChanged();
+  }
+
   drain(done: () => void): void {
     this.isDrained = true;
     this.owned.drain(done);

@@ -64,6 +64,7 @@ export class ClusterSim {
   /** Nodes that do not reach the metadata. */
   readonly cutOff: Set<number> = new Set();
   readonly options: ClusterOptions;
+  readonly sizeBytes: number = BLOCKS * BLOCK_BYTES;
   owners: ClusterOwner[] = [];
   isOver = false;
   private readonly counts = { requests: 0, connections: 0, resumes: 0, equalised: 0 };
@@ -98,7 +99,7 @@ export class ClusterSim {
   }
 
   private makeNode(index: number, members: readonly (readonly number[])[]): ClusterNode {
-    const sizeBytes = BLOCKS * BLOCK_BYTES;
+    const { sizeBytes } = this;
     const own = members.flatMap((nodes, volume) =>
       nodes.includes(index) ? [{ uuid: volumeUuid(volume), sizeBytes }] : [],
     );
@@ -152,7 +153,7 @@ export class ClusterSim {
     const owner = new ClusterOwner({
       process,
       volume,
-      capacityBytes: BLOCKS * BLOCK_BYTES,
+      capacityBytes: this.sizeBytes,
       bugs: bugs ?? {},
     });
     this.owners.push(owner);
@@ -239,8 +240,9 @@ export class ClusterSim {
       }
       return false;
     }
-    const { out } = volume.entry.record;
-    const isWhole = out.length === 0 && owner.owned.inSync.length === volume.members.length;
+    const { out, members } = volume.entry.record;
+    const isWhole = out.length === 0 && owner.owned.inSync.length === members.length;
+    if (!isWhole) owner.membersChanged();
     // Whoever owned it before has heard of its end, though nobody asked it for anything.
     const isAlone = this.alive(volume).length === 1;
     return isWhole && isAlone && owner.inflightCount === 0 && owner.owned.resyncProgress === null;
@@ -275,7 +277,8 @@ export class ClusterSim {
     let compared = 0;
     for (const volume of this.volumes) {
       const owner = this.serving(volume);
-      const holders = this.nodes.filter(({ index }) => volume.members.includes(diskUuid(index)));
+      const { members } = volume.entry.record;
+      const holders = this.nodes.filter(({ index }) => members.includes(diskUuid(index)));
       const slabCount = (BLOCKS * BLOCK_BYTES) / 65536;
       const difference = compareCopies(this.world, holders, volume.uuid, owner, slabCount);
       if (difference !== null) this.fail(difference);

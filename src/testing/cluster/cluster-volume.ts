@@ -26,6 +26,8 @@ export class ClusterVolume {
   /** The highest epoch that serves, and that has answered a write. */
   servingEpoch = 0;
   writtenEpoch = 0;
+  /** How often a swap of a node that is cut off has got through all the same. */
+  slipChance = 0.3;
   private readonly world: SimScheduler;
 
   constructor(
@@ -47,6 +49,30 @@ export class ClusterVolume {
       membershipVersion: 1,
       clusterGeneration: 1,
     });
+  }
+
+  /** As who plans would: a disk is added, out, or one that is out is taken away. */
+  plan(disk: string): "added" | "removed" | null {
+    const { record, revision } = this.store.entry;
+    const isMember = record.members.includes(disk);
+    const isOut = record.out.some((one) => one.disk === disk);
+    if (isMember && (!isOut || record.members.length - record.out.length < 1)) return null;
+    const sinceStamp = { epoch: 0, sequence: 0 };
+    const added = {
+      members: [...record.members, disk],
+      out: [...record.out, { disk, sinceStamp, reason: "new" }],
+    };
+    const removed = {
+      members: record.members.filter((one) => one !== disk),
+      out: record.out.filter((one) => one.disk !== disk),
+    };
+    const membershipVersion = record.membershipVersion + 1;
+    const change = isMember ? removed : added;
+    this.store.entry = {
+      record: { ...record, ...change, membershipVersion },
+      revision: revision + 1,
+    };
+    return isMember ? "removed" : "added";
   }
 
   get entry(): RecordEntry {
@@ -77,7 +103,7 @@ export class ClusterVolume {
           return;
         }
         // It may have got there before the way was shut.
-        if (this.world.prng.chance(0.3)) client.swap(revision, record, () => {});
+        if (this.world.prng.chance(this.slipChance)) client.swap(revision, record, () => {});
         host.later(TIMEOUT_US, () => done({ outcome: "unknown" }));
       },
     };

@@ -15,6 +15,7 @@ import {
   losesTheFirst,
   losesTheOther,
   overtakenAtStart,
+  plannedMeanwhile,
   restartsUnderGrants,
   type Scene,
 } from "./scenes.ts";
@@ -42,6 +43,7 @@ const HOLES: readonly Hole[] = [
   ["a fence not told to a remote owner", { peer: { silentFence: true } }, losesAnothersDisk, 1],
   ["a dead owner never served", { owner: { deadIsBelieved: true } }, diesTakingOver, 1],
   ["a dead owner was not the last", { owner: { deadIsBelieved: true } }, overtakenAtStart, 1],
+  ["a version is enough", { owner: { versionIsEnough: true } }, plannedMeanwhile, 1],
   ["equal stamps skipped", { owner: { equalStampsSkipped: true } }, losesTheFirst, 3],
   ["nothing equalised", { owner: { noEqualise: true } }, diesAmongWrites, 1],
   ["acked before all members", { owner: { ackBeforeShrink: true } }, losesTheOther, 1],

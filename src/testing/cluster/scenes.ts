@@ -43,6 +43,15 @@ function untilServing(sim: ClusterSim, owner: ClusterOwner): void {
   sim.world.runUntil(isServing, `${owner.process.name} serves`);
 }
 
+/** The node gets an empty copy, which nobody counts yet. */
+function keep(sim: ClusterSim, volume: ClusterVolume, node: number): void {
+  let isKept = false;
+  sim.nodes[node].process?.keep(volume.uuid, sim.sizeBytes, () => {
+    isKept = true;
+  });
+  sim.world.runUntil(() => isKept, "a new copy");
+}
+
 function isolate(sim: ClusterSim, node: number): void {
   sim.cutOff.add(node);
   for (const other of [0, 1, 2]) {
@@ -196,5 +205,50 @@ export const losesTheFirst: Scene = (seed, bugs = {}) => {
   sim.crash(sim.nodes[1], "power");
   sim.nodes[1].start();
   untilServing(sim, takeOver(sim, volume, 0));
+  sim.finish();
+};
+
+/** A copy is given to another node while the volume is in use, and an old one taken away after it. */
+export const moves: Scene = (seed, bugs = {}) => {
+  const { sim, volume, owner } = begin(seed, bugs, [0, 1], 0);
+  const [, old, fresh] = sim.nodes;
+  keep(sim, volume, 2);
+  if (volume.plan(fresh.disk) !== "added") throw new Error("the new copy was not added");
+  owner.membersChanged();
+  owner.write(0, BLOCK_BYTES);
+  sim.world.runFor(3 * SECOND_US);
+  if (!owner.owned.inSync.includes(fresh.disk)) throw new Error("the new copy is not in sync");
+  sim.crash(old, "process");
+  owner.write(0, BLOCK_BYTES);
+  sim.world.runFor(3 * SECOND_US);
+  if (volume.plan(old.disk) !== "removed") throw new Error("the old copy was not out");
+  owner.membersChanged();
+  sim.world.runFor(SECOND_US);
+  const disks = owner.owned.inSync.join(" ");
+  if (disks !== `${sim.nodes[0].disk} ${fresh.disk}`) throw new Error(`in sync are ${disks}`);
+  sim.finish();
+};
+
+/** A member is to be put out, nobody hears of it, and a disk is added at the same time. */
+export const plannedMeanwhile: Scene = (seed, bugs = {}) => {
+  const { sim, volume, owner } = begin(seed, bugs, [0, 1], 2);
+  keep(sim, volume, 2);
+  volume.slipChance = 0;
+  sim.crash(sim.nodes[1], "process");
+  sim.cutOff.add(2);
+  owner.write(0, BLOCK_BYTES);
+  sim.world.runFor(3 * SECOND_US);
+  volume.plan(sim.nodes[2].disk);
+  sim.cutOff.delete(2);
+  sim.world.runFor(SECOND_US / 4);
+  // Whatever the owner has made of it: what is answered survives the loss of one node.
+  sim.crash(sim.nodes[2], "process");
+  isolate(sim, 0);
+  sim.nodes[1].start();
+  sim.world.runUntil(() => sim.nodes[1].process?.isReady === true, "the node");
+  const successor = takeOver(sim, volume, 1);
+  sim.world.runFor(5 * SECOND_US);
+  if (successor.owned.state === "serving") successor.read(0, BLOCK_BYTES);
+  sim.world.runFor(SECOND_US);
   sim.finish();
 };
