@@ -3,7 +3,8 @@
 // docs/bench/cluster.md and cluster.json.
 //
 // Options: --pairs N (5), --slice-ms N (2000), --disk-mib N (1024), --volume-mib N (512), --rows
-// TEXT (only rows whose name contains it), --folder FOLDER (the disk measured), --out FOLDER, --dry.
+// TEXT (only rows whose name contains it), --folder FOLDER (the disk measured), --out FOLDER,
+// --dry.
 
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -83,10 +83,8 @@ export class OwnedVolumes implements TimerHandler {
     }
     const members = new OwnedMembers();
     const note = (): void => this.note(spec.id);
-    const places = new Map(backing.members.map((place) => [place.diskId, place]));
     const openReplica = (disk: string, session: MemberSession): MemberReplica => {
-      // A member that came later: nobody has told us where it is, so it stays out.
-      const place: ReplicaPlace = places.get(disk) ?? { diskId: disk, nodeId: "" };
+      const place = placeOf(backing, disk);
       const source = this.modules.sourceOf(spec.id, place, note);
       const name = `${place.nodeId}/${disk}`;
       const member: MemberReplica = new MemberReplica(name, source, session, {
@@ -225,6 +223,11 @@ function connectedMask({ volume, members }: Owned): number {
   return mask;
 }
 
+/** A member that came later: nobody has told us where it is, so it stays out. */
+function placeOf(backing: ClusterBacking, diskId: string): ReplicaPlace {
+  return backing.members.find((place) => place.diskId === diskId) ?? { diskId, nodeId: "" };
+}
+
 function statsOf(owned: Owned): OwnerStats {
   const { volume, backing, connectedMask: connected } = owned;
   const { state, resyncProgress: progress } = volume;
@@ -232,8 +235,8 @@ function statsOf(owned: Owned): OwnerStats {
     volumeId: owned.spec.id,
     state: state === "idle" ? "taking-over" : state,
     epoch: volume.epoch,
-    members: volume.members.map((member, index) => ({
-      place: backing.members[index] as ReplicaPlace,
+    members: volume.members.map((member) => ({
+      place: placeOf(backing, member.disk),
       state: volume.memberState(member),
       isConnected: (connected & member.bit) !== 0,
     })),
