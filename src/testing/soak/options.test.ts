@@ -18,8 +18,10 @@ test("without arguments: every suite, full counts, a seed", () => {
     "store-restarts",
     "store-power-cuts",
     "store-crash-points",
+    "failovers",
   ]);
   assert.deepEqual([options.storeRoundCount, options.cutCount], [500, 1000]);
+  assert.equal(options.failoverCount, 50);
   assert.equal(options.roundCount, 1000);
   assert.equal(options.crashStates, 2_000_000);
   assert.equal(options.reconnectCount, 1000);
