@@ -19,7 +19,7 @@ import type {
 } from "../ports/index.ts";
 import { RECORD_COMMIT, RECORD_HEAD_BYTES } from "./layouts.ts";
 import { putHead } from "./records.ts";
-import { ReplicaGate } from "./replica-gate.ts";
+import { type GateHolder, ReplicaGate } from "./replica-gate.ts";
 import { ReplicaSlabs } from "./replica-slabs.ts";
 import { ReplicaWrites, type ReplicaWritesClient } from "./replica-writes.ts";
 import type { FlowVolume, RequestFlow } from "./request-flow.ts";
@@ -194,13 +194,14 @@ export class ReplicaSet implements ReplicaKeeper, ReplicaWritesClient {
     }
     const { gate } = replica;
     this.endFence(gate, epoch);
-    this.tellHolder(gate, replica, epoch);
+    const loser = gate.holder;
     gate.epoch = epoch;
     gate.holder = replica;
     replica.epoch = epoch;
     replica.isEntered = false;
     const fence: Fence = { replica, epoch, metadata, done, isDraining: true };
     this.fences.set(gate, fence);
+    if (loser !== null && loser !== replica) this.tellLoser(loser, epoch);
     if (gate.writeCount === 0 || this.parts.planted.fenceWithoutDrain) this.persist(fence);
   }
 
@@ -219,14 +220,10 @@ export class ReplicaSet implements ReplicaKeeper, ReplicaWritesClient {
     return metadata === null ? null : rolledBack(entry, metadata);
   }
 
-  /** Whoever wrote so far hears of a higher epoch before its fence is answered. */
-  private tellHolder(gate: ReplicaGate, winner: StoreReplica, epoch: number): void {
-    const { holder } = gate;
-    if (holder === null || holder === winner || holder.epoch >= epoch) return;
-    if (this.parts.planted.silentFence) return;
-    this.later(() => {
-      if (!holder.isClosed) holder.handler.replicaFenced?.(epoch);
-    });
+  /** Now, not when the fence is answered: an owner in this process counts on no grant for it. */
+  private tellLoser(loser: GateHolder, epoch: number): void {
+    if (loser.isClosed || loser.epoch >= epoch || this.parts.planted.silentFence) return;
+    loser.handler.replicaFenced?.(epoch);
   }
 
   /** A newer fence has come: the one under way will not be answered as it wished. */

@@ -12,6 +12,7 @@ import { runTool } from "./tool.ts";
 const DISK_SIZE = "1G";
 const STOP_ORDER_METADATA = 20;
 const DISK_READY_MS = 120_000;
+const HEARD_MS = 60_000;
 const POLL_MS = 100;
 
 interface Ports {
@@ -74,6 +75,20 @@ export class ShowCluster {
       await ensureProcess(node.process);
       await this.ensureDisk(node);
       await this.ensureMember(index, node);
+      await this.untilHeard(node);
+    }
+  }
+
+  /** A daemon that has just started has not heard of the metadata yet. */
+  private async untilHeard(node: ShowNode): Promise<void> {
+    const deadline = Date.now() + HEARD_MS;
+    for (;;) {
+      const view = (await this.tool(node, ["cluster", "show"])) as {
+        readonly metadata: { readonly reachable: boolean };
+      };
+      if (view.metadata.reachable) return;
+      if (Date.now() > deadline) throw new Error(`${node.name} does not reach the metadata`);
+      await sleep(POLL_MS);
     }
   }
 

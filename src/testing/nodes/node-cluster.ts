@@ -117,11 +117,24 @@ export class NodeCluster {
     await untilAnswering(this.node(index));
   }
 
-  /** The volume as that node sees it. */
+  /** The volume as that node sees it; waits while it has not heard of the metadata yet. */
   async volume(index: number, name: string): Promise<Volume & { backing: ClusterBackingView }> {
-    const volume = await this.api(index).showVolume(name);
+    const volume = await this.showSoon(index, name);
     if (volume.backing.kind !== "cluster") throw new Error(`${name} is no volume of the cluster`);
     return { ...volume, backing: volume.backing };
+  }
+
+  private async showSoon(index: number, name: string): Promise<Volume> {
+    const deadline = Date.now() + SOON_MS;
+    for (;;) {
+      try {
+        return await this.api(index).showVolume(name);
+      } catch (error) {
+        const isEarly = (error as { code?: unknown }).code === "metadata_unavailable";
+        if (!isEarly || Date.now() > deadline) throw error;
+      }
+      await sleep(POLL_MS);
+    }
   }
 
   /** Waits until the copies on `nodeNames` are in that state, as the node sees it. */
