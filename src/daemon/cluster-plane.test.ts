@@ -59,7 +59,8 @@ test("a volume lives on: a member is cut off and comes back, another node takes 
   const before = requestCount(a);
   await until(() => requestCount(a) > before + 500, "the load goes on without b");
   assert.equal(a.stats(spec)?.members[1]?.state, "out");
-  assert.equal(a.plane.peerStats().find(({ nodeId }) => nodeId === b.nodeId)?.state, "down");
+  const link = a.plane.peerStats().find(({ nodeId }) => nodeId === b.nodeId);
+  assert.ok(link?.state === "down" || link?.state === "dialling", link?.state);
 
   for (const path of cluster.pathsOf(b)) path.state = "open";
   await until(() => cluster.record(spec).out.length === 0, "b is in sync again");
@@ -199,6 +200,8 @@ test("a volume that cannot be taken over can be let go of; a disk can be closed 
   const spec = await cluster.make("closed", [a, b]);
   await cluster.own(spec, a, [a, b]);
   await until(() => a.stats(spec)?.state === "serving", "it is taken over");
+  // The paths have just opened: a takeover may have been too early for a member.
+  await until(() => cluster.record(spec).out.length === 0, "all are in sync");
   await a.plane.closeDisk(a.diskId);
   await until(() => cluster.record(spec).out.length === 1, "a closed disk is put out");
   assert.equal(cluster.record(spec).out[0]?.disk, a.diskId);
