@@ -108,6 +108,8 @@ abstract class Handshake implements StreamHandler, TimerHandler {
   private outSent = 0;
   private isReceiving = false;
   private isSending = false;
+  /** The stream was told to close: what was on its way to it may still be answered well. */
+  private isClosing = false;
   private queued: { readonly type: number; readonly payload: Uint8Array } | null = null;
   private outcome: HandshakeOk | HandshakeFailed | null = null;
   private isOver = false;
@@ -160,6 +162,7 @@ abstract class Handshake implements StreamHandler, TimerHandler {
   }
 
   private sendMore(): void {
+    if (this.isClosing) return;
     const words = this.buffer.u32;
     const address = this.buffer.address + OUT_AT + this.outSent;
     words[IOVEC_AT >>> 2] = address >>> 0;
@@ -275,6 +278,7 @@ abstract class Handshake implements StreamHandler, TimerHandler {
     if (this.outcome === null || this.outcome.kind === "ok") {
       this.outcome = { kind: "failed", reason, isLasting };
     }
+    this.isClosing = true;
     this.stream?.close();
   }
 
