@@ -4,7 +4,7 @@
 // Invariant: the cluster's token leaves this daemon on the unix socket only, and is never kept by
 // what lies between: no log has it, no cache may.
 
-import type { FastifyInstance, FastifySchema } from "fastify";
+import type { FastifyInstance } from "fastify";
 import { checkClusterInit, checkClusterJoin } from "../model/cluster-rules.ts";
 import {
   ClusterInitSchema,
@@ -19,31 +19,10 @@ import {
 } from "../model/cluster-schemas.ts";
 import type { ClusterInit, ClusterJoin } from "../model/cluster-types.ts";
 import { ApiError } from "../model/errors.ts";
-import { ErrorReplySchema, VolumeParamsSchema } from "../model/schemas.ts";
 import type { Caller, ControlPlane } from "./control-plane.ts";
-import { DryRunSchema } from "./query-schemas.ts";
+import { type DryRun, dryRun, type Named, named, routesOf } from "./route.ts";
 
-interface Named {
-  readonly Params: { readonly name: string };
-}
-
-interface DryRun {
-  readonly Querystring: { readonly dryRun?: "true" | "false" };
-}
-
-function route(operationId: string, summary: string, rest: FastifySchema): FastifySchema {
-  const { response, ...others } = rest;
-  return {
-    operationId,
-    summary,
-    tags: ["cluster"],
-    ...others,
-    response: { ...(response as object), "4xx": ErrorReplySchema, "5xx": ErrorReplySchema },
-  };
-}
-
-const named = { params: VolumeParamsSchema };
-const dryRun = { querystring: DryRunSchema };
+const route = routesOf("cluster");
 
 export function addClusterRoutes(app: FastifyInstance, controlPlane: ControlPlane): void {
   app.get(

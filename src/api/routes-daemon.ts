@@ -1,6 +1,6 @@
 // /v1/status, /v1/advise, /v1/events, metrics, version, the OpenAPI document.
 
-import type { FastifyInstance, FastifySchema } from "fastify";
+import type { FastifyInstance } from "fastify";
 import {
   AdviseReplySchema,
   ErrorReplySchema,
@@ -18,6 +18,7 @@ import {
   EventsQuerySchema,
   TextSchema,
 } from "./query-schemas.ts";
+import { routesOf } from "./route.ts";
 
 const METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -27,16 +28,7 @@ const METRICS_RESPONSE = {
   "5xx": ErrorReplySchema,
 };
 
-function route(operationId: string, summary: string, rest: FastifySchema = {}): FastifySchema {
-  const { response, ...others } = rest;
-  return {
-    operationId,
-    summary,
-    tags: ["daemon"],
-    ...others,
-    response: { ...(response as object), "4xx": ErrorReplySchema, "5xx": ErrorReplySchema },
-  };
-}
+const route = routesOf("daemon");
 
 export function addDaemonRoutes(
   app: FastifyInstance,

@@ -1,7 +1,7 @@
 // /v1/disks: the routes that make, examine and remove disks of the store. Work that takes longer
 // than a call is answered 202 with the disk, whose `task` tells how far it is.
 
-import type { FastifyInstance, FastifySchema } from "fastify";
+import type { FastifyInstance } from "fastify";
 import {
   DiskCreateSchema,
   DiskListSchema,
@@ -9,36 +9,11 @@ import {
   DiskSchema,
 } from "../model/disk-schemas.ts";
 import type { DiskCreate } from "../model/disk-types.ts";
-import { ErrorReplySchema, VolumeParamsSchema } from "../model/schemas.ts";
 import type { ControlPlane } from "./control-plane.ts";
-import {
-  type DiskRemoveQuery,
-  DiskRemoveQuerySchema,
-  DryRunSchema,
-  EmptySchema,
-} from "./query-schemas.ts";
+import { type DiskRemoveQuery, DiskRemoveQuerySchema, EmptySchema } from "./query-schemas.ts";
+import { type DryRun, dryRun, type Named, named, routesOf } from "./route.ts";
 
-interface Named {
-  readonly Params: { readonly name: string };
-}
-
-interface DryRun {
-  readonly Querystring: { readonly dryRun?: "true" | "false" };
-}
-
-function route(operationId: string, summary: string, rest: FastifySchema): FastifySchema {
-  const { response, ...others } = rest;
-  return {
-    operationId,
-    summary,
-    tags: ["disks"],
-    ...others,
-    response: { ...(response as object), "4xx": ErrorReplySchema, "5xx": ErrorReplySchema },
-  };
-}
-
-const named = { params: VolumeParamsSchema };
-const dryRun = { querystring: DryRunSchema };
+const route = routesOf("disks");
 
 export function addDiskRoutes(app: FastifyInstance, controlPlane: ControlPlane): void {
   app.get(

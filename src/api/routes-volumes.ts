@@ -1,46 +1,23 @@
 // /v1/volumes: the routes that declare, change and attach volumes.
 
-import type { FastifyInstance, FastifySchema } from "fastify";
+import type { FastifyInstance } from "fastify";
 import {
   AttachReplySchema,
   DeleteReplySchema,
   DetachReplySchema,
-  ErrorReplySchema,
   VolumeAttachSchema,
   VolumeCreateSchema,
   VolumeListSchema,
-  VolumeParamsSchema,
   VolumeResizeSchema,
   VolumeSchema,
 } from "../model/schemas.ts";
 import type { VolumeAttach, VolumeCreate, VolumeResize } from "../model/types.ts";
 import type { ControlPlane } from "./control-plane.ts";
 import { attachReply } from "./guest-config.ts";
-import { DryRunSchema, EmptySchema } from "./query-schemas.ts";
+import { EmptySchema } from "./query-schemas.ts";
+import { type DryRun, dryRun, type Named, named, routesOf } from "./route.ts";
 
-interface Named {
-  readonly Params: { readonly name: string };
-}
-
-interface DryRun {
-  readonly Querystring: { readonly dryRun?: "true" | "false" };
-}
-
-const ERRORS = { "4xx": ErrorReplySchema, "5xx": ErrorReplySchema };
-
-function route(operationId: string, summary: string, rest: FastifySchema): FastifySchema {
-  const { response, ...others } = rest;
-  return {
-    operationId,
-    summary,
-    tags: ["volumes"],
-    ...others,
-    response: { ...(response as object), ...ERRORS },
-  };
-}
-
-const named = { params: VolumeParamsSchema };
-const dryRun = { querystring: DryRunSchema };
+const route = routesOf("volumes");
 
 export function addVolumeRoutes(app: FastifyInstance, controlPlane: ControlPlane): void {
   app.get(

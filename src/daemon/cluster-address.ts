@@ -2,28 +2,17 @@
 
 import { createServer } from "node:net";
 import { hostname } from "node:os";
+import { bareEndpoint, type HostPort, splitAddress } from "../model/cluster-rules.ts";
 import { ApiError } from "../model/errors.ts";
-import { VOLUME_NAME_LENGTH_MAX, VOLUME_NAME_PATTERN } from "../model/limits.ts";
-import { quote } from "../model/volume-rules.ts";
-
-const ADDRESS = /^(?:\[([0-9a-f:.]+)\]|([^\s:[\]/]{1,255})):(\d{1,5})$/i;
-const NAME = new RegExp(VOLUME_NAME_PATTERN);
-
-export interface HostPort {
-  readonly host: string;
-  readonly port: number;
-}
+import { checkVolumeName, quote } from "../model/volume-rules.ts";
 
 /** `what` names the field. */
 export function parseAddress(text: string, what: string): HostPort {
-  const match = ADDRESS.exec(text);
-  const port = Number(match?.[3]);
-  if (match === null || port < 1 || port > 65_535) {
-    throw new ApiError("invalid_request", `${what}: ${quote(text)} is not HOST:PORT`, {
-      advice: "give a host name or address and a port, e.g. 10.0.0.1:7700",
-    });
-  }
-  return { host: (match[1] ?? match[2])!, port };
+  const address = splitAddress(text);
+  if (address !== null) return address;
+  throw new ApiError("invalid_request", `${what}: ${quote(text)} is not HOST:PORT`, {
+    advice: "give a host name or address and a port, e.g. 10.0.0.1:7400",
+  });
 }
 
 /** `HOST:PORT`, also from http://HOST:PORT. */
@@ -39,7 +28,7 @@ export function parseEndpoints(given: readonly string[]): readonly string[] {
         advice: "give HOST:PORT of a server that is reached over a trusted network",
       });
     }
-    const endpoint = text.replace(/^http:\/\//, "").replace(/\/$/, "");
+    const endpoint = bareEndpoint(text);
     parseAddress(endpoint, "metadata");
     return endpoint;
   });
@@ -68,13 +57,7 @@ export async function checkListenable({ host, port }: HostPort): Promise<void> {
 export function nodeNameOf(given: string | undefined): string {
   const own = hostname().toLowerCase().split(".")[0] ?? "";
   const usable = own.replace(/[^a-z0-9-]/g, "-").replace(/^-+|-+$/g, "");
-  return checkClusterName(given ?? usable, "node");
-}
-
-/** Nodes, racks and clusters are named by the rule of volumes. */
-export function checkClusterName(name: string, what: "node" | "rack" | "cluster"): string {
-  if (NAME.test(name)) return name;
-  throw new ApiError("invalid_request", `${quote(name)} is not a ${what} name`, {
-    advice: `use 1 to ${VOLUME_NAME_LENGTH_MAX} lower-case letters, digits and inner hyphens`,
-  });
+  const name = given ?? usable;
+  checkVolumeName(name, "node");
+  return name;
 }

@@ -17,6 +17,7 @@ import { type ClusterContext, changeVolume, readVolume } from "./cluster-context
 import type { ClusterServing } from "./cluster-serve.ts";
 import type { ServedVolume } from "./cluster-served.ts";
 import { asApiError } from "./failure.ts";
+import { requireSameSettings } from "./volume-operations.ts";
 
 export class ClusterAttaching {
   readonly #context: ClusterContext;
@@ -132,14 +133,7 @@ export class ClusterAttaching {
   ): Promise<AttachResult> {
     const { name } = entry;
     const present = entry.declared ?? this.#serving.defaultsOf(record);
-    for (const field of ["queueCountMax", "packedAllowed", "readOnly"] as const) {
-      const wanted = request[field];
-      if (wanted === undefined || wanted === present[field]) continue;
-      const message = `volume ${name} is attached with ${field} ${present[field]}, not ${wanted}`;
-      throw new ApiError("attachment_differs", message, {
-        advice: `leave ${field} out, or detach first: ringstore volume detach ${name}`,
-      });
-    }
+    requireSameSettings(name, present, request);
     if (!entry.serving) {
       try {
         await this.#serving.serve(entry, record);

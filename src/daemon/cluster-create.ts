@@ -167,13 +167,21 @@ export async function waitForCopies(
   });
 }
 
+/** One that is found "creating" was promised to nobody. */
+export async function takeBackCreation(
+  context: ClusterContext,
+  { id, name }: VolumeRecord,
+): Promise<void> {
+  await changeVolume(context, id, `cannot take back volume ${name}`, (record) =>
+    record.phase === "creating" ? { ...record, phase: "deleting" } : null,
+  );
+}
+
 /** What cannot be said now is found "creating" by the others, and taken back by them. */
-async function takeBack(context: ClusterContext, { id, name }: VolumeRecord): Promise<void> {
-  const what = `cannot take back volume ${name}`;
+async function takeBack(context: ClusterContext, planned: VolumeRecord): Promise<void> {
+  const { name } = planned;
   try {
-    await changeVolume(context, id, what, (record) =>
-      record.phase === "creating" ? { ...record, phase: "deleting" } : null,
-    );
+    await takeBackCreation(context, planned);
     context.look();
   } catch (error) {
     const fields = { volume: name, message: (error as Error).message };

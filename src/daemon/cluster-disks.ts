@@ -3,14 +3,30 @@
 // not too often. A disk that was removed here, and that no volume has, is taken out.
 
 import { diskCodec } from "../meta/index.ts";
-import { DISK_NUMBER_MAX } from "../meta/keys.ts";
+import { DISK_NUMBER_MAX, type MetaKeys } from "../meta/keys.ts";
 import { type DiskRecord, RECORD_FORMAT } from "../meta/records.ts";
 import { ApiError } from "../model/errors.ts";
-import type { MetaStore } from "../ports/meta-store.ts";
+import type { MetaStore, MetaTransaction } from "../ports/meta-store.ts";
 import { type ClusterContext, newChangeId, transact } from "./cluster-context.ts";
+import type { Known } from "./cluster-inventory.ts";
 import type { DiskEntry } from "./disk-entry.ts";
 
 const FREE_CHANGE_SHARE = 0.01;
+
+/** Takes a disk's record away, and the number that it has, unless it changed meanwhile. */
+export function forgetDisk(
+  keys: MetaKeys,
+  { record: { id, number }, modRevision }: Known<DiskRecord>,
+): MetaTransaction {
+  const key = keys.disk(id);
+  return {
+    guards: [{ key, modRevision }],
+    writes: [
+      { key, value: null },
+      { key: keys.diskNumber(number), value: null },
+    ],
+  };
+}
 
 export class ClusterDisks {
   readonly #context: ClusterContext;
@@ -110,23 +126,16 @@ export class ClusterDisks {
   async #takeOut(): Promise<void> {
     const { inventory, host, member, link, keys } = this.#context;
     const { disks } = host.modules;
-    for (const { record, modRevision } of [...inventory.disks.values()]) {
-      const { id, name, node, number } = record;
+    for (const known of [...inventory.disks.values()]) {
+      const { id, name, node } = known.record;
       if (node !== member.nodeId || disks.findById(id) !== undefined) continue;
       const isUsed = [...inventory.volumes.values()].some(
         (volume) =>
           volume.record.members.includes(id) || inventory.copy(volume.record.id, id) !== null,
       );
       if (isUsed) continue;
-      const key = keys.disk(id);
       await link.ask(`cannot take disk ${name} out`, (store) =>
-        transact(this.#context, store, {
-          guards: [{ key, modRevision }],
-          writes: [
-            { key, value: null },
-            { key: keys.diskNumber(number), value: null },
-          ],
-        }),
+        transact(this.#context, store, forgetDisk(keys, known)),
       );
     }
   }

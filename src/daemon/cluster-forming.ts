@@ -20,14 +20,9 @@ import {
 import { type ClusterRecord, type NodeRecord, RECORD_FORMAT } from "../meta/records.ts";
 import type { ClusterInit, ClusterJoin } from "../model/cluster-types.ts";
 import { ApiError } from "../model/errors.ts";
+import { checkVolumeName } from "../model/volume-rules.ts";
 import type { MetaStore } from "../ports/meta-store.ts";
-import {
-  checkClusterName,
-  checkListenable,
-  nodeNameOf,
-  parseAddress,
-  parseEndpoints,
-} from "./cluster-address.ts";
+import { checkListenable, nodeNameOf, parseAddress, parseEndpoints } from "./cluster-address.ts";
 import { newChangeId } from "./cluster-context.ts";
 import type { ClusterFile, Membership } from "./cluster-file.ts";
 import { metaApiError } from "./cluster-link.ts";
@@ -76,7 +71,8 @@ export async function initCluster(
   modules: FormingModules,
   dryRun: boolean,
 ): Promise<Membership | null> {
-  const name = checkClusterName(request.name, "cluster");
+  const { name } = request;
+  checkVolumeName(name, "cluster");
   const node = await checkNode(request);
   const endpoints = parseEndpoints(request.metadata);
   const begun = modules.file.read();
@@ -291,7 +287,8 @@ async function checkNode(request: {
 }): Promise<Pick<Membership, "address" | "nodeName" | "rack">> {
   const address = parseAddress(request.address, "address");
   const nodeName = nodeNameOf(request.nodeName);
-  const rack = request.rack === undefined ? null : checkClusterName(request.rack, "rack");
+  const { rack = null } = request;
+  if (rack !== null) checkVolumeName(rack, "rack");
   await checkListenable(address);
   return { address: request.address, nodeName, rack };
 }

@@ -10,6 +10,7 @@ import {
   planPlacement,
   SEGMENT_BYTES,
 } from "../meta/index.ts";
+import type { VolumeRecord } from "../meta/records.ts";
 import { ApiError } from "../model/errors.ts";
 import type { MetaWrite } from "../ports/meta-store.ts";
 import type { ClusterInventory } from "./cluster-inventory.ts";
@@ -75,6 +76,16 @@ export function mapPages(
     writes.push({ key: keys.volumeMapPage(volumeId, page), value });
   }
   return writes;
+}
+
+/** The map of a volume as its record has it now. */
+export function mapOf(
+  keys: MetaKeys,
+  inventory: ClusterInventory,
+  { id, sizeBytes, members, replicaCount }: VolumeRecord,
+): readonly MetaWrite[] {
+  const numbers = members.map((disk) => inventory.disks.get(disk)?.record.number ?? 0);
+  return mapPages(keys, id, sizeBytes, numbers.slice(0, replicaCount));
 }
 
 /** Takes the map away. */

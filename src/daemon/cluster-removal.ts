@@ -8,7 +8,8 @@ import type { DiskRecord, NodeRecord, VolumeRecord } from "../meta/records.ts";
 import type { NodeRemoveReply } from "../model/cluster-types.ts";
 import { ApiError } from "../model/errors.ts";
 import { type ClusterContext, changeVolume, transact } from "./cluster-context.ts";
-import { mapPages } from "./cluster-placement.ts";
+import { forgetDisk } from "./cluster-disks.ts";
+import { mapOf } from "./cluster-placement.ts";
 
 export async function removeNode(
   context: ClusterContext,
@@ -92,15 +93,12 @@ async function forgetCopies(
         advice: "see: ringstore node list",
       });
     },
-    (record) => {
-      const numbers = record.members.map((disk) => inventory.disks.get(disk)?.record.number ?? 0);
-      return {
-        writes: [
-          ...mapPages(keys, id, record.sizeBytes, numbers.slice(0, record.replicaCount)),
-          ...[...ids].map((disk) => ({ key: keys.volumeCopy(id, disk), value: null })),
-        ],
-      };
-    },
+    (record) => ({
+      writes: [
+        ...mapOf(keys, inventory, record),
+        ...[...ids].map((disk) => ({ key: keys.volumeCopy(id, disk), value: null })),
+      ],
+    }),
   );
 }
 
@@ -119,18 +117,11 @@ async function forgetCopyKeys(context: ClusterContext, ids: ReadonlySet<string>)
 
 async function forgetDisks(context: ClusterContext, disks: readonly DiskRecord[]): Promise<void> {
   const { inventory, link, keys } = context;
-  for (const { id, name, number } of disks) {
-    const modRevision = inventory.disks.get(id)?.modRevision;
-    if (modRevision === undefined) continue;
-    const key = keys.disk(id);
+  for (const { id, name } of disks) {
+    const known = inventory.disks.get(id);
+    if (known === undefined) continue;
     const answer = await link.ask(`cannot take disk ${name} out`, (store) =>
-      transact(context, store, {
-        guards: [{ key, modRevision }],
-        writes: [
-          { key, value: null },
-          { key: keys.diskNumber(number), value: null },
-        ],
-      }),
+      transact(context, store, forgetDisk(keys, known)),
     );
     if (answer.outcome === "applied") continue;
     throw new ApiError("volume_busy", `disk ${name} has changed meanwhile`, {

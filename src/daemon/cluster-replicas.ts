@@ -15,7 +15,8 @@
 import { clusterCodec, copyCodec } from "../meta/index.ts";
 import { RECORD_FORMAT, type VolumeRecord } from "../meta/records.ts";
 import type { MetaStore } from "../ports/meta-store.ts";
-import { type ClusterContext, changeVolume, readVolume, transact } from "./cluster-context.ts";
+import { type ClusterContext, readVolume, transact } from "./cluster-context.ts";
+import { takeBackCreation } from "./cluster-create.ts";
 import type { Known } from "./cluster-inventory.ts";
 import { noMapPages } from "./cluster-placement.ts";
 
@@ -97,15 +98,14 @@ export class ClusterReplicas {
   }
 
   /** Its creator would have ended it, one way or the other, long ago. */
-  async #takeBackAbandoned({ id, name }: VolumeRecord): Promise<void> {
+  async #takeBackAbandoned(record: VolumeRecord): Promise<void> {
     const { timings, host } = this.#context;
+    const { id, name } = record;
     const nowMs = performance.now();
     const sinceMs = this.#creatingMs.get(id);
     if (sinceMs === undefined) this.#creatingMs.set(id, nowMs);
     if (sinceMs === undefined || nowMs - sinceMs < timings.abandonedMs) return;
-    await changeVolume(this.#context, id, `cannot take back volume ${name}`, (record) =>
-      record.phase === "creating" ? { ...record, phase: "deleting" } : null,
-    );
+    await takeBackCreation(this.#context, record);
     host.modules.log.log("info", "cluster.create-taken-back", { volume: name });
   }
 

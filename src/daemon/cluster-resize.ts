@@ -16,7 +16,7 @@ import { checkVolumeSize } from "../model/volume-rules.ts";
 import { requireReady } from "./cluster-attach.ts";
 import { type ClusterContext, changeVolume } from "./cluster-context.ts";
 import { waitForCopies } from "./cluster-create.ts";
-import { mapPages } from "./cluster-placement.ts";
+import { mapOf } from "./cluster-placement.ts";
 import { ServedVolume } from "./cluster-served.ts";
 import { asApiError } from "./failure.ts";
 
@@ -69,10 +69,7 @@ async function grow(
       const { growToBytes: _, ...rest } = record;
       return { ...rest, sizeBytes };
     },
-    (record) => {
-      const numbers = record.members.map((disk) => inventory.disks.get(disk)?.record.number ?? 0);
-      return { writes: mapPages(keys, id, sizeBytes, numbers.slice(0, record.replicaCount)) };
-    },
+    (record) => ({ writes: mapOf(keys, inventory, record) }),
   );
   try {
     if (served.get(id)?.open === true) await plane.resizeVolume(id, sizeBytes);

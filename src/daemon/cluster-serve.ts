@@ -9,20 +9,17 @@
 import type { VolumeRecord } from "../meta/records.ts";
 import type { DeclaredClusterAttachment } from "../model/declared.ts";
 import { ApiError } from "../model/errors.ts";
-import { QUEUE_COUNT_MAX, SERIAL_LENGTH_MAX, SOCKET_MODE } from "../model/limits.ts";
+import { QUEUE_COUNT_MAX } from "../model/limits.ts";
 import type { ReplicaPlace } from "../ports/cluster-plane.ts";
 import type { VolumeSpec } from "../ports/data-plane.ts";
 import { type ClusterContext, ownerName, processText, readVolume } from "./cluster-context.ts";
 import { ServedVolume } from "./cluster-served.ts";
-import { nameBytesMax, socketPathOf } from "./data-directory.ts";
+import { nameBytesMax } from "./data-directory.ts";
 import { asApiError } from "./failure.ts";
 import type { StateStore } from "./state-store.ts";
+import { attachmentSpecOf, serialOf } from "./volume-entry.ts";
 
 export type AttachmentStore = StateStore<DeclaredClusterAttachment>;
-
-export function serialOf(volumeId: string): string {
-  return volumeId.replaceAll("-", "").slice(0, SERIAL_LENGTH_MAX);
-}
 
 export class ClusterServing {
   readonly #context: ClusterContext;
@@ -99,17 +96,9 @@ export class ClusterServing {
       await plane.openVolume(this.#specOf(record), { create: false });
       entry.open = true;
     }
-    const { paths, socketGroupId } = host.options;
+    const { readOnly } = record.attachment;
     try {
-      await plane.attach({
-        volumeId: record.id,
-        socketPath: socketPathOf(paths, record.name),
-        socketMode: SOCKET_MODE,
-        socketGroupId,
-        queueCountMax: settings.queueCountMax,
-        packedAllowed: settings.packedAllowed,
-        readOnly: record.attachment.readOnly,
-      });
+      await plane.attach(attachmentSpecOf(host.options, record, { ...settings, readOnly }));
     } catch (error) {
       await this.#close(entry).catch((second) => this.#report("close after attach", entry, second));
       throw error;

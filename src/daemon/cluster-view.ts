@@ -13,8 +13,8 @@ import type { Attachment, Health, Volume, VolumeState } from "../model/types.ts"
 import type { OwnerStats } from "../ports/cluster-plane.ts";
 import type { VolumeStats } from "../ports/data-plane.ts";
 import type { ClusterContext } from "./cluster-context.ts";
-import { serialOf } from "./cluster-serve.ts";
 import { socketPathOf } from "./data-directory.ts";
+import { serialOf } from "./volume-entry.ts";
 
 /** A takeover that takes longer is told. */
 const TAKEOVER_PATIENCE_MS = 5000;

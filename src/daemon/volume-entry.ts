@@ -3,7 +3,7 @@
 // Volume.
 
 import type { DeclaredVolume } from "../model/declared.ts";
-import { SOCKET_MODE } from "../model/limits.ts";
+import { SERIAL_LENGTH_MAX, SOCKET_MODE } from "../model/limits.ts";
 import type { Attachment, Health, Volume, VolumeBacking, VolumeState } from "../model/types.ts";
 import type { AttachmentSpec, Backing, VolumeSpec, VolumeStats } from "../ports/data-plane.ts";
 import { type DataDirectory, socketPathOf, volumeFileOf } from "./data-directory.ts";
@@ -59,21 +59,29 @@ export function specOf(
   return { id, name, sizeBytes, blockBytes, readOnly, serial, backing };
 }
 
+/** What a guest sees where nobody chose another. */
+export function serialOf(volumeId: string): string {
+  return volumeId.replaceAll("-", "").slice(0, SERIAL_LENGTH_MAX);
+}
+
+export type AttachmentSettings = Pick<
+  AttachmentSpec,
+  "queueCountMax" | "packedAllowed" | "readOnly"
+>;
+
 export function attachmentSpecOf(
-  paths: DataDirectory,
-  declared: DeclaredVolume,
-  socketGroupId: number,
+  { paths, socketGroupId }: { readonly paths: DataDirectory; readonly socketGroupId: number },
+  { id, name }: { readonly id: string; readonly name: string },
+  { queueCountMax, packedAllowed, readOnly }: AttachmentSettings,
 ): AttachmentSpec {
-  const { attachment } = declared;
-  if (attachment === null) throw new Error(`volume ${declared.name} is not declared attached`);
   return {
-    volumeId: declared.id,
-    socketPath: socketPathOf(paths, declared.name),
+    volumeId: id,
+    socketPath: socketPathOf(paths, name),
     socketMode: SOCKET_MODE,
     socketGroupId,
-    queueCountMax: attachment.queueCountMax,
-    packedAllowed: attachment.packedAllowed,
-    readOnly: attachment.readOnly,
+    queueCountMax,
+    packedAllowed,
+    readOnly,
   };
 }
 

@@ -187,10 +187,12 @@ export class VolumeHost {
   /** Brings up the declared attachment. */
   async serve(entry: VolumeEntry): Promise<void> {
     if (entry.serving) return;
-    const { paths, socketGroupId } = this.options;
+    const { name, attachment } = entry.declared;
+    if (attachment === null) throw new Error(`volume ${name} is not declared attached`);
     await this.reopenBacking(entry);
     try {
-      await this.modules.dataPlane.attach(attachmentSpecOf(paths, entry.declared, socketGroupId));
+      const spec = attachmentSpecOf(this.options, entry.declared, attachment);
+      await this.modules.dataPlane.attach(spec);
     } catch (error) {
       await this.restBacking(entry).catch((second) =>
         this.report("close after attach", entry, second),

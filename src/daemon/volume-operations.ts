@@ -15,7 +15,6 @@ import { ApiError } from "../model/errors.ts";
 import {
   BLOCK_BYTES_DEFAULT,
   QUEUE_COUNT_MAX,
-  SERIAL_LENGTH_MAX,
   STORE_BLOCK_BYTES,
   VOLUME_COUNT_MAX,
 } from "../model/limits.ts";
@@ -38,7 +37,15 @@ import { checkNotUsed, checkPathAllowed, chooseKind, inspectBacking } from "./ba
 import { nameBytesMax } from "./data-directory.ts";
 import { usedDisks } from "./disk-operations.ts";
 import { asApiError } from "./failure.ts";
-import { isManaged, specOf, staysOpen, VolumeEntry, viewOf } from "./volume-entry.ts";
+import {
+  type AttachmentSettings,
+  isManaged,
+  serialOf,
+  specOf,
+  staysOpen,
+  VolumeEntry,
+  viewOf,
+} from "./volume-entry.ts";
 import type { VolumeHost } from "./volume-host.ts";
 
 export async function createVolume(
@@ -73,7 +80,7 @@ function planVolume(host: VolumeHost, request: VolumeCreate, caller: Caller): De
   const kind = chooseKind(request, host.modules.disks.usable().length > 0);
   checkRoom(host, name);
   const id = host.modules.uuid();
-  const serial = request.serial ?? id.replaceAll("-", "").slice(0, SERIAL_LENGTH_MAX);
+  const serial = request.serial ?? serialOf(id);
   checkSerial(serial);
   const { sizeBytes, backing } = planBacking(host, request, caller, kind);
   return {
@@ -273,6 +280,22 @@ export async function attachVolume(
   });
 }
 
+/** An attachment that is there is not changed by asking for another. */
+export function requireSameSettings(
+  name: string,
+  present: Partial<AttachmentSettings>,
+  wanted: VolumeAttach,
+): void {
+  for (const field of ["queueCountMax", "packedAllowed", "readOnly"] as const) {
+    const value = wanted[field];
+    if (value === undefined || value === present[field]) continue;
+    const message = `volume ${name} is attached with ${field} ${present[field]}, not ${value}`;
+    throw new ApiError("attachment_differs", message, {
+      advice: `leave ${field} out, or detach first: ringstore volume detach ${name}`,
+    });
+  }
+}
+
 /** Attach is idempotent: asked again with the same or no settings, it answers as before. */
 async function attachAgain(
   host: VolumeHost,
@@ -281,14 +304,7 @@ async function attachAgain(
 ): Promise<AttachResult> {
   const { name, attachment, readOnly } = entry.declared;
   const present = { ...attachment, readOnly: attachment?.readOnly === true };
-  for (const field of ["queueCountMax", "packedAllowed", "readOnly"] as const) {
-    const wanted = field === "readOnly" && readOnly ? true : request[field];
-    if (wanted === undefined || wanted === present[field]) continue;
-    const message = `volume ${name} is attached with ${field} ${present[field]}, not ${wanted}`;
-    throw new ApiError("attachment_differs", message, {
-      advice: `leave ${field} out, or detach first: ringstore volume detach ${name}`,
-    });
-  }
+  requireSameSettings(name, present, readOnly ? { ...request, readOnly: true } : request);
   if (!entry.serving) {
     try {
       await host.serve(entry);

@@ -14,15 +14,11 @@ import {
   META_TRANSACTION_MAX,
   META_VALUE_MAX_BYTES,
   type MetaEntry,
-  type MetaGuard,
   type MetaOutcome,
   type MetaStore,
-  type MetaWrite,
+  type MetaTransaction,
 } from "../ports/meta-store.ts";
-import { MetaError } from "./errors.ts";
-
-/** Before a swap is said again: some answers of "unknown" come at once. */
-const AGAIN_MS = 100;
+import { transactUntilKnown } from "./transact-known.ts";
 
 export interface Swap {
   readonly key: string;
@@ -48,34 +44,20 @@ export function swapUntilKnown(
   return sayUntilKnown(store, swap, isGivenUp, false);
 }
 
-/** `wasSent`: it was said before, and what became of it is not known. */
 async function sayUntilKnown(
   store: MetaStore,
   swap: Swap,
   isGivenUp: () => boolean,
   wasSent: boolean,
 ): Promise<SwapAnswer> {
-  let isOpen = wasSent;
-  for (;;) {
-    let answer: MetaOutcome;
-    try {
-      answer = await store.compareAndSwap(swap.key, swap.modRevision, swap.value);
-    } catch (error) {
-      if (!isOpen) throw error;
-      // This attempt came to nothing; what became of the earlier one is still open.
-      const isUnreachable = error instanceof MetaError && error.code === "unavailable";
-      if (isUnreachable && !isGivenUp()) continue;
-      throw stillUnknown(swap.key, error);
-    }
-    if (answer.outcome !== "unknown") return settle(swap, answer, isOpen);
-    isOpen = true;
-    await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
-    if (isGivenUp()) throw stillUnknown(swap.key, new Error(answer.reason));
-  }
+  return settle(swap, await transactUntilKnown(store, transactionOf([swap]), isGivenUp, wasSent));
 }
 
-function stillUnknown(key: string, cause: unknown): MetaError {
-  return new MetaError("unknown", `Whether ${key} was changed is not known.`, { cause });
+function transactionOf(swaps: readonly Swap[]): MetaTransaction {
+  return {
+    guards: swaps.map(({ key, modRevision }) => ({ key, modRevision })),
+    writes: swaps.map(({ key, value }) => ({ key, value })),
+  };
 }
 
 /**
@@ -120,9 +102,7 @@ async function swapBatch(
   answers: SwapAnswer[],
   isGivenUp: () => boolean,
 ): Promise<boolean> {
-  const guards: MetaGuard[] = batch.map((index) => swaps[index]!);
-  const writes: MetaWrite[] = batch.map((index) => swaps[index]!);
-  const outcome = await store.transact({ guards, writes });
+  const outcome = await store.transact(transactionOf(batch.map((index) => swaps[index]!)));
   if (outcome.outcome === "unknown") {
     // Rare: each by itself, which is always right.
     for (const index of batch) {
@@ -131,7 +111,7 @@ async function swapBatch(
     return false;
   }
   if (outcome.outcome === "applied") {
-    for (const index of batch) answers[index] = settle(swaps[index]!, outcome, false);
+    for (const index of batch) answers[index] = settle(swaps[index]!, outcome);
     return false;
   }
   for (const [at, index] of batch.entries()) {
@@ -143,24 +123,11 @@ async function swapBatch(
 }
 
 function settle(
-  swap: Swap,
+  { value }: Swap,
   outcome: Exclude<MetaOutcome, { outcome: "unknown" }>,
-  mayBeOurs: boolean,
 ): SwapAnswer {
-  if (outcome.outcome === "applied") {
-    return { outcome: "applied", modRevision: swap.value === null ? 0 : outcome.revision };
+  if (outcome.outcome === "conflict") {
+    return { outcome: "conflict", found: outcome.found[0] ?? null };
   }
-  const found = outcome.found[0] ?? null;
-  return mayBeOurs ? recognise(swap, found) : { outcome: "conflict", found };
-}
-
-/** Is what was found what an earlier attempt of this swap left there? */
-function recognise(swap: Swap, found: MetaEntry | null): SwapAnswer {
-  if (swap.value === null) {
-    return found === null ? { outcome: "applied", modRevision: 0 } : { outcome: "conflict", found };
-  }
-  if (found !== null && Buffer.compare(swap.value, found.value) === 0) {
-    return { outcome: "applied", modRevision: found.modRevision };
-  }
-  return { outcome: "conflict", found };
+  return { outcome: "applied", modRevision: value === null ? 0 : outcome.revision };
 }

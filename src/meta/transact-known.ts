@@ -1,27 +1,34 @@
-// A transaction that ends in a definite answer: what swap.ts does for one key, for several.
+// A transaction that ends in a definite answer. A swap of one key is the smallest: swap.ts says why
+// a read does not settle it, and saying the same again does.
 //
 // One of its writes is of a key that is also guarded, with a value that nobody else writes (records
 // carry a change id), or takes that key away. A conflict after an answer that was lost is ours if
 // all such keys are found as the transaction leaves them.
 
-import type { MetaEntry, MetaOutcome, MetaStore, MetaTransaction } from "../ports/meta-store.ts";
+import type { MetaOutcome, MetaStore, MetaTransaction } from "../ports/meta-store.ts";
 import { MetaError } from "./errors.ts";
 
+/** Before it is said again: some answers of "unknown" come at once. */
 const AGAIN_MS = 100;
 
-/** Applied or conflict; rejected with code "unknown": still open, with any other: not applied. */
+/**
+ * Applied or conflict; rejected with code "unknown": still open, with any other: not applied.
+ * `wasSent`: it was said before, and what became of it is not known.
+ */
 export async function transactUntilKnown(
   store: MetaStore,
   transaction: MetaTransaction,
   isGivenUp: () => boolean,
+  wasSent = false,
 ): Promise<Exclude<MetaOutcome, { outcome: "unknown" }>> {
-  let isOpen = false;
+  let isOpen = wasSent;
   for (;;) {
     let answer: MetaOutcome;
     try {
       answer = await store.transact(transaction);
     } catch (error) {
       if (!isOpen) throw error;
+      // This attempt came to nothing; what became of the earlier one is still open.
       if (!(error instanceof MetaError) || error.code !== "unavailable" || isGivenUp()) {
         throw stillUnknown(transaction, error);
       }
@@ -29,8 +36,8 @@ export async function transactUntilKnown(
     }
     if (answer.outcome === "applied") return answer;
     if (answer.outcome === "conflict") {
-      if (!isOpen || !isOurs(transaction, answer.found)) return answer;
-      return { outcome: "applied", revision: answer.revision };
+      const revision = isOpen ? ourRevision(transaction, answer) : null;
+      return revision === null ? answer : { outcome: "applied", revision };
     }
     isOpen = true;
     await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
@@ -38,22 +45,29 @@ export async function transactUntilKnown(
   }
 }
 
-function isOurs(
+/**
+ * When what was found is what an earlier attempt left there: its revision, where a key that it
+ * wrote tells, otherwise one that is not older. null: it is somebody else's.
+ */
+function ourRevision(
   { guards, writes }: MetaTransaction,
-  found: readonly (MetaEntry | null)[],
-): boolean {
+  { found, revision }: Extract<MetaOutcome, { outcome: "conflict" }>,
+): number | null {
   const wanted = new Map(writes.map(({ key, value }) => [key, value]));
-  let isAny = false;
+  let ours: number | null = null;
   for (const [index, { key }] of guards.entries()) {
     const value = wanted.get(key);
     if (value === undefined) continue;
-    const present = found[index]?.value ?? null;
-    const isSame =
-      value === null || present === null ? value === present : Buffer.compare(value, present) === 0;
-    if (!isSame) return false;
-    isAny = true;
+    const present = found[index] ?? null;
+    if (value === null || present === null) {
+      if (value !== (present?.value ?? null)) return null;
+      ours ??= revision;
+    } else {
+      if (Buffer.compare(value, present.value) !== 0) return null;
+      ours = present.modRevision;
+    }
   }
-  return isAny;
+  return ours;
 }
 
 function stillUnknown({ guards }: MetaTransaction, cause: unknown): MetaError {

@@ -8,7 +8,7 @@ import { ApiError } from "./errors.ts";
 import { CLUSTER_TOKEN_LENGTH_MAX } from "./limits.ts";
 import { checkVolumeName, quote } from "./volume-rules.ts";
 
-const HOST_AND_PORT = /^(?:\[([0-9a-fA-F:.]+)\]|([\w.-]+)):(\d{1,5})$/;
+const HOST_AND_PORT = /^(?:\[([0-9a-fA-F:.]+)\]|([\w.-]{1,255})):(\d{1,5})$/;
 /** Every address of this host: nobody can dial that. */
 const WILDCARDS: readonly string[] = ["0.0.0.0", "::", "0:0:0:0:0:0:0:0"];
 
@@ -16,18 +16,34 @@ function refuse(message: string, advice: string): never {
   throw new ApiError("invalid_request", message, { advice });
 }
 
-/** An address that somebody else can dial. `what` names the option or field. */
-function checkAddress(what: string, text: string): void {
+export interface HostPort {
+  readonly host: string;
+  readonly port: number;
+}
+
+/** `HOST:PORT`, an IPv6 address in brackets; null = it is none. */
+export function splitAddress(text: string): HostPort | null {
   const match = HOST_AND_PORT.exec(text);
   const host = match?.[1] ?? match?.[2] ?? "";
   const port = Number(match?.[3] ?? 0);
-  if (host === "" || port < 1 || port > 65_535) {
+  return host === "" || port < 1 || port > 65_535 ? null : { host, port };
+}
+
+/** An endpoint of the metadata without what may stand around HOST:PORT. */
+export function bareEndpoint(endpoint: string): string {
+  return /^(?:https?:\/\/)?(.*?)\/?$/.exec(endpoint)?.[1] ?? "";
+}
+
+/** An address that somebody else can dial. `what` names the option or field. */
+function checkAddress(what: string, text: string): void {
+  const address = splitAddress(text);
+  if (address === null) {
     refuse(
       `${what} ${quote(text)} is not an address`,
       "give HOST:PORT, e.g. 10.0.0.1:7400 or [fd00::1]:7400",
     );
   }
-  if (WILDCARDS.includes(host)) {
+  if (WILDCARDS.includes(address.host)) {
     refuse(
       `${what} ${quote(text)} is no address that another machine can dial`,
       "give the address at which this machine is reached, e.g. 10.0.0.1:7400",
@@ -40,7 +56,7 @@ function checkMetadata(what: string, endpoints: readonly string[]): void {
     refuse(`${what} is missing`, "give the address of etcd, or of the embedded metadata server");
   }
   for (const endpoint of endpoints) {
-    const [, rest = ""] = /^(?:https?:\/\/)?(.*?)\/?$/.exec(endpoint) ?? [];
+    const rest = bareEndpoint(endpoint);
     if (rest.includes("@")) {
       // It would be kept, and shown to whoever asks for the cluster.
       refuse(`${what} holds a user's name or password`, "give HOST:PORT, or a URL without them");

@@ -9,18 +9,17 @@
 // clocks may run apart by up to 10 %. A member that has just started does not know what it promised
 // before: it takes it that everybody has a grant until 2 s after its start.
 
-import type { Clock, ReadGrants } from "../ports/index.ts";
+import type { Clock } from "../ports/index.ts";
 import { GRANT_MS } from "./limits.ts";
 
-/** What a member's grant is asked from: a RemoteReplica. */
+/** What a member's grant is asked from, as its owner counts it: its replica. */
 export interface GrantSource {
-  readonly name: string;
   readonly grantedUntilUs: number;
 }
 
-export class PeerGrants implements ReadGrants {
+/** The member's side: what it has promised. */
+export class PeerGrants {
   private readonly clock: Clock;
-  private readonly members: Map<string, GrantSource> = new Map();
   private readonly given: Map<string, number> = new Map();
   private readonly forgottenUntilUs: number;
 
@@ -28,24 +27,6 @@ export class PeerGrants implements ReadGrants {
     this.clock = clock;
     this.forgottenUntilUs = clock.nowUs() + GRANT_MS * 1000;
   }
-
-  // --- as an owner -------------------------------------------------------------------------------
-
-  addMember(source: GrantSource): void {
-    this.members.set(source.name, source);
-  }
-
-  removeMember(source: GrantSource): void {
-    if (this.members.get(source.name) === source) this.members.delete(source.name);
-  }
-
-  /** See ReadGrants; 0 for a member that was not added. */
-  grantedUntilUs(member: string): number {
-    const source = this.members.get(member);
-    return source === undefined ? 0 : source.grantedUntilUs;
-  }
-
-  // --- as a member -------------------------------------------------------------------------------
 
   /** Promises the daemon of `nodeId`; returns for how long, in microseconds from now. */
   give(nodeId: string): number {

@@ -15,6 +15,7 @@ import {
   SOL_SOCKET,
   TCP_NODELAY,
 } from "./constants.ts";
+import { check } from "./error.ts";
 import { close } from "./files.ts";
 import { cBind, cGetsockname, cListen, cSetsockopt, cSocket, ret } from "./libc.ts";
 import { scratch } from "./scratch.ts";
@@ -107,4 +108,12 @@ export function boundPort(fd: number): number {
   const result = ret(cGetsockname(fd, scratch.address, lengthAt));
   if (result < 0) return result;
   return ((scratch.u8[2] as number) << 8) | (scratch.u8[3] as number);
+}
+
+/** A port of `host` that nobody had a moment ago: for whoever must name it before it listens. */
+export function freePort(host: string): number {
+  const fd = check(listenTcp({ host, port: 0 }, 1), "listen", host);
+  const port = check(boundPort(fd), "getsockname", host);
+  close(fd);
+  return port;
 }

@@ -9,8 +9,8 @@ import { placeOf, readFromAny } from "./slab-work.ts";
 import type { TakeoverParts } from "./takeover.ts";
 
 /** More are found again by the next read, or by the scrub. */
-const RETRY_MS = 5;
 const WAITING_MAX = 64;
+const RETRY_MS = 5;
 
 interface Repair {
   readonly slab: number;
@@ -95,8 +95,10 @@ export class Repairs {
     const { io, modules, options } = this.parts;
     const { member, slab } = this.current as Repair;
     modules.reactor.memory.free(arena);
-    if (isRepaired) this.repairedCount += 1;
-    if (isRepaired) modules.changed?.();
+    if (isRepaired) {
+      this.repairedCount += 1;
+      modules.changed?.();
+    }
     modules.reactor.log.log(isRepaired ? "info" : "warn", "slab-repair", {
       volume: options.volume,
       disk: member.disk,

@@ -24,7 +24,7 @@ import { type FioResult, fioJobs, fioTable, parseFio } from "./fio.ts";
 import { ShowCluster } from "./nodes.ts";
 import { hashOnHost, PATTERN_MIB, writePattern } from "./pattern.ts";
 import { ReplicatedShow } from "./replicated.ts";
-import { runTool } from "./tool.ts";
+import { askTool, runTool } from "./tool.ts";
 
 /** dist/daemon/show/ is three folders below the checkout. */
 const ROOT: string = resolve(dirname(fileURLToPath(import.meta.url)), "../../..");
@@ -51,11 +51,7 @@ interface VolumeReply {
   readonly backing: { readonly kind: string; readonly path?: string };
 }
 
-async function tool(args: readonly string[]): Promise<unknown> {
-  const { exitCode, stdout, stderr } = await runTool(DATA, [...args, "-o", "json"]);
-  if (exitCode !== 0) throw new Error(`ringstore ${args.join(" ")}: ${stderr.trim()}`);
-  return JSON.parse(stdout);
-}
+const tool = (args: readonly string[]): Promise<unknown> => askTool(DATA, args);
 
 async function ensureVolume(): Promise<{ readonly socket: string; readonly path: string }> {
   const shown = await runTool(DATA, ["volume", "show", VOLUME]);

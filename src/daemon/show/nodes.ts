@@ -3,12 +3,14 @@
 // chosen once and kept, because nodes find each other by them.
 
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { connect, createServer } from "node:net";
+import { connect } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { freePort } from "../../sys/index.ts";
 import { type BackgroundOptions, daemonOptions, ensureProcess, killProcess } from "./background.ts";
-import { runTool } from "./tool.ts";
+import { askTool } from "./tool.ts";
 
+const HOST = "127.0.0.1";
 const DISK_SIZE = "1G";
 const STOP_ORDER_METADATA = 20;
 const DISK_READY_MS = 120_000;
@@ -48,7 +50,7 @@ export class ShowCluster {
     firstData: string,
     say: (text: string) => void,
   ): Promise<ShowCluster> {
-    const ports = await readOrChoosePorts(join(state, "ports.json"));
+    const ports = readOrChoosePorts(join(state, "ports.json"));
     const nodes = ports.nodes.map((_, index) => {
       const name = `node${index + 1}`;
       const data = index === 0 ? firstData : join(state, name);
@@ -66,7 +68,7 @@ export class ShowCluster {
     await ensureProcess({
       stateDirectory: this.state,
       name: "metadata",
-      args: ["--role", "meta", "--data", data, "--listen", `127.0.0.1:${metadata}`],
+      args: ["--role", "meta", "--data", data, "--listen", `${HOST}:${metadata}`],
       stopOrder: STOP_ORDER_METADATA,
       answers: () => listens(metadata),
     });
@@ -93,9 +95,7 @@ export class ShowCluster {
   }
 
   async tool(node: ShowNode, args: readonly string[]): Promise<unknown> {
-    const { exitCode, stdout, stderr } = await runTool(node.data, [...args, "-o", "json"]);
-    if (exitCode !== 0) throw new Error(`ringstore ${args.join(" ")}: ${stderr.trim()}`);
-    return JSON.parse(stdout);
+    return await askTool(node.data, args);
   }
 
   private async ensureDisk(node: ShowNode): Promise<void> {
@@ -118,10 +118,10 @@ export class ShowCluster {
 
   private async ensureMember(index: number, node: ShowNode): Promise<void> {
     if ((await this.tool(node, ["cluster", "show"])) !== null) return;
-    const address = `127.0.0.1:${this.ports.nodes[index]}`;
+    const address = `${HOST}:${this.ports.nodes[index]}`;
     const common = ["--address", address, "--node-name", node.name];
     if (index === 0) {
-      const metadata = `127.0.0.1:${this.ports.metadata}`;
+      const metadata = `${HOST}:${this.ports.metadata}`;
       await this.tool(node, ["cluster", "init", "trio", "--metadata", metadata, ...common]);
       this.say(`${node.name} has made the cluster trio.`);
       return;
@@ -152,28 +152,19 @@ export class ShowCluster {
   }
 }
 
-async function readOrChoosePorts(path: string): Promise<Ports> {
+function readOrChoosePorts(path: string): Ports {
   if (existsSync(path)) return JSON.parse(readFileSync(path, "utf8")) as Ports;
   const ports = {
-    metadata: await freePort(),
-    nodes: [await freePort(), await freePort(), await freePort()],
+    metadata: freePort(HOST),
+    nodes: [freePort(HOST), freePort(HOST), freePort(HOST)],
   };
   writeFileSync(path, `${JSON.stringify(ports)}\n`, { mode: 0o600 });
   return ports;
 }
 
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  if (address === null || typeof address === "string") throw new Error("there is no free port");
-  return address.port;
-}
-
 async function listens(port: number): Promise<boolean> {
   return await new Promise((resolve) => {
-    const socket = connect(port, "127.0.0.1");
+    const socket = connect(port, HOST);
     socket.once("connect", () => {
       socket.destroy();
       resolve(true);

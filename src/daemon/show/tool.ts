@@ -19,3 +19,10 @@ export async function runTool(data: string, args: readonly string[]): Promise<To
     });
   });
 }
+
+/** Of a command that must succeed: its JSON. */
+export async function askTool(data: string, args: readonly string[]): Promise<unknown> {
+  const { exitCode, stdout, stderr } = await runTool(data, [...args, "-o", "json"]);
+  if (exitCode !== 0) throw new Error(`ringstore ${args.join(" ")}: ${stderr.trim()}`);
+  return JSON.parse(stdout);
+}

@@ -3,6 +3,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { findHole } from "../find-hole.ts";
 import type { ClusterBugs } from "./cluster-bugs.ts";
 import { type ClusterOptions, ClusterSim } from "./cluster-sim.ts";
 import {
@@ -51,22 +52,11 @@ const HOLES: readonly Hole[] = [
   ["a resume does not drain", { peer: { resumeWithoutDrain: true } }, breaks, 4],
 ];
 
-function findFirst(finder: Scene, bugs: ClusterBugs, seeds: number): [number, Error] | null {
-  for (let seed = 1; seed <= seeds; seed++) {
-    try {
-      finder(seed, bugs);
-    } catch (error) {
-      return [seed, error as Error];
-    }
-  }
-  return null;
-}
-
 for (const [name, bugs, finder, seeds] of HOLES) {
   test(`the hole is found: ${name}`, (t) => {
-    const found = findFirst(finder, bugs, seeds);
+    const found = findHole(finder, bugs, seeds);
     assert.notEqual(found, null, `${seeds} seeds did not find it`);
-    const [seed, error] = found as [number, Error];
+    const [seed, error] = found as readonly [number, Error];
     t.diagnostic(`seed ${seed}: ${error.message}`);
     // The very run that found it is sound without the hole.
     finder(seed, {});

@@ -3,7 +3,6 @@
 
 import { randomUUID } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
-import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { makeCluster } from "../../daemon/cluster-making.ts";
@@ -16,6 +15,7 @@ import { diskBecameReady } from "../../daemon/volume-recovery.ts";
 import { EtcdMetaStore } from "../../meta/index.ts";
 import { MetaServer } from "../../meta/server/server.ts";
 import type { Volume, VolumeCreate } from "../../model/types.ts";
+import { freePort } from "../../sys/index.ts";
 import { FakeClusterPlane } from "./fake-cluster-plane.ts";
 import { HostFixture, temporaryDirectory } from "./host-fixture.ts";
 
@@ -47,14 +47,6 @@ export async function until(
     if (performance.now() > endMs) throw new Error(`it never came true: ${describe()}`);
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }
 
 export class NodeFixture {
@@ -165,7 +157,7 @@ export class ClusterFixture {
 
   /** A node that is in no cluster. */
   async node(name: string, timings?: ClusterTimings): Promise<NodeFixture> {
-    const address = `127.0.0.1:${await freePort()}`;
+    const address = `127.0.0.1:${freePort("127.0.0.1")}`;
     const node = new NodeFixture(name, address, temporaryDirectory(), timings);
     this.nodes.push(node);
     return await node.start();

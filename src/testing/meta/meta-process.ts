@@ -5,11 +5,11 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { EtcdMetaStore, type EtcdOptions } from "../../meta/index.ts";
+import { freePort } from "../../sys/index.ts";
 import { requireOnSystem } from "../../vm/index.ts";
 import { builtFile } from "../daemon.ts";
 import { type Certificate, makeCertificate } from "./certificate.ts";
@@ -46,7 +46,7 @@ export class MetaProcess {
   static async start(kind: MetaKind, options: MetaProcessOptions = {}): Promise<MetaProcess> {
     const server = new MetaProcess(kind, options);
     try {
-      server.port = await freePort();
+      server.port = freePort("127.0.0.1");
       await server.launch();
       if (kind === "etcd" && options.user !== undefined) {
         await enableEtcdAuth(
@@ -165,12 +165,4 @@ export class MetaProcess {
     writeFileSync(path, content, { mode: 0o600 });
     return path;
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }

@@ -5,9 +5,9 @@
 // Invariant: everything that was started is gone when the cleanup has run.
 
 import { renameSync, symlinkSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { KIB } from "../../base/index.ts";
 import type { RingstoreClient } from "../../client/index.ts";
 import {
   type LoadOptions,
@@ -17,11 +17,23 @@ import {
 } from "../../load/index.ts";
 import type { ClusterBackingView, CopyState } from "../../model/cluster-types.ts";
 import type { Volume } from "../../model/types.ts";
+import { freePort } from "../../sys/index.ts";
 import { Daemon } from "../daemon.ts";
 import { type MetaKind, MetaProcess } from "../meta/meta-process.ts";
 import { apiOf, makeDisks, untilAnswering } from "../soak/api.ts";
 import type { Cleanup } from "../soak/cleanup.ts";
 import { diskFolder } from "../soak/places.ts";
+
+/** What users do to a volume, small enough that the same blocks are written again and again. */
+export const CLUSTER_LOAD: Partial<LoadOptions> = {
+  queueCount: 2,
+  depth: 16,
+  blockBytes: 4 * KIB,
+  blockBytesMax: 64 * KIB,
+  alignBytes: 4 * KIB,
+  readPercent: 40,
+  flushEvery: 32,
+};
 
 const LOAD_RUNTIME_MS = 24 * 3600 * 1000;
 const POLL_MS = 20;
@@ -67,7 +79,7 @@ export class NodeCluster {
       nodes.push(daemon);
       const disk = { path: `disk${index + 1}`, sizeBytes: options.diskBytes };
       await makeDisks(apiOf(daemon), folder, [disk]);
-      const address = `127.0.0.1:${await freePort()}`;
+      const address = `127.0.0.1:${freePort("127.0.0.1")}`;
       const common = ["--address", address, "--node-name", `node${index + 1}`];
       if (index === 0) {
         await daemon.json(["cluster", "init", "trio", "--metadata", metadata.endpoint, ...common]);
@@ -122,6 +134,12 @@ export class NodeCluster {
     const volume = await this.showSoon(index, name);
     if (volume.backing.kind !== "cluster") throw new Error(`${name} is no volume of the cluster`);
     return { ...volume, backing: volume.backing };
+  }
+
+  /** The nodes with a copy, by index, in the order of the volume's members. */
+  async holders(index: number, name: string): Promise<readonly number[]> {
+    const { copies } = (await this.volume(index, name)).backing;
+    return copies.map(({ node }) => Number(node.replace("node", "")) - 1);
   }
 
   private async showSoon(index: number, name: string): Promise<Volume> {
@@ -216,14 +234,4 @@ export class VolumeLoad {
   end(): void {
     this.process.kill();
   }
-}
-
-/** A port of 127.0.0.1 that nobody had a moment ago. */
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  if (address === null || typeof address === "string") throw new Error("no port");
-  return address.port;
 }

@@ -7,38 +7,26 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { KIB, MIB } from "../../base/index.ts";
-import { NodeCluster } from "../nodes/node-cluster.ts";
+import { MIB } from "../../base/index.ts";
+import { CLUSTER_LOAD, NodeCluster } from "../nodes/node-cluster.ts";
 import { cleanupOf } from "../soak/cleanup.ts";
 import { brokenPromises } from "../soak/loaded-daemon.ts";
 
 const DISK_BYTES: number = 320 * MIB;
 const VOLUME_BYTES: number = 48 * MIB;
 const PAUSE_MS_MAX = 30_000;
+const nodeName = (index: number): string => `node${index + 1}`;
 const LIMIT = { timeout: 600_000 } as const;
-const LOAD = {
-  queueCount: 2,
-  depth: 16,
-  blockBytes: 4 * KIB,
-  blockBytesMax: 64 * KIB,
-  alignBytes: 4 * KIB,
-  readPercent: 40,
-  flushEvery: 32,
-  writeZeroesPercent: 2,
-  discardPercent: 1,
-  seed: 20261127,
-} as const;
+const LOAD = { ...CLUSTER_LOAD, writeZeroesPercent: 2, discardPercent: 1, seed: 20261127 };
 
 test("each node dies once under load; both copies have every byte; etcd", LIMIT, async (t) => {
   const options = { nodeCount: 3, diskBytes: DISK_BYTES, metadata: "etcd" } as const;
   const cluster = await NodeCluster.start(cleanupOf(t), options);
-  const [first, second, third] = ["node1", "node2", "node3"] as const;
   await cluster.api(0).createVolume({ name: "vm", sizeBytes: VOLUME_BYTES, replicas: 2 });
-  const { copies } = (await cluster.volume(0, "vm")).backing;
-  assert.equal(copies[0]?.node, first, "one copy lies where it was created");
-  const other = copies[1]?.node === second ? 1 : 2;
+  const [local, other = 0] = await cluster.holders(0, "vm");
+  assert.equal(local, 0, "one copy lies where it was created");
   const spare = other === 1 ? 2 : 1;
-  const otherName = other === 1 ? second : third;
+  const [first, otherName] = [nodeName(0), nodeName(other)];
   await cluster.attach(0, "vm");
   const load = await cluster.load("vm", LOAD);
 
@@ -65,7 +53,7 @@ test("each node dies once under load; both copies have every byte; etcd", LIMIT,
   // The first comes back, does not serve the volume that moved, and is resynced.
   await cluster.restart(0);
   await cluster.copiesSoon(spare, "vm", { [first]: "in-sync" });
-  assert.equal((await cluster.volume(0, "vm")).backing.attachedTo, spare === 1 ? second : third);
+  assert.equal((await cluster.volume(0, "vm")).backing.attachedTo, nodeName(spare));
 
   // The other copy is gone: what is read back now is the first one's.
   await cluster.kill(other);
@@ -84,18 +72,17 @@ test("without metadata I/O goes on; it is missed only when something changes", L
   await cluster.api(0).createVolume({ name: "vm", sizeBytes: VOLUME_BYTES, replicas: 2 });
   await cluster.attach(0, "vm");
   const load = await cluster.load("vm", LOAD);
-  const { copies } = (await cluster.volume(0, "vm")).backing;
-  const other = Number((copies[1]?.node ?? "").slice(-1)) - 1;
+  const [, other = 0] = await cluster.holders(0, "vm");
   await cluster.metadata.kill("SIGKILL");
   await load.goesOn(2000);
   // A copy dies while nobody can be told: writes wait, none is acknowledged on one copy alone.
   await cluster.kill(other);
   await load.goesOn(3000);
   await cluster.metadata.launch();
-  await cluster.copiesSoon(0, "vm", { [copies[1]?.node ?? ""]: "out" });
+  await cluster.copiesSoon(0, "vm", { [nodeName(other)]: "out" });
   await load.goesOn(500);
   await cluster.restart(other);
-  await cluster.copiesSoon(0, "vm", { [copies[1]?.node ?? ""]: "in-sync" });
+  await cluster.copiesSoon(0, "vm", { [nodeName(other)]: "in-sync" });
   const report = await load.finish();
   assert.deepEqual(brokenPromises(report), []);
   assert.ok(report.longestPauseMs < PAUSE_MS_MAX, `a pause of ${report.longestPauseMs} ms`);
@@ -124,7 +111,7 @@ test(
     assert.equal(report.canary?.lateWriteCount, 0);
     assert.ok(report.reconnectCount > 0, "it was not cut off");
     const { attachedTo, epoch } = (await cluster.volume(other, "vm")).backing;
-    assert.equal(attachedTo, copies[1]?.node);
+    assert.equal(attachedTo, nodeName(other));
     assert.ok(epoch >= 2, `epoch ${epoch}`);
   },
 );

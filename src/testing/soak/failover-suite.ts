@@ -6,8 +6,8 @@
 // its goal: 3 s, 1 s, 5 s; what was seen is in the counts.
 
 import { setTimeout as sleep } from "node:timers/promises";
-import { KIB, MIB, Prng } from "../../base/index.ts";
-import { NodeCluster, type VolumeLoad } from "../nodes/node-cluster.ts";
+import { MIB, Prng } from "../../base/index.ts";
+import { CLUSTER_LOAD, NodeCluster, type VolumeLoad } from "../nodes/node-cluster.ts";
 import { Cleanup } from "./cleanup.ts";
 import { brokenPromises } from "./loaded-daemon.ts";
 import { messageOf, type SuiteContext, type SuiteResult } from "./suite.ts";
@@ -19,15 +19,6 @@ const VOLUME = "vm";
 const WORK_MS_MAX = 1000;
 const KINDS = ["replica", "owner", "host"] as const;
 type Kind = (typeof KINDS)[number];
-const LOAD = {
-  queueCount: 2,
-  depth: 16,
-  blockBytes: 4 * KIB,
-  blockBytesMax: 64 * KIB,
-  alignBytes: 4 * KIB,
-  readPercent: 40,
-  flushEvery: 32,
-} as const;
 
 class FailoverCycle {
   private readonly cluster: NodeCluster;
@@ -41,15 +32,10 @@ class FailoverCycle {
     this.prng = prng;
   }
 
-  private async nodesWithCopies(): Promise<number[]> {
-    const { copies } = (await this.cluster.volume(this.owner, VOLUME)).backing;
-    return copies.map(({ node }) => Number(node.replace("node", "")) - 1);
-  }
-
   async round(kind: Kind): Promise<void> {
     const { cluster, load } = this;
     await load.goesOn(this.prng.below(WORK_MS_MAX));
-    const holders = await this.nodesWithCopies();
+    const holders = await cluster.holders(this.owner, VOLUME);
     if (kind === "replica") {
       const victim = holders.find((index) => index !== this.owner) as number;
       await cluster.kill(victim);
@@ -95,7 +81,7 @@ export async function failoverSuite(
       const volume = { name: VOLUME, sizeBytes: VOLUME_BYTES, replicas: 2 };
       await cluster.api(0).createVolume(volume);
       await cluster.attach(0, VOLUME);
-      const load = await cluster.load(VOLUME, { ...LOAD, seed });
+      const load = await cluster.load(VOLUME, { ...CLUSTER_LOAD, seed });
       const one = new FailoverCycle(cluster, load, new Prng(seed));
       for (let round = 0; round < rounds && !context.expired(); round++) {
         await one.round(kind);

@@ -5,6 +5,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { NO_BUGS, type PlantedBugs } from "../../chunk/planted.ts";
+import { findHole } from "../find-hole.ts";
 import { CrashEnumeration } from "./crash-points.ts";
 import { randomCrashes } from "./random-crashes.ts";
 import {
@@ -56,25 +57,13 @@ const FINDERS: Readonly<Record<keyof PlantedBugs, readonly [name: string, Finder
     lastStampWins: ["an overtaken stamp", overtakenStamp, 3],
   };
 
-/** The first seed with which `finder` throws, and what; null when none does. */
-function findFirst(finder: Finder, planted: PlantedBugs, seeds: number): [number, Error] | null {
-  for (let seed = 1; seed <= seeds; seed++) {
-    try {
-      finder(seed, planted);
-    } catch (error) {
-      return [seed, error as Error];
-    }
-  }
-  return null;
-}
-
 test("every flag has a finder", () => {
   assert.deepEqual(Object.keys(FINDERS).sort(), Object.keys(NO_BUGS).sort());
 });
 
 for (const [flag, [name, finder, seeds]] of Object.entries(FINDERS)) {
   test(`${flag} is found by ${name} within ${seeds} seeds`, (t) => {
-    const found = findFirst(finder, { ...NO_BUGS, [flag]: true }, seeds);
+    const found = findHole(finder, { ...NO_BUGS, [flag]: true }, seeds);
     assert.ok(found !== null, `${seeds} seeds found nothing`);
     const [seed, { message }] = found;
     t.diagnostic(`seed ${seed}: ${message.split("\n")[0]}`);
@@ -85,7 +74,7 @@ for (const [flag, [name, finder, seeds]] of Object.entries(FINDERS)) {
 test("late writes of a dead process are found within 12 seeds where nobody waits for them", (t) => {
   const manyDeaths = { rounds: 24, requests: 40 };
   const late: Finder = (seed) => void randomCrashes(seed, { ...manyDeaths, exclusive: false });
-  const found = findFirst(late, NO_BUGS, 12);
+  const found = findHole(late, NO_BUGS, 12);
   assert.ok(found !== null);
   t.diagnostic(`seed ${found[0]}: ${found[1].message.split("\n")[0]}`);
   assert.doesNotThrow(() => randomCrashes(found[0], manyDeaths));

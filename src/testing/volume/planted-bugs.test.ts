@@ -4,6 +4,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { NO_OWNER_BUGS, type OwnerBugs } from "../../volume/index.ts";
+import { findHole } from "../find-hole.ts";
 import { type FaultName, ReplicatedSim, type SimOptions } from "./replicated-sim.ts";
 import {
   readsAhead,
@@ -74,22 +75,11 @@ const NODE_FINDERS: Readonly<Record<keyof NodeBugs, Found>> = {
   restartForgetsGrants: [scene(restartsUnderGrants), 1],
 };
 
-function findFirst([finder, seeds, first = 1]: Found, bugs: Bugs): [number, Error] | null {
-  for (let seed = first; seed < first + seeds; seed++) {
-    try {
-      finder(seed, bugs);
-    } catch (error) {
-      return [seed, error as Error];
-    }
-  }
-  return null;
-}
-
 function check(name: string, how: Found, bugs: Bugs): void {
   test(`the hole is found: ${name}`, (t) => {
-    const found = findFirst(how, bugs);
+    const found = findHole(how[0], bugs, how[1], how[2]);
     assert.notEqual(found, null, `${how[1]} seeds did not find it`);
-    const [seed, error] = found as [number, Error];
+    const [seed, error] = found as readonly [number, Error];
     t.diagnostic(`seed ${seed}: ${error.message}`);
     // The very run that found it is sound without the hole.
     how[0](seed, {});
