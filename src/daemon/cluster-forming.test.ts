@@ -101,7 +101,7 @@ describe("init", () => {
     await refused(
       next.cluster.init({ ...request, name: "else" }, REALLY),
       "cluster_exists",
-      /again with --name prod/,
+      /again, ringstore cluster init prod$/,
     );
     const view = await next.cluster.init({ ...request, nodeName: "a" }, REALLY);
     assert.equal(view.id, id);

@@ -120,7 +120,7 @@ function occupied(
   const where = endpoints.join(", ");
   const advice =
     begun?.clusterId === found.id
-      ? `this node was making it: give the command again with --name ${found.name}`
+      ? `this node was making it: give the command again, ringstore cluster init ${found.name}`
       : "join it with a token of one of its nodes, or name other metadata";
   const message = `the metadata at ${where} holds cluster ${found.name} already`;
   return new ApiError("cluster_exists", message, { advice });
