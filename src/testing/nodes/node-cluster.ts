@@ -4,7 +4,7 @@
 //
 // Invariant: everything that was started is gone when the cleanup has run.
 
-import { renameSync, symlinkSync, writeFileSync } from "node:fs";
+import { renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { KIB } from "../../base/index.ts";
@@ -192,6 +192,7 @@ export class VolumeLoad {
 
   constructor(socketPath: string, stopFile: string, options: Partial<LoadOptions>) {
     this.stopFile = stopFile;
+    rmSync(stopFile, { force: true });
     let runs: () => void = () => undefined;
     const began = new Promise<void>((resolve) => {
       runs = resolve;

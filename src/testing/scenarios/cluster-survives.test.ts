@@ -7,6 +7,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { MIB } from "../../base/index.ts";
 import { CLUSTER_LOAD, NodeCluster } from "../nodes/node-cluster.ts";
 import { cleanupOf } from "../soak/cleanup.ts";
@@ -115,3 +116,38 @@ test(
     assert.ok(epoch >= 2, `epoch ${epoch}`);
   },
 );
+
+test("a volume grows under its guest; what is deleted gives its space back", LIMIT, async (t) => {
+  const cluster = await NodeCluster.start(cleanupOf(t), { nodeCount: 3, diskBytes: DISK_BYTES });
+  const usedBytes = async (): Promise<readonly number[]> => {
+    const replies = await Promise.all([0, 1, 2].map((index) => cluster.api(index).listDisks()));
+    return replies.map(({ disks }) => disks[0]?.usage?.usedBytes ?? -1);
+  };
+  const before = await usedBytes();
+  await cluster.api(0).createVolume({ name: "vm", sizeBytes: VOLUME_BYTES, replicas: 2 });
+  const holders = await cluster.holders(0, "vm");
+  await cluster.attach(0, "vm");
+  const load = await cluster.load("vm", { ...LOAD, areaBytes: VOLUME_BYTES });
+  await cluster.api(0).resizeVolume("vm", { sizeBytes: 2 * VOLUME_BYTES });
+  await load.goesOn(500);
+  assert.deepEqual(brokenPromises(await load.finish()), []);
+  // A front-end that comes now sees, writes and reads all of it.
+  const whole = await cluster.load("vm", LOAD);
+  const report = await whole.finish();
+  assert.deepEqual(brokenPromises(report), []);
+  assert.equal(report.target.capacityBytes, 2 * VOLUME_BYTES);
+  const written = await usedBytes();
+  for (const [index, bytes] of before.entries()) {
+    const grownBytes = (written[index] ?? 0) - bytes;
+    const isHolder = holders.includes(index);
+    assert.ok(isHolder ? grownBytes > VOLUME_BYTES : grownBytes === 0, `${index}: ${grownBytes}`);
+  }
+  await cluster.api(0).detachVolume("vm");
+  await cluster.api(0).deleteVolume("vm", { dryRun: false });
+  const isBack = async (): Promise<boolean> => String(await usedBytes()) === String(before);
+  const deadline = Date.now() + 60_000;
+  while (!(await isBack())) {
+    assert.ok(Date.now() < deadline, `${await usedBytes()}, and before ${before}`);
+    await sleep(100);
+  }
+});
