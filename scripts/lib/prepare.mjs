@@ -14,20 +14,20 @@ import { become } from "./run.mjs";
 
 export async function prepare() {
   checkMachine();
-  await withLock("set-up", () => {
+  await withLock("set-up", async () => {
     if (isDebian()) ensureDebianPackages();
     else warnOfMissingPrograms();
     ensureNpmPackages();
-    build();
+    await build();
   });
 }
 
 /** Build alone, for whoever has everything: no package is looked for but npm's. */
 export async function prepareBuild() {
   checkMachine();
-  await withLock("build", () => {
+  await withLock("build", async () => {
     ensureNpmPackages();
-    build();
+    await build();
   });
 }
 

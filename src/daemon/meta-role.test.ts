@@ -13,7 +13,7 @@ const folder = mkdtempSync(join(tmpdir(), "rs-meta-role-"));
 after(() => rmSync(folder, { recursive: true, force: true }));
 
 function run(...words: string[]): { status: number | null; stderr: string } {
-  const args = [builtFile("daemon/main.js"), "--role", "meta", ...words];
+  const args = [builtFile("bundle/main.js"), "--role", "meta", ...words];
   return spawnSync(process.execPath, args, { encoding: "utf8", timeout: 60_000 });
 }
 

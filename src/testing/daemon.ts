@@ -87,7 +87,7 @@ export class Daemon {
   /** Starts the process; does not wait for anything. */
   async launch(): Promise<void> {
     const { execArgv = [], flags = [], keepOutput = false } = this.options;
-    const entry = builtFile("daemon/main.js");
+    const entry = builtFile("bundle/main.js");
     const args = [...execArgv, entry, "--data", this.dataDirectory, ...flags];
     const stdout = keepOutput ? "pipe" : "ignore";
     const child = spawn(process.execPath, args, { stdio: ["ignore", stdout, "pipe"] });

@@ -38,7 +38,7 @@ interface ProcessRecord {
   readonly build: string;
 }
 
-const ENTRY: string = fileURLToPath(new URL("../main.js", import.meta.url));
+const ENTRY: string = fileURLToPath(new URL("../../bundle/main.js", import.meta.url));
 /** Written by the build when it is complete: a hash of all sources. */
 const STAMP: string = fileURLToPath(new URL("../../.stamp", import.meta.url));
 const START_TIMEOUT_MS = 30_000;

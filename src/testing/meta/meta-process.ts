@@ -130,7 +130,7 @@ export class MetaProcess {
   }
 
   #embedded(): [string, string[]] {
-    const args = [builtFile("daemon/main.js"), "--role", "meta", "--data", this.directory];
+    const args = [builtFile("bundle/main.js"), "--role", "meta", "--data", this.directory];
     args.push("--listen", this.endpoint);
     const { user } = this.#options;
     if (user !== undefined) {

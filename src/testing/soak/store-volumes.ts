@@ -43,7 +43,7 @@ export const STORE_VOLUMES: readonly LoadedVolume[] = [
 
 /** `ringstored --role disk-check`: "", or what it printed when it found something. */
 export async function checkDiskOffline(path: string): Promise<string> {
-  const args = [builtFile("daemon/main.js"), "--role", "disk-check", "--path", path];
+  const args = [builtFile("bundle/main.js"), "--role", "disk-check", "--path", path];
   return await new Promise((resolve) => {
     execFile(process.execPath, args, { maxBuffer: 1 << 26 }, (error, stdout, stderr) => {
       resolve(error === null ? "" : `${error.message}\n${stdout}${stderr}`);
