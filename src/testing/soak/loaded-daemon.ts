@@ -223,16 +223,21 @@ export function brokenPromises(report: LoadReport): string[] {
   return broken;
 }
 
-/** Pauses over all loads, in milliseconds: how many, the median, the longest. */
+/** The README's promise for a restart. */
+const PROMISED_PAUSE_MS = 1000;
+
+/** Pauses over all loads, in milliseconds: how many, the median, the longest, how many too long. */
 export function pausesOf(reports: readonly LoadReport[]): {
   readonly count: number;
   readonly medianMs: number;
   readonly longestMs: number;
+  readonly tooLongCount: number;
 } {
   const pausesMs = reports.flatMap((report) => report.lossPausesMs).sort((a, b) => a - b);
   return {
     count: pausesMs.length,
     medianMs: pausesMs[pausesMs.length >> 1] ?? 0,
     longestMs: Math.max(0, ...reports.map((report) => report.longestPauseMs)),
+    tooLongCount: pausesMs.filter((pauseMs) => pauseMs > PROMISED_PAUSE_MS).length,
   };
 }

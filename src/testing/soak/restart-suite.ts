@@ -38,14 +38,15 @@ export class RestartSuite {
       const left = roundCount - this.roundCount;
       await this.cycle(cycle, Math.min(left, CYCLE_ROUNDS));
     }
-    const { count, medianMs, longestMs } = pausesOf(this.reports);
+    const { count, medianMs, longestMs, tooLongCount } = pausesOf(this.reports);
     const kinds = [...this.counts].map(([what, times]) => `${times} ${what}`).join(", ");
     let checked = 0;
     for (const { verify } of this.reports) checked += verify?.checkedBlocks ?? 0;
     return {
       counts:
         `${this.roundCount} rounds (${kinds}), ${count} pauses of guests: ` +
-        `median ${medianMs.toFixed(0)} ms, longest ${longestMs.toFixed(0)} ms; ` +
+        `median ${medianMs.toFixed(0)} ms, longest ${longestMs.toFixed(0)} ms, ` +
+        `${tooLongCount} above 1 s; ` +
         `${checked} blocks verified`,
       broken: this.broken,
     };
