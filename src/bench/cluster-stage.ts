@@ -18,6 +18,7 @@ import type { WriterAnswer, WriterOrder } from "./cluster-writer-main.ts";
 const WARM_UP_MS = 300;
 const DRAIN_MS_MAX = 120_000;
 const POLL_MS = 50;
+const RING_SHARE_IDLE = 0.26;
 
 class Writer {
   private readonly child: ChildProcess;
@@ -122,13 +123,19 @@ export class ClusterStage {
     await this.drain();
   }
 
-  /** What the last slice left in the rings is not the next one's. */
+  /**
+   * What the last slice left in the rings is not the next one's: an idle store writes back until a
+   * quarter of its ring is left.
+   */
   async drain(): Promise<void> {
     const deadline = Date.now() + DRAIN_MS_MAX;
     for (const daemon of [...this.cluster.nodes, this.single]) {
       for (;;) {
         const { disks } = await apiOf(daemon).listDisks();
-        if (disks.every(({ usage }) => (usage?.ringUsedBytes ?? 0) < this.ringBytes / 16)) break;
+        if (
+          disks.every(({ usage }) => (usage?.ringUsedBytes ?? 0) < this.ringBytes * RING_SHARE_IDLE)
+        )
+          break;
         if (Date.now() > deadline) throw new Error("the rings are not written back");
         await sleep(POLL_MS);
       }
