@@ -1,6 +1,7 @@
 // The cluster's benchmark as Markdown: medians, every bar as the median over the pairs.
 
 import { median } from "./boost-report.ts";
+import { type ResyncFigures, renderResync } from "./cluster-resync.ts";
 import {
   type ClusterBar,
   type ClusterPair,
@@ -20,6 +21,7 @@ export interface ClusterRun {
   readonly machine: Machine;
   readonly load: string;
   readonly rows: readonly ClusterRowResult[];
+  readonly resync: ResyncFigures | null;
   readonly ringMib: number;
   readonly sliceMs: number;
 }
@@ -85,5 +87,6 @@ export function renderCluster(run: ClusterRun): string {
     const verdict = row.bars.map((bar) => barText(bar, pairs)).join("; ");
     lines.push(`| ${row.name} | ${ours} | ${row.against} | ${theirs} | ${verdict} |`);
   }
+  if (run.resync !== null) lines.push("", ...renderResync(run.resync));
   return `${lines.join("\n")}\n`;
 }

@@ -12,10 +12,12 @@ import { NodeCluster } from "../testing/nodes/node-cluster.ts";
 import { apiOf, makeDisks } from "../testing/soak/api.ts";
 import type { Cleanup } from "../testing/soak/cleanup.ts";
 import { type Measured, prewrite } from "../testing/store/real-rig.ts";
+import { ResyncBench, type ResyncFigures } from "./cluster-resync.ts";
 import type { ClusterRow, Figures } from "./cluster-rows.ts";
 import type { WriterAnswer, WriterOrder } from "./cluster-writer-main.ts";
 
 const WARM_UP_MS = 300;
+const WARM_UP_ROUNDS = 2;
 const DRAIN_MS_MAX = 120_000;
 const POLL_MS = 50;
 const RING_SHARE_IDLE = 0.26;
@@ -140,6 +142,20 @@ export class ClusterStage {
         await sleep(POLL_MS);
       }
     }
+  }
+
+  /** Compilers and caches have met the row's work before it is measured. */
+  async warmUp(row: ClusterRow): Promise<void> {
+    const work = { ...row, totalBytes: null };
+    for (let round = 0; round < WARM_UP_ROUNDS; round++) {
+      await this.ours(work, round);
+      await this.theirs(work, round);
+    }
+  }
+
+  /** Leaves the volume with both copies in sync. */
+  async resync(absenceMs: number): Promise<ResyncFigures> {
+    return await new ResyncBench(this.cluster, "twice", 0, this.options.volumeBytes).run(absenceMs);
   }
 
   async ours(row: ClusterRow, seed: number): Promise<Figures> {

@@ -3,8 +3,8 @@
 // docs/bench/cluster.md and cluster.json.
 //
 // Options: --pairs N (5), --slice-ms N (2000), --disk-mib N (1024), --volume-mib N (512), --rows
-// TEXT (only rows whose name contains it), --folder FOLDER (the disk measured), --out FOLDER,
-// --dry.
+// TEXT (only rows whose name contains it), --absence-s N (60; 0 leaves the resync out), --folder
+// FOLDER (the disk measured), --out FOLDER, --dry.
 
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -14,6 +14,7 @@ import { MIB } from "../base/index.ts";
 import { PROJECT_FOLDER } from "../testing/daemon.ts";
 import { Cleanup } from "../testing/soak/cleanup.ts";
 import { type ClusterRowResult, renderCluster } from "./cluster-report.ts";
+import type { ResyncFigures } from "./cluster-resync.ts";
 import { type ClusterPair, type ClusterRow, clusterRows } from "./cluster-rows.ts";
 import { ClusterStage } from "./cluster-stage.ts";
 import { describeMachine, loadText } from "./machine.ts";
@@ -25,6 +26,7 @@ const { values } = parseArgs({
     "disk-mib": { type: "string", default: "1024" },
     "volume-mib": { type: "string", default: "512" },
     rows: { type: "string", default: "" },
+    "absence-s": { type: "string", default: "60" },
     folder: { type: "string", default: tmpdir() },
     out: { type: "string", default: join(PROJECT_FOLDER, "docs", "bench") },
     dry: { type: "boolean", default: false },
@@ -34,11 +36,13 @@ const pairCount = Number(values.pairs);
 const sliceMs = Number(values["slice-ms"]);
 const diskBytes = Number(values["disk-mib"]) * MIB;
 const volumeBytes = Number(values["volume-mib"]) * MIB;
+const absenceMs = Number(values["absence-s"]) * 1000;
 const TMPFS = "/dev/shm";
 
 async function runRow(stage: ClusterStage, row: ClusterRow): Promise<ClusterRowResult> {
   const pairs: ClusterPair[] = [];
   const count = Math.min(pairCount, row.pairsMax ?? pairCount);
+  await stage.warmUp(row);
   for (let index = 0; index < count; index++) {
     await stage.drain();
     let pair: ClusterPair;
@@ -70,6 +74,7 @@ try {
   const load = loadText();
   const rows: ClusterRowResult[] = [];
   let ringBytes = 0;
+  let resync: ResyncFigures | null = null;
   for (const place of ["disk", "tmpfs"] as const) {
     const isWanted = (row: ClusterRow): boolean =>
       row.place === place && row.name.includes(values.rows);
@@ -83,9 +88,10 @@ try {
     for (const row of clusterRows(stage.ringBytes).filter(isWanted)) {
       rows.push(await runRow(stage, row));
     }
+    if (place === "disk" && absenceMs > 0) resync = await stage.resync(absenceMs);
     await inner.run();
   }
-  const run = { machine, load, rows, ringMib: ringBytes / MIB, sliceMs };
+  const run = { machine, load, rows, resync, ringMib: ringBytes / MIB, sliceMs };
   const text = renderCluster(run);
   process.stdout.write(text);
   if (!values.dry) {
