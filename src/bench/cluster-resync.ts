@@ -137,12 +137,15 @@ export function renderResync(figures: ResyncFigures): readonly string[] {
     `${one.p99Us.toFixed(0)} |`;
   const factor = during.p99Us / before.p99Us;
   const verdict = factor <= 2 ? "met" : "**missed**";
+  const seconds = (ms: number, digits: number): string => (ms / 1000).toFixed(digits);
   return [
     "## A copy that was away",
     "",
-    `Its node was killed and away for ${(figures.absenceMs / 1000).toFixed(0)} s, under 4 KiB random requests at depth 8,`,
-    `70 % of them reads. Slabs of about ${mib(figures.writtenBytes)} MiB were written meanwhile; the resync moved`,
-    `${mib(figures.movedBytes)} MiB of the volume's ${mib(figures.volumeBytes)} in ${(figures.resyncMs / 1000).toFixed(1)} s. What it cost the client:`,
+    `Its node was killed and away for ${seconds(figures.absenceMs, 0)} s, under 4 KiB random`,
+    "requests at depth 8, 70 % of them reads. Slabs of about",
+    `${mib(figures.writtenBytes)} MiB were written meanwhile; the resync moved`,
+    `${mib(figures.movedBytes)} MiB of the volume's ${mib(figures.volumeBytes)}, in`,
+    `${seconds(figures.resyncMs, 1)} s. What it cost the client:`,
     "",
     "| | slices | /s | mean | p99 |",
     "| --- | --- | --- | --- | --- |",
