@@ -361,7 +361,8 @@ describe("copies", () => {
       const members = stats.members.map((one) =>
         one.place.diskId === place.diskId ? { ...one, state: "resyncing" as const } : one,
       );
-      const resync = { diskId: place.diskId, doneBytes, totalBytes: MIB };
+      const found = { totalBytes: MIB, isTotalKnown: true };
+      const resync = { diskId: place.diskId, stage: "copying" as const, doneBytes, ...found };
       a.plane.tell({ ...stats, members, resync });
     };
     tell(0);
