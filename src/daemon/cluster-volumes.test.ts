@@ -375,6 +375,21 @@ describe("copies", () => {
     assert.equal(backing(a.control.show("v")).copies[1]?.state, "resyncing");
   });
 
+  test("the limit on rebuilds holds at once and after a restart, without metadata", async () => {
+    assert.equal((await a.cluster.rebuildLimit()).bytesPerSecond, null);
+    await scene.stopMetadata();
+    const set = await a.cluster.setRebuildLimit({ bytesPerSecond: 5 * MIB });
+    assert.deepEqual([set.bytesPerSecond, a.plane.resyncLimit], [5 * MIB, 5 * MIB]);
+    assert.equal(b.plane.resyncLimit, null, "each node has its own");
+    const next = await scene.restart(a);
+    assert.equal(next.plane.resyncLimit, 5 * MIB);
+    assert.equal((await next.cluster.rebuildLimit()).bytesPerSecond, 5 * MIB);
+    await next.cluster.setRebuildLimit({ bytesPerSecond: null });
+    const last = await scene.restart(next);
+    assert.equal(last.plane.resyncLimit, null);
+    await scene.startMetadata();
+  });
+
   test("grow: every copy first, then what the guest sees", async () => {
     const { id } = await a.create({ name: "v", sizeBytes: MIB, replicas: 2 });
     await a.control.attach("v", {});
