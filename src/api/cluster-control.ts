@@ -10,6 +10,7 @@ import type {
   NodeRemoveReply,
   Rebuild,
 } from "../model/cluster-types.ts";
+import type { RebuildLimit, RebuildLimitChange } from "../model/rebuild-types.ts";
 import type { RequestOptions } from "./control-plane.ts";
 
 export interface ClusterControl {
@@ -24,4 +25,7 @@ export interface ClusterControl {
   /** Of a node that is gone: its copies are forgotten. Refused while it is alive. */
   removeNode(name: string, options: RequestOptions): Promise<NodeRemoveReply>;
   rebuilds(): Promise<readonly Rebuild[]>;
+  rebuildLimit(): Promise<RebuildLimit>;
+  /** At once, and kept. */
+  setRebuildLimit(change: RebuildLimitChange): Promise<RebuildLimit>;
 }

@@ -1,4 +1,4 @@
-// /v1/cluster, /v1/nodes, /v1/rebuilds: the routes that make and show a cluster. Volumes of the
+// /v1/cluster, /v1/nodes: the routes that make and show a cluster. Volumes of the
 // cluster are volumes like others: routes-volumes.ts.
 //
 // Invariant: the cluster's token leaves this daemon on the unix socket only, and is never kept by
@@ -15,7 +15,6 @@ import {
   ClusterTokenReplySchema,
   ClusterViewSchema,
   NodeRemoveReplySchema,
-  RebuildListSchema,
 } from "../model/cluster-schemas.ts";
 import type { ClusterInit, ClusterJoin } from "../model/cluster-types.ts";
 import { ApiError } from "../model/errors.ts";
@@ -124,15 +123,5 @@ function addNodeRoutes(app: FastifyInstance, controlPlane: ControlPlane): void {
       await controlPlane.cluster.removeNode(request.params.name, {
         dryRun: request.query.dryRun === "true",
       }),
-  );
-
-  app.get(
-    "/v1/rebuilds",
-    {
-      schema: route("listRebuilds", "Copies being brought up to date by this node's volumes", {
-        response: { 200: RebuildListSchema },
-      }),
-    },
-    async () => ({ rebuilds: await controlPlane.cluster.rebuilds() }),
   );
 }

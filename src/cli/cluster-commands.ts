@@ -1,4 +1,4 @@
-// The commands on the cluster, its nodes and rebuilds: a part of the command table
+// The commands on the cluster and its nodes: a part of the command table
 // (command-table.ts).
 
 import type { ArgumentSpec, CommandSpec, OptionSpec } from "./command-spec.ts";
@@ -134,13 +134,5 @@ export const CLUSTER_COMMANDS: readonly CommandSpec[] = [
     options: [DRY_RUN],
     examples: ["ringstore node remove host-2 --dry-run", "ringstore node remove host-2"],
     load: async () => (await import("./commands/node.ts")).remove,
-  },
-  {
-    path: ["rebuild", "list"],
-    summary: "list the copies that this node's volumes are bringing up to date",
-    arguments: [],
-    options: [],
-    examples: ["ringstore rebuild list"],
-    load: async () => (await import("./commands/node.ts")).listRebuilds,
   },
 ];

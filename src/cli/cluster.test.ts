@@ -220,17 +220,30 @@ describe("nodes", () => {
   test("rebuild list", async () => {
     const none = await cli("rebuild list");
     assert.match(none.stderr, /bring no copy up to date/);
-    const about = { volume: "db1", node: "host-3", disk: "nvme0" };
-    const done4 = { doneBytes: 4 * GIB, totalBytes: 10 * GIB };
+    const why = { reason: "missing", stage: "copying" } as const;
+    const about = { volume: "db1", node: "host-3", disk: "nvme0", ...why };
+    const done4 = { doneBytes: 4 * GIB, totalBytes: 10 * GIB, isTotalKnown: true };
+    const more = { ...done4, isTotalKnown: false };
     api.plane.cluster.work = [
       { ...about, ...done4, bytesPerSecond: GIB / 8, secondsLeft: 48 },
-      { ...about, volume: "db2", ...done4, bytesPerSecond: 0, secondsLeft: null },
+      { ...about, volume: "db2", ...more, bytesPerSecond: 0, secondsLeft: null },
     ];
     assert.match(
       await done("rebuild list --no-headers"),
-      /^db1 +host-3 +nvme0 +4 GiB +10 GiB +40% +128 MiB\/s +48s\ndb2 .* -\n$/,
+      /^db1 +host-3 +nvme0 +missing +copying +4 GiB +10 GiB +40% +128 MiB\/s +48s\ndb2 .* >= 10 GiB +- .* -\n$/,
     );
     assert.equal(await done("rebuild list -o name"), "db1\ndb2\n");
+  });
+
+  test("rebuild limit: shown, set, refused", async () => {
+    assert.equal(await done("rebuild limit"), "rebuild limit: auto, now at most 16 MiB/s\n");
+    assert.equal(await done("rebuild limit 200M"), "rebuild limit: 200 MiB/s\n");
+    assert.equal(await done("rebuild limit"), "rebuild limit: 200 MiB/s\n");
+    assert.match(await fails("rebuild limit 1K", 2), /a rate of "1K" cannot be.*\n.*64K to 1T/);
+    assert.match(await fails("rebuild limit fast", 2), /the rate: "fast" is not a size/);
+    assert.equal(api.plane.cluster.limit.bytesPerSecond, 200 * 1_048_576);
+    assert.match(await done("rebuild limit auto"), /^rebuild limit: auto/);
+    assert.equal(api.plane.cluster.limit.bytesPerSecond, null);
   });
 });
 

@@ -6,6 +6,7 @@ import { CLUSTER_COMMANDS } from "./cluster-commands.ts";
 import type { ArgumentSpec, CommandSpec, CommandTable, OptionSpec } from "./command-spec.ts";
 import { DISK_COMMANDS } from "./disk-commands.ts";
 import { OUTPUT_FORMS } from "./output.ts";
+import { REBUILD_COMMANDS } from "./rebuild-commands.ts";
 
 const NAME: ArgumentSpec = {
   name: "name",
@@ -374,13 +375,19 @@ const OTHER_COMMANDS: readonly CommandSpec[] = [
 ];
 
 export const COMMAND_TABLE: CommandTable = {
-  commands: [...VOLUME_COMMANDS, ...DISK_COMMANDS, ...CLUSTER_COMMANDS, ...OTHER_COMMANDS],
+  commands: [
+    ...VOLUME_COMMANDS,
+    ...DISK_COMMANDS,
+    ...CLUSTER_COMMANDS,
+    ...REBUILD_COMMANDS,
+    ...OTHER_COMMANDS,
+  ],
   groups: [
     { path: ["volume"], summary: "create, attach and look at volumes" },
     { path: ["disk"], summary: "make, examine and look at disks of the store" },
     { path: ["cluster"], summary: "make, join and look at a cluster" },
     { path: ["node"], summary: "look at the nodes of the cluster, forget one that is gone" },
-    { path: ["rebuild"], summary: "look at copies being brought up to date" },
+    { path: ["rebuild"], summary: "look at copies being brought up to date, and limit their rate" },
     { path: ["api"], summary: "talk to the REST API directly" },
   ],
   globalOptions: GLOBAL_OPTIONS,

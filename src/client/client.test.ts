@@ -65,6 +65,9 @@ describe("requests", () => {
     transport.text = '{"nodes":[],"rebuilds":[]}';
     await client.listNodes();
     await client.listRebuilds();
+    transport.text = '{"bytesPerSecond":null}';
+    await client.rebuildLimit();
+    await client.setRebuildLimit({ bytesPerSecond: null });
     assert.deepEqual(
       transport.requests.map(({ method, path }) => `${method} ${path}`),
       [
@@ -76,6 +79,8 @@ describe("requests", () => {
         "DELETE /v1/nodes/n?dryRun=true",
         "GET /v1/nodes",
         "GET /v1/rebuilds",
+        "GET /v1/rebuilds/limit",
+        "PUT /v1/rebuilds/limit",
       ],
     );
     assert.deepEqual(transport.requests[2]?.body, { token: "t", address: "a:1" });

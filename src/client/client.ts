@@ -13,6 +13,7 @@ import type {
   RebuildList,
 } from "../model/cluster-types.ts";
 import type { Disk, DiskCreate, DiskList, DiskRemoveReply } from "../model/disk-types.ts";
+import type { RebuildLimit, RebuildLimitChange } from "../model/rebuild-types.ts";
 import type {
   AdviseReply,
   AttachReply,
@@ -141,6 +142,14 @@ export class RingstoreClient {
     return await this.#call({ method: "GET", path: "/v1/rebuilds" }, ["rebuilds"]);
   }
 
+  async rebuildLimit(): Promise<RebuildLimit> {
+    return await this.#call({ method: "GET", path: REBUILD_LIMIT }, ["bytesPerSecond"]);
+  }
+
+  async setRebuildLimit(body: RebuildLimitChange): Promise<RebuildLimit> {
+    return await this.#call({ method: "PUT", path: REBUILD_LIMIT, body }, ["bytesPerSecond"]);
+  }
+
   async stats(): Promise<StatsReply> {
     return await this.#call({ method: "GET", path: "/v1/stats" }, ["atMs", "volumes"]);
   }
@@ -186,6 +195,7 @@ export class RingstoreClient {
   }
 }
 
+const REBUILD_LIMIT = "/v1/rebuilds/limit";
 const VOLUME_FIELDS = ["id", "name", "sizeBytes", "state"];
 
 const DISK_FIELDS = ["id", "name", "state"];

@@ -14,6 +14,7 @@ import type {
   Rebuild,
 } from "../model/cluster-types.ts";
 import { ApiError } from "../model/errors.ts";
+import type { RebuildLimit, RebuildLimitChange } from "../model/rebuild-types.ts";
 import type { Health } from "../model/types.ts";
 import { quote } from "../model/volume-rules.ts";
 import type { ClusterPlane } from "../ports/cluster-plane.ts";
@@ -28,6 +29,7 @@ import type { ClusterVolumes } from "./cluster-volumes.ts";
 import { asApiError } from "./failure.ts";
 import type { DaemonCluster } from "./no-cluster.ts";
 import { OperationQueue } from "./operation-queue.ts";
+import { rebuildLimitOf, setRebuildLimit } from "./rebuild-limit.ts";
 import type { VolumeHost } from "./volume-host.ts";
 
 export interface ClusterHostModules {
@@ -83,7 +85,9 @@ export class ClusterHost implements ClusterControl, DaemonCluster {
     const { file, plane, host } = this.#modules;
     const incarnation = await file.raiseIncarnation();
     const { log } = host.modules;
-    const taking = new MemberPlane({ member, incarnation, key: file.readKey(), plane, log });
+    const resyncLimit = (): number | null => file.readRebuildLimit();
+    const key = file.readKey();
+    const taking = new MemberPlane({ member, incarnation, key, plane, log, resyncLimit });
     await taking.start();
     return taking;
   }
@@ -237,6 +241,16 @@ export class ClusterHost implements ClusterControl, DaemonCluster {
 
   async rebuilds(): Promise<readonly Rebuild[]> {
     return (await this.#require()).views.rebuilds();
+  }
+
+  async rebuildLimit(): Promise<RebuildLimit> {
+    const { context } = await this.#require();
+    return rebuildLimitOf(context.plane);
+  }
+
+  async setRebuildLimit(change: RebuildLimitChange): Promise<RebuildLimit> {
+    const { context } = await this.#require();
+    return await setRebuildLimit(change, this.#modules.file, context);
   }
 
   /** After the data plane has stopped. */

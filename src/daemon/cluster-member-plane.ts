@@ -17,6 +17,8 @@ export interface MemberPlaneParts {
   readonly key: Uint8Array;
   readonly plane: DataPlane & ClusterPlane;
   readonly log: Log;
+  /** As it was set last; see ResyncPlane. */
+  readonly resyncLimit: () => number | null;
 }
 
 export class MemberPlane implements VolumeRecordsHost {
@@ -44,6 +46,7 @@ export class MemberPlane implements VolumeRecordsHost {
     try {
       const listen = parseAddress(address, "address");
       await plane.startCluster({ identity, key, listen }, modules);
+      await this.#limitResyncs();
       this.isStarted = true;
       this.problem = "";
       log.log("info", "cluster.listening", { address, incarnation });
@@ -52,6 +55,16 @@ export class MemberPlane implements VolumeRecordsHost {
       const problem = `this node takes no part in its cluster, at ${address}: ${message}`;
       if (problem !== this.problem) log.log("error", "cluster.not-listening", { address, message });
       this.problem = problem;
+    }
+  }
+
+  /** A limit that cannot be read is none, and said. */
+  async #limitResyncs(): Promise<void> {
+    const { resyncLimit, plane, log } = this.parts;
+    try {
+      await plane.resyncs.setLimit(resyncLimit());
+    } catch (error) {
+      log.log("error", "cluster.rebuild-limit", { message: (error as Error).message });
     }
   }
 

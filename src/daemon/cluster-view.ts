@@ -14,6 +14,7 @@ import type { OwnerStats } from "../ports/cluster-plane.ts";
 import type { VolumeStats } from "../ports/data-plane.ts";
 import type { ClusterContext } from "./cluster-context.ts";
 import { socketPathOf } from "./data-directory.ts";
+import { RebuildProgress } from "./rebuild-progress.ts";
 import { serialOf } from "./volume-entry.ts";
 
 /** A takeover that takes longer is told. */
@@ -25,17 +26,9 @@ export interface Sight {
   readonly stats: ReadonlyMap<string, VolumeStats>;
 }
 
-interface Progress {
-  readonly sinceMs: number;
-  readonly fromBytes: number;
-  doneBytes: number;
-  atMs: number;
-}
-
 export class ClusterViews {
   readonly #context: ClusterContext;
-  /** Of resyncs under way, by volume and disk. */
-  readonly #progress = new Map<string, Progress>();
+  readonly #progress = new RebuildProgress();
   /** Since when a volume is being taken over here; monotonic. */
   readonly #takeovers = new Map<string, number>();
 
@@ -51,23 +44,12 @@ export class ClusterViews {
   }
 
   /** Told by the data plane. */
-  ownerChanged({ volumeId, state, resync }: OwnerStats): void {
+  ownerChanged(stats: OwnerStats): void {
+    const { volumeId, state } = stats;
+    this.#progress.told(stats);
     const nowMs = performance.now();
     if (state !== "taking-over") this.#takeovers.delete(volumeId);
     else if (!this.#takeovers.has(volumeId)) this.#takeovers.set(volumeId, nowMs);
-    const key = resync === null ? null : `${volumeId}/${resync.diskId}`;
-    for (const other of this.#progress.keys()) {
-      if (other.startsWith(`${volumeId}/`) && other !== key) this.#progress.delete(other);
-    }
-    if (resync === null || key === null) return;
-    const known = this.#progress.get(key);
-    const { doneBytes } = resync;
-    if (known === undefined || doneBytes < known.doneBytes) {
-      this.#progress.set(key, { sinceMs: nowMs, fromBytes: doneBytes, doneBytes, atMs: nowMs });
-      return;
-    }
-    known.doneBytes = doneBytes;
-    known.atMs = nowMs;
   }
 
   volume(record: VolumeRecord, sight: Sight = this.sight()): Volume {
@@ -228,22 +210,22 @@ export class ClusterViews {
     return plane.ownerStats().flatMap(({ volumeId, resync }) => {
       const record = inventory.volumes.get(volumeId)?.record;
       if (resync === null || record === undefined) return [];
-      const { diskId, doneBytes, totalBytes } = resync;
+      const { diskId, stage, doneBytes, totalBytes, isTotalKnown } = resync;
       const disk = inventory.disks.get(diskId)?.record;
-      const known = this.#progress.get(`${volumeId}/${diskId}`);
-      const seconds = known === undefined ? 0 : (known.atMs - known.sinceMs) / 1000;
-      const moved = known === undefined ? 0 : known.doneBytes - known.fromBytes;
-      const bytesPerSecond = seconds > 0 ? Math.round(moved / seconds) : 0;
+      const bytesPerSecond = this.#progress.bytesPerSecond(volumeId, diskId);
       const left = Math.max(0, totalBytes - doneBytes);
       return [
         {
           volume: record.name,
           node: inventory.nodeName(disk?.node ?? ""),
           disk: disk?.name ?? diskId,
+          reason: record.out.find((one) => one.disk === diskId)?.reason ?? null,
+          stage,
           doneBytes,
           totalBytes,
+          isTotalKnown,
           bytesPerSecond,
-          secondsLeft: bytesPerSecond > 0 ? Math.ceil(left / bytesPerSecond) : null,
+          secondsLeft: isTotalKnown && bytesPerSecond > 0 ? Math.ceil(left / bytesPerSecond) : null,
         },
       ];
     });

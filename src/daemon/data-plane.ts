@@ -17,6 +17,7 @@ import type {
   ClusterStart,
   OwnerStats,
   PeerStats,
+  ResyncPlane,
   StoredReplica,
 } from "../ports/cluster-plane.ts";
 import type {
@@ -36,6 +37,7 @@ import { closeBacking, type OpenedBacking } from "../uring/index.ts";
 import type { DataPlaneOptions } from "./data-plane-factory.ts";
 import { type ClusterModules, PlaneCluster } from "./plane-cluster.ts";
 import { PlaneDisks } from "./plane-disks.ts";
+import { leastLoaded } from "./plane-loads.ts";
 import {
   backingBytes,
   cutBacking,
@@ -328,6 +330,10 @@ export class ReactorDataPlane implements DataPlane, ClusterPlane {
     return this.cluster.peerStats();
   }
 
+  get resyncs(): ResyncPlane {
+    return this.cluster;
+  }
+
   async surrenderVolume(volumeId: string): Promise<void> {
     this.find(volumeId);
     await this.cluster.surrender(volumeId);
@@ -345,16 +351,8 @@ export class ReactorDataPlane implements DataPlane, ClusterPlane {
   }
 
   private leastLoaded(): ReactorThread {
-    const loads = new Map(this.threads.map((thread) => [thread, 0]));
     const used = [...this.volumes.values()].map(({ thread }) => thread);
-    for (const thread of [...used, ...this.opening.values()]) {
-      loads.set(thread, (loads.get(thread) as number) + 1);
-    }
-    let best = this.threads[0] as ReactorThread;
-    for (const [thread, load] of loads) {
-      if (load < (loads.get(best) as number)) best = thread;
-    }
-    return best;
+    return leastLoaded(this.threads, [...used, ...this.opening.values()]);
   }
 
   // What there is to see --------------------------------------------------------------------------

@@ -30,6 +30,8 @@ export class NoCluster implements DaemonCluster {
   showNode = async (): Promise<never> => refuse();
   removeNode = async (): Promise<never> => refuse();
   rebuilds = async (): Promise<never> => refuse();
+  rebuildLimit = async (): Promise<never> => refuse();
+  setRebuildLimit = async (): Promise<never> => refuse();
   diskBecameReady = (): void => undefined;
   prepare = async (): Promise<void> => undefined;
   begin = (): void => undefined;

@@ -12,6 +12,8 @@ import type {
   ClusterStart,
   OwnerStats,
   PeerStats,
+  ResyncPaceStats,
+  ResyncPlane,
   StoredReplica,
   VolumeRecordsHost,
 } from "../ports/cluster-plane.ts";
@@ -36,12 +38,13 @@ export interface ClusterModules {
   readonly ownerChanged: (stats: OwnerStats) => void;
 }
 
-type ClusterMessage = Extract<ReactorMessage, { kind: "record" | "owner" | "peers" }>;
+type ClusterMessage = Extract<ReactorMessage, { kind: "record" | "owner" | "peers" | "pace" }>;
 
-export class PlaneCluster {
+export class PlaneCluster implements ResyncPlane {
   private readonly modules: PlaneClusterModules;
   private readonly owners: Map<string, OwnerStats> = new Map();
   private peers: readonly PeerStats[] = [];
+  private told: ResyncPaceStats | null = null;
   private isStarted = false;
 
   constructor(modules: PlaneClusterModules) {
@@ -77,6 +80,9 @@ export class PlaneCluster {
         return;
       case "peers":
         this.peers = message.peers;
+        return;
+      case "pace":
+        this.told = message.pace;
         return;
       case "record": {
         const { askId, volumeId, swap } = message;
@@ -138,6 +144,14 @@ export class PlaneCluster {
 
   peerStats(): readonly PeerStats[] {
     return this.peers;
+  }
+
+  pace(): ResyncPaceStats | null {
+    return this.told;
+  }
+
+  async setLimit(bytesPerSecond: number | null): Promise<void> {
+    await this.ask({ op: "setResyncLimit", bytesPerSecond });
   }
 
   async surrender(volumeId: string): Promise<void> {

@@ -22,6 +22,7 @@ import type {
 } from "../ports/index.ts";
 import type { Reactor } from "../reactor/index.ts";
 import { HmacSecret } from "../sys/index.ts";
+import { VolumeMeter } from "../telemetry/index.ts";
 import { UringListener } from "../uring/index.ts";
 import { type MemberSession, OwnerWorkspace } from "../volume/index.ts";
 import type { ReactorDisks } from "./reactor-disks.ts";
@@ -93,15 +94,16 @@ export class ReactorCluster {
       recordsOf: (volumeId) => this.records.of(volumeId),
       sourceOf: (volumeId, place, changed) => this.sourceOf(volumeId, place, changed),
       tell: (stats) => send({ kind: "owner", stats }),
+      tellPace: (pace) => send({ kind: "pace", pace }),
     });
   }
 
-  openVolume(spec: VolumeSpec): OwnedDevice {
+  openVolume(spec: VolumeSpec, meter: SharedArrayBuffer): OwnedDevice {
     const { backing } = spec;
     if (backing.kind !== "cluster") {
       throw refusal("INVALID_REQUEST", `volume ${spec.name} is not one of the cluster`);
     }
-    return this.owned.open(spec, backing);
+    return this.owned.open(spec, backing, new VolumeMeter(meter));
   }
 
   // Commands --------------------------------------------------------------------------------------
@@ -126,6 +128,10 @@ export class ReactorCluster {
         return;
       case "surrender":
         this.owned.surrender(command.volumeId, () => done(null));
+        return;
+      case "setResyncLimit":
+        this.owned.setResyncLimit(command.bytesPerSecond);
+        done(null);
         return;
       case "record":
         this.records.answered(command.askId, command.answer);

@@ -13,24 +13,28 @@ import type {
   OwnerStats,
   ReadGrants,
   ReplicaPlace,
+  ResyncPaceStats,
+  ResyncStats,
   TimerHandler,
   VolumeRecords,
   VolumeSpec,
 } from "../ports/index.ts";
 import type { Reactor } from "../reactor/index.ts";
+import type { VolumeMeter } from "../telemetry/index.ts";
 import {
   type MemberSession,
   OwnedVolume,
+  OwnerBackground,
   type OwnerWorkspace,
   SectorDevice,
   type SectorWorkspace,
 } from "../volume/index.ts";
+import { ReactorClients } from "./reactor-clients.ts";
 import { MemberReplica, type MemberSource } from "./reactor-member.ts";
 import { type OwnedDevice, refusal } from "./reactor-volume.ts";
 
 const REPORT_MS = 100;
 const TIMER_REPORT = 0;
-const SLAB_BYTES = 65536;
 
 export interface OwnedVolumesModules {
   readonly reactor: Reactor;
@@ -40,6 +44,7 @@ export interface OwnedVolumesModules {
   /** `changed`: whether a session with it is open may have. */
   readonly sourceOf: (volumeId: string, place: ReplicaPlace, changed: () => void) => MemberSource;
   readonly tell: (stats: OwnerStats) => void;
+  readonly tellPace: (pace: ResyncPaceStats) => void;
 }
 
 /** The members of one volume that are open, and their grants. */
@@ -54,6 +59,7 @@ class OwnedMembers implements ReadGrants {
 
 interface Owned {
   readonly spec: VolumeSpec;
+  readonly meter: VolumeMeter;
   readonly backing: ClusterBacking;
   readonly members: OwnedMembers;
   readonly volume: OwnedVolume;
@@ -68,13 +74,18 @@ export class OwnedVolumes implements TimerHandler {
   private readonly changed: Set<string> = new Set();
   private isReportDue = false;
   private reportedUs = 0;
+  private readonly background: OwnerBackground;
+  private toldPace = "";
 
   constructor(modules: OwnedVolumesModules) {
     this.modules = modules;
+    const meters = (): VolumeMeter[] => Array.from(this.volumes.values(), ({ meter }) => meter);
+    this.background = new OwnerBackground(modules.reactor, new ReactorClients(meters));
+    this.tellPace();
   }
 
   /** Throws RingstoreError where the volume cannot be what it should be. */
-  open(spec: VolumeSpec, backing: ClusterBacking): OwnedDevice {
+  open(spec: VolumeSpec, backing: ClusterBacking, meter: VolumeMeter): OwnedDevice {
     const { reactor, workspace, recordsOf } = this.modules;
     const disks = backing.members.map(({ diskId }) => diskId);
     if (disks.length === 0 || disks.length > 8 || new Set(disks).size !== disks.length) {
@@ -112,11 +123,13 @@ export class OwnedVolumes implements TimerHandler {
         workspace,
         records: recordsOf(spec.id),
         grants: members,
+        background: this.background,
         openReplica,
         changed: note,
       },
     );
-    this.volumes.set(spec.id, { spec, backing, members, volume, told: "", connectedMask: 0 });
+    const unseen = { told: "", connectedMask: 0 };
+    this.volumes.set(spec.id, { spec, meter, backing, members, volume, ...unseen });
     this.note(spec.id);
     volume.takeOver(note);
     if (spec.blockBytes === volume.info.blockBytes) return volume;
@@ -212,6 +225,24 @@ export class OwnedVolumes implements TimerHandler {
     for (const owned of this.volumes.values()) {
       if (connectedMask(owned) !== owned.connectedMask) this.note(owned.spec.id);
     }
+    this.tellPace();
+  }
+
+  // Resyncs ---------------------------------------------------------------------------------------
+
+  /** Of all volumes together; null = as their clients' latency allows. */
+  setResyncLimit(bytesPerSecond: number | null): void {
+    this.background.pace.setLimit(bytesPerSecond);
+    this.tellPace();
+  }
+
+  private tellPace(): void {
+    const { limit, bytesPerSecond, movedBytes } = this.background.pace;
+    const pace = { limitBytesPerSecond: limit, bytesPerSecond, movedBytes };
+    const text = JSON.stringify(pace);
+    if (text === this.toldPace) return;
+    this.toldPace = text;
+    this.modules.tellPace(pace);
   }
 }
 
@@ -240,15 +271,16 @@ function statsOf(owned: Owned): OwnerStats {
       state: volume.memberState(member),
       isConnected: (connected & member.bit) !== 0,
     })),
-    resync:
-      progress === null
-        ? null
-        : {
-            diskId: progress.disk,
-            doneBytes: progress.copiedBytes,
-            totalBytes: progress.copiedBytes + progress.waitingSlabs * SLAB_BYTES,
-          },
+    resync: resyncOf(progress),
     equalisedCount: volume.equalisedCount,
     repairedCount: volume.repairedCount,
   };
+}
+
+/** A member that does not answer its fence is tried now and then: that is no resync to speak of. */
+function resyncOf(progress: OwnedVolume["resyncProgress"]): ResyncStats | null {
+  if (progress === null || progress.stage === "fencing") return null;
+  const { disk, stage, copiedBytes, leftBytes, isAllKnown } = progress;
+  const totalBytes = copiedBytes + leftBytes;
+  return { diskId: disk, stage, doneBytes: copiedBytes, totalBytes, isTotalKnown: isAllKnown };
 }

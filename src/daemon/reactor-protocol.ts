@@ -10,6 +10,7 @@ import type {
   ClusterPeer,
   OwnerStats,
   PeerStats,
+  ResyncPaceStats,
   StoredReplica,
 } from "../ports/cluster-plane.ts";
 import type { AttachmentSpec, VolumeSpec } from "../ports/data-plane.ts";
@@ -65,6 +66,7 @@ export type ClusterCommand =
   /** Answered with StoredReplica[]. */
   | { readonly op: "listReplicas"; readonly diskId: string }
   | { readonly op: "surrender"; readonly volumeId: string }
+  | { readonly op: "setResyncLimit"; readonly bytesPerSecond: number | null }
   /** What the main thread found out for a "record" message. Not answered. */
   | {
       readonly op: "record";
@@ -137,5 +139,6 @@ export type ReactorMessage =
   /** Sent when they have changed. */
   | { readonly kind: "owner"; readonly stats: OwnerStats }
   | { readonly kind: "peers"; readonly peers: readonly PeerStats[] }
+  | { readonly kind: "pace"; readonly pace: ResyncPaceStats }
   /** Before the answer to stop. The thread ends, or, with I/O still in the kernel, it stays. */
   | { readonly kind: "stopped"; readonly drained: boolean };

@@ -38,7 +38,7 @@ export interface ReactorThreadModules {
   readonly entry: URL | undefined;
 }
 
-type ClusterMessage = Extract<ReactorMessage, { kind: "record" | "owner" | "peers" }>;
+type ClusterMessage = Extract<ReactorMessage, { kind: "record" | "owner" | "peers" | "pace" }>;
 
 interface Pending {
   readonly resolve: (value: unknown) => void;
@@ -158,6 +158,7 @@ export class ReactorThread {
       case "record":
       case "owner":
       case "peers":
+      case "pace":
         this.onCluster(message);
         return;
     }

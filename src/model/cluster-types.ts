@@ -115,13 +115,23 @@ export interface ClusterBackingView {
   readonly attachedTo: string | null;
 }
 
+type RebuildStage = "waiting" | "copying" | "entering";
+
 /** A resync, as the node that owns the volume knows it. */
 export interface Rebuild {
   readonly volume: string;
   readonly node: string;
   readonly disk: string;
+  /** Why the copy was out. */
+  readonly reason: string | null;
+  /** "waiting": for its turn; "entering": all is copied, and is being confirmed. */
+  readonly stage: RebuildStage;
   readonly doneBytes: number;
+  /** As far as is known. */
   readonly totalBytes: number;
+  /** No more will be found. */
+  readonly isTotalKnown: boolean;
+  /** Over the last seconds. */
   readonly bytesPerSecond: number;
   /** null: not known yet. */
   readonly secondsLeft: number | null;

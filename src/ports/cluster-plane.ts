@@ -66,8 +66,23 @@ export type MemberState = "in-sync" | "resyncing" | "out";
 
 export interface ResyncStats {
   readonly diskId: string;
+  /** "waiting": for its turn; "entering": all is copied, and is being confirmed. */
+  readonly stage: "waiting" | "copying" | "entering";
   readonly doneBytes: number;
+  /** As far as is known. */
   readonly totalBytes: number;
+  /** No more will be found. */
+  readonly isTotalKnown: boolean;
+}
+
+/** Of all resyncs of a node's volumes. */
+export interface ResyncPaceStats {
+  /** null = the rate follows what clients see. */
+  readonly limitBytesPerSecond: number | null;
+  /** In force now. */
+  readonly bytesPerSecond: number;
+  /** Since the cluster was started. */
+  readonly movedBytes: number;
 }
 
 /** Of a volume that was opened with backing "cluster". */
@@ -92,6 +107,17 @@ export interface PeerStats {
   readonly state: "down" | "dialling" | "up" | "ending";
   /** Of the last failure, for people; "" = none. */
   readonly lastFailure: string;
+}
+
+/** How fast all resyncs of this node's volumes may copy, together. */
+export interface ResyncPlane {
+  /** null: the cluster has not been started. */
+  pace(): ResyncPaceStats | null;
+  /**
+   * null = as clients' latency allows. Holds until it is set again, also for resyncs under way; not
+   * kept: after startCluster() it is null.
+   */
+  setLimit(bytesPerSecond: number | null): Promise<void>;
 }
 
 export interface StoredReplica {
@@ -126,6 +152,7 @@ export interface ClusterPlane {
   listReplicas(diskId: string): Promise<readonly StoredReplica[]>;
   ownerStats(): readonly OwnerStats[];
   peerStats(): readonly PeerStats[];
+  readonly resyncs: ResyncPlane;
   /**
    * Lets go of a volume in an orderly way: its front end has been detached. Answers what is under
    * way, writes "clean" into the record. closeVolume follows. One that has not been taken over yet

@@ -12,6 +12,7 @@
 
 import { assert } from "../base/index.ts";
 import type { BlockDeviceInfo, MemberState } from "../ports/index.ts";
+import { OwnerBackground } from "./background.ts";
 import { IoPath } from "./io-path.ts";
 import { type Member, ROLE_COUNTED, ROLE_OUT } from "./member.ts";
 import { MEMBERS_MAX, Membership } from "./membership.ts";
@@ -75,7 +76,8 @@ export class OwnedVolume implements WholeBlockDevice {
     this.members = membership.members;
     const sessions = new Sessions(io, keeper, modules, timings);
     const { members } = this;
-    this.parts = { io, keeper, sessions, options, timings, modules, members };
+    const background = modules.background ?? new OwnerBackground(reactor);
+    this.parts = { io, keeper, sessions, options, timings, modules, members, background };
     keeper.onRecord = (record) => {
       const isOurs = record.owner === options.owner && record.epoch === io.epoch;
       if (!isOurs && this.takeover !== null) return;

@@ -237,6 +237,7 @@ export class Upkeep implements VolumeCare {
         sessions.close(member);
         this.io.settleAll();
         this.armReturn();
+        this.parts.background.turns.look();
       },
     );
   }

@@ -1,10 +1,10 @@
-// node list, show, remove; rebuild list.
+// node list, show, remove.
 
 import { formatBytes } from "../../base/units.ts";
-import type { ClusterNode, Rebuild } from "../../model/cluster-types.ts";
+import type { ClusterNode } from "../../model/cluster-types.ts";
 import { checkVolumeName } from "../../model/volume-rules.ts";
 import type { CommandRun } from "../command-spec.ts";
-import { countOf, formatDuration, formatPercent, formatRate } from "../format.ts";
+import { countOf } from "../format.ts";
 import type { Column } from "../output.ts";
 
 const LIST_COLUMNS: readonly Column[] = [
@@ -97,41 +97,4 @@ export const remove: CommandRun = async (context, { arguments: [name = ""], opti
       ? "no volume loses a copy"
       : `${countOf(volumes.length, "volume")} with a copy less: ${volumes.join(", ")}`;
   return { data: reply, shown: `node ${name} ${verb}: ${lost}`, names: [name] };
-};
-
-const REBUILD_COLUMNS: readonly Column[] = [
-  { title: "VOLUME" },
-  { title: "NODE" },
-  { title: "DISK" },
-  { title: "DONE", right: true },
-  { title: "OF", right: true },
-  { title: "PROGRESS", right: true },
-  { title: "RATE", right: true },
-  { title: "LEFT", right: true },
-];
-
-function rebuildRow(rebuild: Rebuild): readonly string[] {
-  const { doneBytes, totalBytes, secondsLeft } = rebuild;
-  return [
-    rebuild.volume,
-    rebuild.node,
-    rebuild.disk,
-    formatBytes(doneBytes),
-    formatBytes(totalBytes),
-    formatPercent(doneBytes, totalBytes),
-    formatRate(rebuild.bytesPerSecond),
-    secondsLeft === null ? "-" : formatDuration(secondsLeft),
-  ];
-}
-
-export const listRebuilds: CommandRun = async (context) => {
-  const reply = await context.client.listRebuilds();
-  if (reply.rebuilds.length === 0 && context.global.form === "table") {
-    context.note("this node's volumes bring no copy up to date");
-  }
-  return {
-    data: reply,
-    shown: { columns: REBUILD_COLUMNS, rows: reply.rebuilds.map(rebuildRow) },
-    names: reply.rebuilds.map((rebuild) => rebuild.volume),
-  };
 };

@@ -8,6 +8,7 @@ import type {
   ClusterStart,
   OwnerStats,
   PeerStats,
+  ResyncPlane,
   StoredReplica,
   VolumeRecordsHost,
 } from "../../ports/cluster-plane.ts";
@@ -81,6 +82,19 @@ export class FakeClusterPlane extends FakeDataPlane implements ClusterPlane {
   ownerStats(): readonly OwnerStats[] {
     return [...this.owners.values()];
   }
+
+  /** What resyncs may do, as it was set last. */
+  resyncLimit: number | null = null;
+  readonly resyncs: ResyncPlane = {
+    pace: () => {
+      if (this.started === null) return null;
+      const { resyncLimit: limitBytesPerSecond } = this;
+      return { limitBytesPerSecond, bytesPerSecond: limitBytesPerSecond ?? 1000, movedBytes: 0 };
+    },
+    setLimit: async (bytesPerSecond) => {
+      this.resyncLimit = bytesPerSecond;
+    },
+  };
 
   peerStats(): readonly PeerStats[] {
     return this.peers.map(({ nodeId }) => ({ nodeId, state: "up", lastFailure: "" }));

@@ -17,6 +17,7 @@ import type {
 } from "../../model/cluster-types.ts";
 import { ApiError, type ApiErrorCode } from "../../model/errors.ts";
 import { API_SOCKET_NAME } from "../../model/limits.ts";
+import type { RebuildLimit, RebuildLimitChange } from "../../model/rebuild-types.ts";
 import type { DeleteReply, Status, Volume, VolumeAttach, VolumeCreate } from "../../model/types.ts";
 import type { LogFields } from "../../ports/log.ts";
 
@@ -126,6 +127,24 @@ class FakeCluster implements ClusterControl {
   async rebuilds(): Promise<readonly Rebuild[]> {
     this.#require();
     return this.work;
+  }
+
+  limit: RebuildLimit = {
+    bytesPerSecond: null,
+    currentBytesPerSecond: 16 * 1_048_576,
+    movedBytes: 0,
+  };
+
+  async rebuildLimit(): Promise<RebuildLimit> {
+    this.#require();
+    return this.limit;
+  }
+
+  async setRebuildLimit({ bytesPerSecond }: RebuildLimitChange): Promise<RebuildLimit> {
+    this.#require();
+    const currentBytesPerSecond = bytesPerSecond ?? 16 * 1_048_576;
+    this.limit = { bytesPerSecond, currentBytesPerSecond, movedBytes: 0 };
+    return this.limit;
   }
 
   #require(): void {
