@@ -92,10 +92,11 @@ export class ClusterServing {
     this.checkName(record.name);
     if (entry.declared === null) await this.declare(entry, this.defaultsOf(record));
     const settings = entry.declared ?? this.defaultsOf(record);
-    if (!entry.open) {
-      await plane.openVolume(this.#specOf(record), { create: false });
-      entry.open = true;
+    if (entry.working) {
+      entry.working = false;
+      if (this.#isDeposed(entry.id)) await this.#close(entry);
     }
+    if (!entry.open) await this.open(entry, record);
     const { readOnly } = record.attachment;
     try {
       await plane.attach(attachmentSpecOf(host.options, record, { ...settings, readOnly }));
@@ -107,6 +108,17 @@ export class ClusterServing {
     entry.problem = null;
     entry.retryCount = 0;
     entry.retryAtMs = 0;
+  }
+
+  async open(entry: ServedVolume, record: VolumeRecord): Promise<void> {
+    entry.toldMembers = "";
+    await this.#context.plane.openVolume(this.#specOf(record), { create: false });
+    entry.open = true;
+  }
+
+  #isDeposed(volumeId: string): boolean {
+    const stats = this.#context.plane.ownerStats().find((one) => one.volumeId === volumeId);
+    return stats?.state === "surrendered";
   }
 
   #specOf(record: VolumeRecord): VolumeSpec {

@@ -17,6 +17,10 @@ export class ServedVolume extends OperationQueue {
   open = false;
   /** The data plane listens on its socket. */
   serving = false;
+  /** It is open because a copy of it is being made, and is attached nowhere. */
+  working = false;
+  /** What its owner was told of its members last; "" = nothing since it was opened. */
+  toldMembers = "";
   problem: Health | null = null;
   /** Serving is not tried before this; monotonic. */
   retryAtMs = 0;

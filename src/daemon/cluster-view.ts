@@ -2,6 +2,7 @@
 // what the data plane counts; synchronous.
 
 import type { NodeRecord, VolumeRecord } from "../meta/records.ts";
+import { outCopies } from "../meta/repair-plan.ts";
 import type {
   ClusterBackingView,
   ClusterNode,
@@ -29,10 +30,13 @@ export interface Sight {
 export class ClusterViews {
   readonly #context: ClusterContext;
   readonly #progress = new RebuildProgress();
+  readonly #blockedRepair: (id: string) => string | undefined;
   /** Since when a volume is being taken over here; monotonic. */
   readonly #takeovers = new Map<string, number>();
 
-  constructor(context: ClusterContext) {
+  /** `blockedRepair`: why a copy of the volume cannot be made elsewhere; undefined = it can. */
+  constructor(context: ClusterContext, blockedRepair: (id: string) => string | undefined) {
+    this.#blockedRepair = blockedRepair;
     this.#context = context;
   }
 
@@ -136,16 +140,22 @@ export class ClusterViews {
     if (problem !== null) items.push(problem);
     if (record.phase === "deleting") items.push(...this.#pendingDelete(record));
     if (record.phase !== "ready") return items;
-    const { out, members, replicaCount, attachment } = record;
+    const { members, replicaCount, attachment } = record;
+    const out = outCopies(record);
     const first = out[0];
     if (first !== undefined) {
       const since = out.reduce((at, one) => (one.since < at ? one.since : at), first.since);
-      const message = `${out.length} of ${members.length} copies are out since ${since}`;
+      const message = `${out.length} of ${replicaCount} copies are out since ${since}`;
       items.push({ code: "COPY_OUT", severity: "warn", message });
     }
     if (members.length < replicaCount) {
       const message = `${members.length} of ${replicaCount} copies exist`;
       items.push({ code: "COPY_MISSING", severity: "warn", message });
+    }
+    const blocked = this.#blockedRepair(record.id);
+    if (blocked !== undefined) {
+      const message = `no copy of it can be made elsewhere: ${blocked}`;
+      items.push({ code: "REPAIR_BLOCKED", severity: "error", message });
     }
     const { node } = attachment;
     const { member, inventory } = this.#context;

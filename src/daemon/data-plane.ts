@@ -12,11 +12,8 @@
 
 import { RingstoreError } from "../base/index.ts";
 import type {
-  ClusterPeer,
   ClusterPlane,
-  ClusterStart,
   OwnerStats,
-  PeerStats,
   ResyncPlane,
   StoredReplica,
 } from "../ports/cluster-plane.ts";
@@ -35,7 +32,7 @@ import { affinity } from "../sys/index.ts";
 import { createLogRing, VolumeMeter } from "../telemetry/index.ts";
 import { closeBacking, type OpenedBacking } from "../uring/index.ts";
 import type { DataPlaneOptions } from "./data-plane-factory.ts";
-import { type ClusterModules, PlaneCluster } from "./plane-cluster.ts";
+import { PlaneCluster } from "./plane-cluster.ts";
 import { PlaneDisks } from "./plane-disks.ts";
 import { leastLoaded } from "./plane-loads.ts";
 import {
@@ -297,41 +294,45 @@ export class ReactorDataPlane implements DataPlane, ClusterPlane {
 
   // The cluster -----------------------------------------------------------------------------------
 
-  async startCluster(start: ClusterStart, modules: ClusterModules): Promise<{ port: number }> {
+  private get runningCluster(): PlaneCluster {
     this.requireRunning();
-    return await this.cluster.start(start, modules);
+    return this.cluster;
   }
 
-  async setPeers(peers: readonly ClusterPeer[]): Promise<void> {
-    this.requireRunning();
-    await this.cluster.setPeers(peers);
+  async startCluster(...args: Parameters<PlaneCluster["start"]>): Promise<{ port: number }> {
+    return await this.runningCluster.start(...args);
+  }
+
+  async setPeers(...args: Parameters<ClusterPlane["setPeers"]>): Promise<void> {
+    await this.runningCluster.setPeers(...args);
   }
 
   async makeReplica(diskId: string, replica: StoredReplica): Promise<void> {
-    this.requireRunning();
-    await this.cluster.makeReplica(diskId, replica);
+    await this.runningCluster.makeReplica(diskId, replica);
   }
 
   async deleteReplica(diskId: string, volumeId: string): Promise<void> {
-    this.requireRunning();
-    await this.cluster.deleteReplica(diskId, volumeId);
+    await this.runningCluster.deleteReplica(diskId, volumeId);
   }
 
   async listReplicas(diskId: string): Promise<readonly StoredReplica[]> {
-    this.requireRunning();
-    return await this.cluster.listReplicas(diskId);
+    return await this.runningCluster.listReplicas(diskId);
   }
 
   ownerStats(): readonly OwnerStats[] {
     return this.cluster.ownerStats();
   }
 
-  peerStats(): readonly PeerStats[] {
+  peerStats(): ReturnType<ClusterPlane["peerStats"]> {
     return this.cluster.peerStats();
   }
 
   get resyncs(): ResyncPlane {
     return this.cluster;
+  }
+
+  async setMembers(...args: Parameters<ClusterPlane["setMembers"]>): Promise<void> {
+    await this.runningCluster.setMembers(...args);
   }
 
   async surrenderVolume(volumeId: string): Promise<void> {

@@ -15,6 +15,7 @@ import type {
   ResyncPaceStats,
   ResyncPlane,
   StoredReplica,
+  VolumeMembers,
   VolumeRecordsHost,
 } from "../ports/cluster-plane.ts";
 import type { RecordEntry, RecordSwap } from "../ports/volume-records.ts";
@@ -156,6 +157,10 @@ export class PlaneCluster implements ResyncPlane {
 
   async surrender(volumeId: string): Promise<void> {
     await this.askPatiently({ op: "surrender", volumeId });
+  }
+
+  async setMembers(volumeId: string, members: VolumeMembers): Promise<void> {
+    await this.ask({ op: "setMembers", volumeId, members });
   }
 
   /** Its volume has been closed. */

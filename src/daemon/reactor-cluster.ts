@@ -133,6 +133,10 @@ export class ReactorCluster {
         this.owned.setResyncLimit(command.bytesPerSecond);
         done(null);
         return;
+      case "setMembers":
+        this.owned.setMembers(command.volumeId, command.members);
+        done(null);
+        return;
       case "record":
         this.records.answered(command.askId, command.answer);
         return;

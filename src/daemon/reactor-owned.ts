@@ -16,6 +16,7 @@ import type {
   ResyncPaceStats,
   ResyncStats,
   TimerHandler,
+  VolumeMembers,
   VolumeRecords,
   VolumeSpec,
 } from "../ports/index.ts";
@@ -47,9 +48,19 @@ export interface OwnedVolumesModules {
   readonly tellPace: (pace: ResyncPaceStats) => void;
 }
 
-/** The members of one volume that are open, and their grants. */
+/** Where the members of one volume are, those that are open, and their grants. */
 class OwnedMembers implements ReadGrants {
   readonly open: Map<string, MemberReplica> = new Map();
+  places: readonly ReplicaPlace[];
+
+  constructor(places: readonly ReplicaPlace[]) {
+    this.places = places;
+  }
+
+  /** A member that came just now: until we are told where it is, it stays out. */
+  placeOf(diskId: string): ReplicaPlace {
+    return this.places.find((place) => place.diskId === diskId) ?? { diskId, nodeId: "" };
+  }
 
   grantedUntilUs(disk: string): number {
     const member = this.open.get(disk);
@@ -60,7 +71,6 @@ class OwnedMembers implements ReadGrants {
 interface Owned {
   readonly spec: VolumeSpec;
   readonly meter: VolumeMeter;
-  readonly backing: ClusterBacking;
   readonly members: OwnedMembers;
   readonly volume: OwnedVolume;
   /** What was told last, as text, and which members had a session then. */
@@ -92,10 +102,10 @@ export class OwnedVolumes implements TimerHandler {
       const names = disks.join(", ");
       throw refusal("INVALID_REQUEST", `volume ${spec.name} has members ${names}: one to eight`);
     }
-    const members = new OwnedMembers();
+    const members = new OwnedMembers(backing.members);
     const note = (): void => this.note(spec.id);
     const openReplica = (disk: string, session: MemberSession): MemberReplica => {
-      const place = placeOf(backing, disk);
+      const place = members.placeOf(disk);
       const source = this.modules.sourceOf(spec.id, place, note);
       const name = `${place.nodeId}/${disk}`;
       const member: MemberReplica = new MemberReplica(name, source, session, {
@@ -129,7 +139,7 @@ export class OwnedVolumes implements TimerHandler {
       },
     );
     const unseen = { told: "", connectedMask: 0 };
-    this.volumes.set(spec.id, { spec, meter, backing, members, volume, ...unseen });
+    this.volumes.set(spec.id, { spec, meter, members, volume, ...unseen });
     this.note(spec.id);
     volume.takeOver(note);
     if (spec.blockBytes === volume.info.blockBytes) return volume;
@@ -143,11 +153,22 @@ export class OwnedVolumes implements TimerHandler {
   }
 
   surrender(volumeId: string, done: () => void): void {
+    this.find(volumeId).volume.surrender(done);
+  }
+
+  /** The record has changed, or may have. */
+  setMembers(volumeId: string, { members, leaving }: VolumeMembers): void {
+    const owned = this.find(volumeId);
+    owned.members.places = members;
+    owned.volume.setLeaving(leaving);
+    owned.volume.membersChanged();
+    this.note(volumeId);
+  }
+
+  private find(volumeId: string): Owned {
     const owned = this.volumes.get(volumeId);
-    if (owned === undefined) {
-      throw refusal("VOLUME_NOT_FOUND", `volume ${volumeId} is not open as one of the cluster`);
-    }
-    owned.volume.surrender(done);
+    if (owned !== undefined) return owned;
+    throw refusal("VOLUME_NOT_FOUND", `volume ${volumeId} is not open as one of the cluster`);
   }
 
   /** Of all volumes; whoever has not said "clean" when patience ends is left as a crash would. */
@@ -183,8 +204,8 @@ export class OwnedVolumes implements TimerHandler {
 
   /** Those places can be used no more: a disk is being closed, a peer has gone. */
   letGo(isGone: (place: ReplicaPlace) => boolean): void {
-    for (const { backing, members } of this.volumes.values()) {
-      for (const place of backing.members) {
+    for (const { members } of this.volumes.values()) {
+      for (const place of members.places) {
         if (isGone(place)) members.open.get(place.diskId)?.letGo();
       }
     }
@@ -254,20 +275,16 @@ function connectedMask({ volume, members }: Owned): number {
   return mask;
 }
 
-/** A member that came later: nobody has told us where it is, so it stays out. */
-function placeOf(backing: ClusterBacking, diskId: string): ReplicaPlace {
-  return backing.members.find((place) => place.diskId === diskId) ?? { diskId, nodeId: "" };
-}
-
 function statsOf(owned: Owned): OwnerStats {
-  const { volume, backing, connectedMask: connected } = owned;
+  const { volume, members: places, connectedMask: connected } = owned;
   const { state, resyncProgress: progress } = volume;
+  const present = volume.members.filter((member) => !member.isRemoved);
   return {
     volumeId: owned.spec.id,
     state: state === "idle" ? "taking-over" : state,
     epoch: volume.epoch,
-    members: volume.members.map((member) => ({
-      place: placeOf(backing, member.disk),
+    members: present.map((member) => ({
+      place: places.placeOf(member.disk),
       state: volume.memberState(member),
       isConnected: (connected & member.bit) !== 0,
     })),

@@ -12,6 +12,7 @@ import type {
   PeerStats,
   ResyncPaceStats,
   StoredReplica,
+  VolumeMembers,
 } from "../ports/cluster-plane.ts";
 import type { AttachmentSpec, VolumeSpec } from "../ports/data-plane.ts";
 import type { StoreDiskSpec, StoreDiskStats } from "../ports/store-disk.ts";
@@ -67,6 +68,7 @@ export type ClusterCommand =
   | { readonly op: "listReplicas"; readonly diskId: string }
   | { readonly op: "surrender"; readonly volumeId: string }
   | { readonly op: "setResyncLimit"; readonly bytesPerSecond: number | null }
+  | { readonly op: "setMembers"; readonly volumeId: string; readonly members: VolumeMembers }
   /** What the main thread found out for a "record" message. Not answered. */
   | {
       readonly op: "record";

@@ -5,6 +5,7 @@
 //   startCluster, setPeers          ------------>   listens, dials, lets peers in
 //   makeReplica, deleteReplica      ------------>   volumes on the node's own disks
 //   openVolume (backing "cluster")  ------------>   OwnedVolume: takes over, serves
+//   setMembers                      ------------>   looks at the record, at members come and gone
 //   VolumeRecordsHost               <------------   reads and swaps the records of what it owns
 //   ownerChanged                    <------------   taking over, serving, deposed; members, resync
 //
@@ -40,6 +41,13 @@ export interface ClusterPeer {
 export interface ReplicaPlace {
   readonly diskId: string;
   readonly nodeId: string;
+}
+
+/** Who has copies of an open volume by its record, now that the record has changed. */
+export interface VolumeMembers {
+  readonly members: readonly ReplicaPlace[];
+  /** A disk that its owner puts out when another copy is in sync, and does not bring back. */
+  readonly leaving: string | null;
 }
 
 /** Of Backing: a volume that this daemon owns, or is about to. */
@@ -150,6 +158,11 @@ export interface ClusterPlane {
    */
   deleteReplica(diskId: string, volumeId: string): Promise<void>;
   listReplicas(diskId: string): Promise<readonly StoredReplica[]>;
+  /**
+   * Of a volume that is open with backing "cluster": its owner looks at the record, takes new
+   * members in and lets go of those that are gone. Repeating it is no error.
+   */
+  setMembers(volumeId: string, members: VolumeMembers): Promise<void>;
   ownerStats(): readonly OwnerStats[];
   peerStats(): readonly PeerStats[];
   readonly resyncs: ResyncPlane;

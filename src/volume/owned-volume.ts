@@ -83,6 +83,7 @@ export class OwnedVolume implements WholeBlockDevice {
       if (!isOurs && this.takeover !== null) return;
       for (const member of membership.follow(record)) this.upkeep.removed(member);
       this.upkeep.membersChanged();
+      this.tell();
     };
     this.io = io;
     this.keeper = keeper;
@@ -171,6 +172,11 @@ export class OwnedVolume implements WholeBlockDevice {
     this.keeper.look((outcome) => {
       if (outcome === "deposed") this.io.deposed();
     });
+  }
+
+  /** The member on that disk is to go: it is put out once another is in sync. null: none is. */
+  setLeaving(disk: string | null): void {
+    this.upkeep.setLeaving(disk);
   }
 
   private serve(): void {

@@ -29,6 +29,7 @@ const FAST: ClusterTimings = {
   abandonedMs: 2500,
   lookMs: 200,
   freeReportMs: 50,
+  repairAfterMs: Number.POSITIVE_INFINITY,
   retryFirstMs: 50,
   retryMaxMs: 300,
 };

@@ -10,6 +10,7 @@ import type {
   PeerStats,
   ResyncPlane,
   StoredReplica,
+  VolumeMembers,
   VolumeRecordsHost,
 } from "../../ports/cluster-plane.ts";
 import type { VolumeSpec } from "../../ports/data-plane.ts";
@@ -29,6 +30,8 @@ export class FakeClusterPlane extends FakeDataPlane implements ClusterPlane {
   peers: readonly ClusterPeer[] = [];
   /** Backings of the volumes that were opened, in order. */
   readonly backings: ClusterBacking[] = [];
+  /** As told last, by volume. */
+  readonly members: Map<string, VolumeMembers> = new Map();
   readonly owners: Map<string, OwnerStats> = new Map();
   /** Consulted before each replica is made or deleted: throw to fail it. */
   onReplica: (what: "make" | "delete", diskId: string) => void = () => undefined;
@@ -77,6 +80,13 @@ export class FakeClusterPlane extends FakeDataPlane implements ClusterPlane {
       all = Object.entries(replicas).map(([volumeId, sizeBytes]) => ({ volumeId, sizeBytes }));
     });
     return all;
+  }
+
+  async setMembers(volumeId: string, members: VolumeMembers): Promise<void> {
+    if (!this.open.has(volumeId)) {
+      throw Object.assign(new Error("it is not open"), { code: "VOLUME_NOT_FOUND" });
+    }
+    this.members.set(volumeId, members);
   }
 
   ownerStats(): readonly OwnerStats[] {
