@@ -7,11 +7,17 @@ import type {
   ClusterNode,
   ClusterTokenReply,
   ClusterView,
+  DrainReply,
   NodeRemoveReply,
   Rebuild,
 } from "../model/cluster-types.ts";
 import type { RebuildLimit, RebuildLimitChange } from "../model/rebuild-types.ts";
 import type { RequestOptions } from "./control-plane.ts";
+
+export interface DrainOptions extends RequestOptions {
+  /** Ends it instead. */
+  readonly cancel: boolean;
+}
 
 export interface ClusterControl {
   /** null: this daemon is in no cluster. */
@@ -22,7 +28,11 @@ export interface ClusterControl {
   token(): Promise<ClusterTokenReply>;
   listNodes(): Promise<readonly ClusterNode[]>;
   showNode(name: string): Promise<ClusterNode>;
-  /** Of a node that is gone: its copies are forgotten. Refused while it is alive. */
+  /** Answers when it has begun: copies move off the node. */
+  drainNode(name: string, options: DrainOptions): Promise<DrainReply>;
+  /** The same of one disk of this node. */
+  drainDisk(name: string, options: DrainOptions): Promise<DrainReply>;
+  /** Of a node that is gone, whose copies are forgotten, or that holds nothing any more. */
   removeNode(name: string, options: RequestOptions): Promise<NodeRemoveReply>;
   rebuilds(): Promise<readonly Rebuild[]>;
   rebuildLimit(): Promise<RebuildLimit>;

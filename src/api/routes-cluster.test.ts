@@ -10,6 +10,7 @@ import {
   ClusterReplySchema,
   ClusterTokenReplySchema,
   ClusterViewSchema,
+  DrainReplySchema,
   NodeRemoveReplySchema,
   RebuildListSchema,
 } from "../model/cluster-schemas.ts";
@@ -225,13 +226,33 @@ describe("nodes and rebuilds", () => {
     await refused(call("GET", "/v1/nodes/host-4"), 404, "node_not_found");
     await refused(call("GET", "/v1/nodes/HOST"), 400, "invalid_request");
     await refused(call("DELETE", "/v1/nodes/host-2"), 409, "node_alive");
-    const gone = { node: "host-3", volumes: ["db1"] };
+    const from = { node: "host-3", disk: "nvme0" };
+    const why = "no other node has a disk with 1 GiB free";
+    const copies = [{ volume: "db1", from, to: null, why }];
+    const gone = { node: "host-3", volumes: ["db1"], copies };
     const plan = call("DELETE", "/v1/nodes/host-3?dryRun=true");
     assert.deepEqual(await fits(plan, NodeRemoveReplySchema), gone);
     assert.equal(api.plane.cluster.nodes.length, 3);
     await refused(call("DELETE", "/v1/nodes/host-3?dryRun=1"), 400, "invalid_request");
     assert.deepEqual(await fits(call("DELETE", "/v1/nodes/host-3"), NodeRemoveReplySchema), gone);
     await refused(call("DELETE", "/v1/nodes/host-3"), 404, "node_not_found");
+  });
+
+  test("drained, and not, with a body that says which", async () => {
+    await call("POST", "/v1/cluster/init", INIT);
+    const drain = (more = ""): string => `/v1/nodes/host-2/drain${more}`;
+    const plan = await fits(call("POST", drain("?dryRun=true"), {}), DrainReplySchema);
+    assert.equal(plan["draining"], true);
+    assert.equal(api.plane.cluster.nodes[1]?.phase, "active");
+    await fits(call("POST", drain(), {}), DrainReplySchema);
+    const node = await fits(call("GET", "/v1/nodes/host-2"), ClusterNodeSchema);
+    assert.equal(node["phase"], "draining");
+    const ended = await fits(call("POST", drain(), { cancel: true }), DrainReplySchema);
+    assert.equal(ended["draining"], false);
+    await refused(call("POST", drain(), { cancel: 1 }), 400, "invalid_request");
+    await refused(call("POST", "/v1/nodes/host-3/drain", {}), 507, "no_space");
+    const disk = await fits(call("POST", "/v1/disks/nvme0/drain", {}), DrainReplySchema);
+    assert.equal(disk["disk"], "nvme0");
   });
 
   test("rebuilds", async () => {

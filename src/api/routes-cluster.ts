@@ -14,9 +14,11 @@ import {
   ClusterReplySchema,
   ClusterTokenReplySchema,
   ClusterViewSchema,
+  DrainReplySchema,
+  DrainSchema,
   NodeRemoveReplySchema,
 } from "../model/cluster-schemas.ts";
-import type { ClusterInit, ClusterJoin } from "../model/cluster-types.ts";
+import type { ClusterInit, ClusterJoin, Drain } from "../model/cluster-types.ts";
 import { ApiError } from "../model/errors.ts";
 import type { Caller, ControlPlane } from "./control-plane.ts";
 import { type DryRun, dryRun, type Named, named, routesOf } from "./route.ts";
@@ -83,6 +85,7 @@ export function addClusterRoutes(app: FastifyInstance, controlPlane: ControlPlan
   );
 
   addNodeRoutes(app, controlPlane);
+  addDrainRoutes(app, controlPlane);
 }
 
 /** A bearer token travels in the clear and opens one daemon; the cluster's opens every disk. */
@@ -113,7 +116,7 @@ function addNodeRoutes(app: FastifyInstance, controlPlane: ControlPlane): void {
   app.delete<Named & DryRun>(
     "/v1/nodes/:name",
     {
-      schema: route("removeNode", "Forgets a node that is gone for good, and the copies on it", {
+      schema: route("removeNode", "Forgets a node that is gone or empty, and copies on it", {
         ...named,
         ...dryRun,
         response: { 200: NodeRemoveReplySchema },
@@ -122,6 +125,42 @@ function addNodeRoutes(app: FastifyInstance, controlPlane: ControlPlane): void {
     async (request) =>
       await controlPlane.cluster.removeNode(request.params.name, {
         dryRun: request.query.dryRun === "true",
+      }),
+  );
+}
+
+function addDrainRoutes(app: FastifyInstance, controlPlane: ControlPlane): void {
+  app.post<Named & { Body: Drain } & DryRun>(
+    "/v1/nodes/:name/drain",
+    {
+      schema: route("drainNode", "Moves all copies off a node, or ends that", {
+        ...named,
+        ...dryRun,
+        body: DrainSchema,
+        response: { 200: DrainReplySchema },
+      }),
+    },
+    async (request) =>
+      await controlPlane.cluster.drainNode(request.params.name, {
+        dryRun: request.query.dryRun === "true",
+        cancel: request.body.cancel === true,
+      }),
+  );
+
+  app.post<Named & { Body: Drain } & DryRun>(
+    "/v1/disks/:name/drain",
+    {
+      schema: route("drainDisk", "Moves all copies of the cluster's off a disk, or ends that", {
+        ...named,
+        ...dryRun,
+        body: DrainSchema,
+        response: { 200: DrainReplySchema },
+      }),
+    },
+    async (request) =>
+      await controlPlane.cluster.drainDisk(request.params.name, {
+        dryRun: request.query.dryRun === "true",
+        cancel: request.body.cancel === true,
       }),
   );
 }

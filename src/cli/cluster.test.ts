@@ -199,7 +199,8 @@ describe("nodes", () => {
 
   test("remove: one that is gone", async () => {
     assert.match(await fails("node remove host-2", 5), /node host-2 is alive/);
-    const told = "1 volume with a copy less: db1\n";
+    const place = "db1: host-3 nvme0 -> nowhere: no other node has a disk with 1 GiB free";
+    const told = `1 volume with a copy less: db1\n  ${place}\n`;
     assert.equal(
       await done("node remove host-3 --dry-run"),
       `node host-3 would be removed: ${told}`,
@@ -215,6 +216,24 @@ describe("nodes", () => {
     assert.match(no.stdout, /Forget node host-3 and its copies for good\? \[y\/N\]/);
     assert.equal(no.code, 1);
     assert.equal(api.plane.cluster.nodes.length, 3);
+  });
+
+  test("drain: where copies would go; off they are; called off; refused without a place", async () => {
+    const to = "\n  db1: host-2 nvme0 -> host-3 nvme0\n";
+    assert.equal(await done("node drain host-2 --dry-run"), `node host-2 would lose 1 copy${to}`);
+    assert.equal(api.plane.cluster.nodes[1]?.phase, "active");
+    const going = `node host-2 is being emptied: 1 copy to move${to}`;
+    assert.equal(await done("node drain host-2 --no-wait"), going);
+    assert.match(await done("node list"), /\nhost-2 +alive, draining /);
+    assert.equal(await done("node drain host-2"), "node host-2 is empty\n");
+    const kept = "node host-2 keeps what is on it: 1 copy\n";
+    assert.equal(await done("node drain host-2 --cancel"), kept);
+    assert.match(await done("node show host-2"), /\nstate +alive\n/);
+    assert.match(await fails("node drain host-3", 10), /no place for copies of db1/);
+    assert.match(
+      await done("disk drain nvme0 --no-wait"),
+      /^disk nvme0 is being emptied: 1 copy to move\n/,
+    );
   });
 
   test("rebuild list", async () => {

@@ -9,6 +9,8 @@ import type {
   ClusterReply,
   ClusterTokenReply,
   ClusterView,
+  Drain,
+  DrainReply,
   NodeRemoveReply,
   RebuildList,
 } from "../model/cluster-types.ts";
@@ -138,6 +140,16 @@ export class RingstoreClient {
     return await this.#call({ method: "DELETE", path }, ["node", "volumes"]);
   }
 
+  async drainNode(name: string, body: Drain, options: CallOptions = {}): Promise<DrainReply> {
+    const path = `${nodePath(name)}/drain${query(options)}`;
+    return await this.#call({ method: "POST", path, body }, DRAIN_FIELDS);
+  }
+
+  async drainDisk(name: string, body: Drain, options: CallOptions = {}): Promise<DrainReply> {
+    const path = `${diskPath(name)}/drain${query(options)}`;
+    return await this.#call({ method: "POST", path, body }, DRAIN_FIELDS);
+  }
+
   async listRebuilds(): Promise<RebuildList> {
     return await this.#call({ method: "GET", path: "/v1/rebuilds" }, ["rebuilds"]);
   }
@@ -201,6 +213,8 @@ const VOLUME_FIELDS = ["id", "name", "sizeBytes", "state"];
 const DISK_FIELDS = ["id", "name", "state"];
 
 const CLUSTER_FIELDS = ["id", "name", "node", "metadata"];
+
+const DRAIN_FIELDS = ["node", "draining", "copies"];
 
 const NODE_FIELDS = ["id", "name", "state", "disks"];
 

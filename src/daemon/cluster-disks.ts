@@ -118,9 +118,14 @@ export class ClusterDisks {
     return performance.now() - toldMs >= this.#context.timings.freeReportMs;
   }
 
-  /** A number that another node takes meanwhile is a conflict: the next one then. */
+  /**
+   * A number that another node takes meanwhile is a conflict: the next one then. A node that is
+   * being emptied adds none: who removes it takes its disks out one after another.
+   */
   async #add(store: MetaStore, wanted: DiskRecord): Promise<void> {
-    const { keys, inventory } = this.#context;
+    const { keys, inventory, member } = this.#context;
+    const node = inventory.nodes.get(member.nodeId);
+    if (node === undefined || node.record.phase === "draining") return;
     const key = keys.disk(wanted.id);
     const taken = new Set([...inventory.disks.values()].map(({ record }) => record.number));
     for (let number = 1; number <= DISK_NUMBER_MAX; number += 1) {
@@ -130,6 +135,7 @@ export class ClusterDisks {
       const answer = await transact(this.#context, store, {
         guards: [
           { key, modRevision: 0 },
+          { key: keys.node(member.nodeId), modRevision: node.modRevision },
           { key: numberKey, modRevision: 0 },
         ],
         writes: [
@@ -141,8 +147,8 @@ export class ClusterDisks {
         this.#toldMs.set(wanted.id, performance.now());
         return;
       }
-      // It is there already; the next look compares.
-      if (answer.found[0] !== null) return;
+      // It is there already, or the node's record has changed; the next look compares.
+      if (answer.found[0] !== null || answer.found[1]?.modRevision !== node.modRevision) return;
     }
     throw new ApiError("limit_reached", `the cluster has ${DISK_NUMBER_MAX} disks already`);
   }

@@ -2,7 +2,7 @@
 // last start. Light: what speaks to the metadata is loaded when it is needed, so that a daemon that
 // is in no cluster pays nothing, and guests of others do not wait for it.
 
-import type { ClusterControl } from "../api/cluster-control.ts";
+import type { ClusterControl, DrainOptions } from "../api/cluster-control.ts";
 import type { RequestOptions } from "../api/control-plane.ts";
 import type {
   ClusterInit,
@@ -10,6 +10,7 @@ import type {
   ClusterNode,
   ClusterTokenReply,
   ClusterView,
+  DrainReply,
   NodeRemoveReply,
   Rebuild,
 } from "../model/cluster-types.ts";
@@ -228,15 +229,29 @@ export class ClusterHost implements ClusterControl, DaemonCluster {
   }
 
   async removeNode(name: string, options: RequestOptions): Promise<NodeRemoveReply> {
-    const { context } = await this.#require();
-    const record = context.inventory.nodeByName(name);
+    const runtime = await this.#require();
+    const record = runtime.context.inventory.nodeByName(name);
     if (record === null) throw unknownNode(name);
     const { removeNode } = await import("./cluster-removal.ts");
     try {
-      return await removeNode(context, record, options);
+      return await removeNode(runtime, record, options);
     } catch (error) {
       throw asApiError(error, `cannot remove node ${name}`);
     }
+  }
+
+  async drainNode(name: string, options: DrainOptions): Promise<DrainReply> {
+    const runtime = await this.#require();
+    const record = runtime.context.inventory.nodeByName(name);
+    if (record === null) throw unknownNode(name);
+    const { drainNode } = await import("./cluster-drain.ts");
+    return await drainNode(runtime, record, options);
+  }
+
+  async drainDisk(name: string, options: DrainOptions): Promise<DrainReply> {
+    const runtime = await this.#require();
+    const { drainDisk } = await import("./cluster-drain.ts");
+    return await drainDisk(runtime, name, options);
   }
 
   async rebuilds(): Promise<readonly Rebuild[]> {

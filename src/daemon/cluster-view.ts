@@ -6,6 +6,8 @@ import { outCopies } from "../meta/repair-plan.ts";
 import type {
   ClusterBackingView,
   ClusterNode,
+  CopyPlace,
+  CopyReplacement,
   CopyState,
   Rebuild,
   VolumeCopy,
@@ -81,10 +83,22 @@ export class ClusterViews {
       kind: "cluster",
       replicaCount: record.replicaCount,
       copies: record.members.map((disk) => this.#copy(record, disk, sight)),
+      replacement: this.#replacement(record),
       epoch: record.epoch,
       owner: nameOf(record.owner?.node ?? null),
       attachedTo: nameOf(record.attachment.node),
     };
+  }
+
+  #replacement({ replacement }: VolumeRecord): CopyReplacement | null {
+    if (replacement === undefined) return null;
+    const { inventory } = this.#context;
+    const place = (diskId: string): CopyPlace => {
+      const disk = inventory.disks.get(diskId)?.record;
+      return { node: inventory.nodeName(disk?.node ?? ""), disk: disk?.name ?? diskId };
+    };
+    const { from, to, reason, since } = replacement;
+    return { from: from === null ? null : place(from), to: place(to), reason, since };
   }
 
   #copy(record: VolumeRecord, diskId: string, { owners }: Sight): VolumeCopy {
@@ -185,7 +199,7 @@ export class ClusterViews {
 
   node(record: NodeRecord): ClusterNode {
     const { inventory, member, plane } = this.#context;
-    const { id, name, address, rack, joinedAt } = record;
+    const { id, name, address, rack, phase, joinedAt } = record;
     const disks = [...inventory.disks.values()]
       .map((known) => known.record)
       .filter((disk) => disk.node === id)
@@ -201,6 +215,7 @@ export class ClusterViews {
       address,
       rack,
       state: inventory.isAlive(id) ? "alive" : "missing",
+      phase,
       isThis,
       joinedAt,
       disks: disks.map((disk) => ({
@@ -208,6 +223,7 @@ export class ClusterViews {
         name: disk.name,
         sizeBytes: disk.sizeBytes,
         freeBytes: disk.freeBytes,
+        phase: disk.phase,
       })),
       ownedVolumes: names(volumes.filter((one) => one.owner?.node === id)),
       copiesOf: names(volumes.filter((one) => one.members.some((disk) => ids.has(disk)))),

@@ -425,7 +425,9 @@ describe("remove a node", () => {
     await c.end();
     await until(async () => (await a.cluster.showNode("c")).state === "missing");
     const dry = await a.cluster.removeNode("c", { dryRun: true });
-    assert.deepEqual(dry, { node: "c", volumes: ["v"] });
+    assert.deepEqual([dry.node, dry.volumes], ["c", ["v"]]);
+    assert.deepEqual([dry.copies[0]?.volume, dry.copies[0]?.to], ["v", null]);
+    assert.match(dry.copies[0]?.why ?? "", /every node that is alive has a copy/);
     await refused(a.cluster.removeNode("c", REALLY), "volume_unavailable", /that count: of v/);
     await a.plane.putOut(id, diskId, "unreachable");
     await until(() => a.control.show("v").health.length > 0);

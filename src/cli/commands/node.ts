@@ -6,6 +6,7 @@ import { checkVolumeName } from "../../model/volume-rules.ts";
 import type { CommandRun } from "../command-spec.ts";
 import { countOf } from "../format.ts";
 import type { Column } from "../output.ts";
+import { describeCopies } from "./drain.ts";
 
 const LIST_COLUMNS: readonly Column[] = [
   { title: "NAME" },
@@ -25,7 +26,7 @@ const LIST_COLUMNS: readonly Column[] = [
 function listRow(node: ClusterNode): readonly string[] {
   return [
     node.name,
-    node.state,
+    nodeStateText(node),
     node.address,
     String(node.disks.length),
     formatBytes(sumOf(node, "sizeBytes")),
@@ -37,6 +38,10 @@ function listRow(node: ClusterNode): readonly string[] {
     node.joinedAt,
     node.id,
   ];
+}
+
+function nodeStateText({ state, phase }: ClusterNode): string {
+  return phase === "active" ? state : `${state}, ${phase}`;
 }
 
 function sumOf(node: ClusterNode, field: "sizeBytes" | "freeBytes"): number {
@@ -65,7 +70,7 @@ export const show: CommandRun = async (context, { arguments: [name = ""] }) => {
 function describeNode(node: ClusterNode): string {
   const rows: (readonly [string, string])[] = [
     ["name", node.name],
-    ["state", node.state],
+    ["state", nodeStateText(node)],
     ["address", node.address],
     ["link", linkText(node)],
     ["rack", node.rack ?? "-"],
@@ -76,7 +81,8 @@ function describeNode(node: ClusterNode): string {
   ];
   for (const disk of node.disks) {
     const free = `${formatBytes(disk.freeBytes)} of ${formatBytes(disk.sizeBytes)} free`;
-    rows.push(["disk", `${disk.name}, ${free}`]);
+    const phase = disk.phase === "active" ? "" : `, ${disk.phase}`;
+    rows.push(["disk", `${disk.name}, ${free}${phase}`]);
   }
   return rows.map(([key, value]) => `${key.padEnd(14)}${value}\n`).join("");
 }
@@ -96,5 +102,6 @@ export const remove: CommandRun = async (context, { arguments: [name = ""], opti
     volumes.length === 0
       ? "no volume loses a copy"
       : `${countOf(volumes.length, "volume")} with a copy less: ${volumes.join(", ")}`;
-  return { data: reply, shown: `node ${name} ${verb}: ${lost}`, names: [name] };
+  const shown = `node ${name} ${verb}: ${lost}${describeCopies(reply.copies)}`;
+  return { data: reply, shown, names: [name] };
 };

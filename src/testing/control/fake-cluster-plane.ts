@@ -156,6 +156,15 @@ export class FakeClusterPlane extends FakeDataPlane implements ClusterPlane {
     this.tell(this.#statsOf(volumeId, record, backing));
   }
 
+  /** The owner takes a member in. */
+  async takeIn(volumeId: string, disk: string): Promise<void> {
+    await this.#swapUntilDone(volumeId, (found) => ({
+      ...found,
+      out: found.out.filter((one) => one.disk !== disk),
+      membershipVersion: found.membershipVersion + 1,
+    }));
+  }
+
   async surrenderVolume(volumeId: string): Promise<void> {
     this.calls.push(`surrenderVolume ${this.open.get(volumeId)?.spec.name}`);
     await this.#swapUntilDone(volumeId, (found) => ({ ...found, state: "clean" }));

@@ -113,3 +113,53 @@ test(
     await compare(cluster, "vm", holders);
   },
 );
+
+test("a node that lives is emptied under load, and removed; nobody notices", LIMIT, async (t) => {
+  const cluster = await Cluster.start(cleanupOf(t), { ...OPTIONS, nodeCount: 3 });
+  await cluster.api(0).createVolume({ name: "vm", sizeBytes: VOLUME_BYTES, replicas: 2 });
+  const [, other = 0] = await cluster.holders(0, "vm");
+  const spare = other === 1 ? 2 : 1;
+  await cluster.attach(0, "vm");
+  const load = await cluster.load("vm", LOAD);
+  const from = { node: nodeName(other), disk: `disk${other + 1}` };
+  const to = { node: nodeName(spare), disk: `disk${spare + 1}` };
+  const { copies } = await cluster.api(0).drainNode(from.node, {}, { dryRun: true });
+  assert.deepEqual(
+    copies.map((copy) => [copy.volume, copy.from, copy.to]),
+    [["vm", from, to]],
+  );
+  const refusal = { code: "node_alive", message: /copies of vm/ };
+  await assert.rejects(cluster.api(0).removeNode(from.node), refusal);
+  // Never fewer than two copies in sync, until the new one is.
+  let isOver = false;
+  let fewest = 2;
+  const watching = (async () => {
+    while (!isOver) {
+      const { copies: now } = (await cluster.volume(0, "vm")).backing;
+      fewest = Math.min(fewest, now.filter(({ state }) => state === "in-sync").length);
+      await sleep(50);
+    }
+  })();
+  await cluster.api(0).drainNode(from.node, {});
+  const holders = await wholeWithout(cluster, 0, "vm", [other]);
+  isOver = true;
+  await watching;
+  assert.deepEqual(holders, [0, spare]);
+  assert.equal(fewest, 2);
+  const left = async (): Promise<string> => {
+    try {
+      await cluster.api(0).removeNode(from.node);
+      return "";
+    } catch (error) {
+      return (error as Error).message;
+    }
+  };
+  await soon(async () => (await left()) === "", "the empty node is removed");
+  await load.goesOn(500);
+  assert.equal((await cluster.api(0).listNodes()).nodes.length, 2);
+  const report = await load.finish();
+  assert.deepEqual(brokenPromises(report), []);
+  assert.equal(report.errorCount, 0);
+  t.diagnostic(`longest pause ${report.longestPauseMs.toFixed(0)} ms`);
+  await compare(cluster, "vm", holders);
+});
