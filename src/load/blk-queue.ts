@@ -171,7 +171,7 @@ export class BlkQueue {
     return (this.dataGpa[slot] - this.region.guestAddress) / 4;
   }
 
-  /** The first `bytes` of the slot's data buffer; for recorded runs only: a new object each time. */
+  /** The first `bytes` of the slot's data buffer, as a new object: for recorded runs only. */
   // @cold
   data(slot: number, bytes: number): Uint8Array {
     const at = this.dataGpa[slot] - this.region.guestAddress;

@@ -72,10 +72,13 @@ export class HistoryClient {
   async more(bytes: number): Promise<void> {
     const length = (): number => statSync(this.path, { throwIfNoEntry: false })?.size ?? 0;
     const wanted = length() + bytes;
-    while (length() < wanted) {
-      const end = await Promise.race([sleep(50).then(() => null), this.ended]);
-      if (end !== null) throw new Error(`the client has ended early: ${end.problem}`);
-    }
+    while (length() < wanted) await this.goesOn(50);
+  }
+
+  /** Throws when it has ended by itself within that time. */
+  async goesOn(milliseconds: number): Promise<void> {
+    const end = await Promise.race([sleep(milliseconds).then(() => null), this.ended]);
+    if (end !== null) throw new Error(`the client has ended early: ${end.problem}`);
   }
 
   async stop(): Promise<HistoryEnd> {

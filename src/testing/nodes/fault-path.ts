@@ -13,7 +13,7 @@ const HELD_BYTES_MAX = 16 << 20;
 const DRIP_MS = 10;
 
 /** One direction of a way; what is set counts for all connections, also those that are there. */
-export class FaultDirection {
+class FaultDirection {
   readonly #pipes: Set<FaultPipe> = new Set();
   #isHeld = false;
   #delayMs = 0;

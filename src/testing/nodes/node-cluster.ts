@@ -57,6 +57,8 @@ export interface NodeClusterOptions {
   readonly metadata?: MetaKind;
   /** Everything between nodes, and between them and the metadata, passes proxies: `faults`. */
   readonly hasFaultyNetwork?: boolean;
+  /** Of the disk files; default: full. */
+  readonly allocation?: "full" | "sparse";
   /** Disk files of these nodes lie elsewhere. */
   readonly diskFolders?: Readonly<Record<number, string>>;
 }
@@ -97,30 +99,61 @@ export class NodeCluster {
     }
     const nodes: Daemon[] = [];
     const cluster = new NodeCluster(cleanup, { nodes, metadata, folder, network, options });
-    for (let index = 0; index < options.nodeCount; index++) await cluster.add(nodes, index);
+    for (let index = 0; index < options.nodeCount; index++) nodes[index] = await cluster.add(index);
     if (network !== null) await cluster.reroute(network);
     return cluster;
   }
 
-  private async add(nodes: Daemon[], index: number): Promise<void> {
+  private async add(index: number): Promise<Daemon> {
     const { folder, options, network, metadata, cleanup } = this;
     const dataDirectory = join(folder, `node${index + 1}`);
     const { flags = [] } = options;
     const daemon = await Daemon.start({ dataDirectory, flags });
     cleanup.after(() => daemon.stop());
-    nodes.push(daemon);
-    const disk = { path: `disk${index + 1}`, sizeBytes: options.diskBytes };
+    const disk = {
+      path: `disk${index + 1}`,
+      sizeBytes: options.diskBytes,
+      allocation: options.allocation ?? "full",
+    } as const;
     await makeDisks(apiOf(daemon), options.diskFolders?.[index] ?? folder, [disk]);
     const address = `127.0.0.1:${freePort("127.0.0.1")}`;
     const common = { address, nodeName: `node${index + 1}` };
     const endpoint = network?.metadataEndpoint(index) ?? metadata.endpoint;
     if (index === 0) {
       await apiOf(daemon).initCluster({ name: "trio", metadata: [endpoint], ...common });
-      return;
+      return daemon;
     }
     const { token } = await this.api(0).clusterToken();
     const own = encodeToken({ ...decodeToken(token), endpoints: [endpoint] });
     await apiOf(daemon).joinCluster({ token: own, ...common });
+    return daemon;
+  }
+
+  /**
+   * The machine is gone, with its disk; the cluster forgets it, and a new one of the same name joins.
+   * Not the first node, which gives out the token.
+   */
+  async replace(index: number): Promise<void> {
+    const node = this.node(index);
+    await this.kill(index);
+    rmSync(node.dataDirectory, { recursive: true });
+    rmSync(this.diskPath(index));
+    await this.removeSoon(`node${index + 1}`);
+    (this.nodes as Daemon[])[index] = await this.add(index);
+    for (const each of this.nodes.keys()) await this.joined(each);
+  }
+
+  /** A node is removed when it counts as missing, which takes a lease's life. */
+  private async removeSoon(name: string): Promise<void> {
+    const deadline = Date.now() + SOON_MS;
+    for (;;) {
+      const refusal = await this.api(0)
+        .removeNode(name)
+        .then(() => "", String);
+      if (refusal === "") return;
+      if (Date.now() > deadline) throw new Error(refusal);
+      await sleep(POLL_MS);
+    }
   }
 
   /** From now on the nodes reach each other by the proxies' addresses only. */
