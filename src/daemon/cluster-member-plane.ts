@@ -4,7 +4,12 @@
 //
 // Owners that ask for their records meanwhile are told to ask again.
 
-import type { ClusterPlane, OwnerStats, VolumeRecordsHost } from "../ports/cluster-plane.ts";
+import type {
+  ClusterPlane,
+  FrontState,
+  OwnerStats,
+  VolumeRecordsHost,
+} from "../ports/cluster-plane.ts";
 import type { DataPlane } from "../ports/data-plane.ts";
 import type { Log } from "../ports/log.ts";
 import type { RecordEntry, RecordSwap } from "../ports/volume-records.ts";
@@ -26,6 +31,7 @@ export class MemberPlane implements VolumeRecordsHost {
   problem = "";
   records: VolumeRecordsHost | null = null;
   ownerChanged: (stats: OwnerStats) => void = () => undefined;
+  frontChanged: (state: FrontState) => void = () => undefined;
 
   constructor(parts: MemberPlaneParts) {
     this.parts = parts;
@@ -40,6 +46,7 @@ export class MemberPlane implements VolumeRecordsHost {
     const modules = {
       records: this,
       ownerChanged: (stats: OwnerStats): void => this.ownerChanged(stats),
+      frontChanged: (state: FrontState): void => this.frontChanged(state),
     };
     try {
       const listen = parseAddress(address, "address");

@@ -287,7 +287,9 @@ test("what a cluster's volume is to a guest; what does not fit is refused by nam
     identity: { clusterId: "", nodeId: "", incarnation: 1 },
     key: new Uint8Array(32),
   };
-  const modules = { records: {} as VolumeRecordsHost, ownerChanged: () => undefined };
+  const ignore = (): void => undefined;
+  const records = {} as VolumeRecordsHost;
+  const modules = { records, ownerChanged: ignore, frontChanged: ignore };
   const again = a.plane.startCluster({ ...start, listen: { host: "127.0.0.1", port: 0 } }, modules);
   await assert.rejects(again, refused("INVALID_REQUEST", /started already/));
   const plane = await TestPlane.start(t);

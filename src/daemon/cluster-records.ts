@@ -1,12 +1,15 @@
 // The records of the volumes that this node owns, as the owners in the data plane read and swap
 // them: a part of the metadata's record. Everything else in it is kept as it is.
 //
+// Whoever hands a volume over moves its attachment with it, in the same swap: nobody ever reads
+// that one has moved and not the other.
+//
 // An owner that got no answer sends the same swap again. It then goes out with the same bytes, so
 // that at most one of the two is applied, and the conflict that the second may meet is recognised
 // as the first one's success.
 
 import { volumeCodec } from "../meta/index.ts";
-import type { OutReason, ProcessName, VolumeRecord } from "../meta/records.ts";
+import type { Attachment, OutReason, ProcessName, VolumeRecord } from "../meta/records.ts";
 import type { VolumeRecordsHost } from "../ports/cluster-plane.ts";
 import type { Log } from "../ports/log.ts";
 import type { MetaEntry, MetaStore } from "../ports/meta-store.ts";
@@ -133,11 +136,13 @@ function ownedPart(record: VolumeRecord): OwnedRecord {
 function merged(before: VolumeRecord, wanted: OwnedRecord, now: () => Date): VolumeRecord {
   const known = new Map(before.out.map((one) => [one.disk, one]));
   const { epoch, state, members, membershipVersion, clusterGeneration } = wanted;
+  const owner = processOf(wanted.owner);
   return {
     ...before,
     changeId: newChangeId(),
     epoch,
-    owner: processOf(wanted.owner),
+    owner,
+    attachment: state === "handed-over" ? movedTo(owner, before) : before.attachment,
     state,
     members,
     membershipVersion,
@@ -149,6 +154,16 @@ function merged(before: VolumeRecord, wanted: OwnedRecord, now: () => Date): Vol
       return { ...at, reason: reasonOf(reason), since: now().toISOString() };
     }),
   };
+}
+
+/** To the node of the new owner; the one before stands by in turn, unless it was not to. */
+function movedTo(to: ProcessName | null, { attachment, owner }: VolumeRecord): Attachment {
+  const { generation, node, readOnly, standby } = attachment;
+  if (to === null || node === null || node === to.node) return attachment;
+  const moved = { generation: generation + 1, node: to.node, readOnly };
+  if (standby?.isMove === true || owner?.node !== node) return moved;
+  const { incarnation } = owner;
+  return { ...moved, standby: { node, incarnation, isWanted: false, isMove: false } };
 }
 
 function processOf(owner: string | null): ProcessName | null {

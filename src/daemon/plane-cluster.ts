@@ -8,8 +8,10 @@ import { lookup } from "node:dns/promises";
 import { isIP } from "node:net";
 import { errnoName, RingstoreError } from "../base/index.ts";
 import type {
+  ClusterBacking,
   ClusterPeer,
   ClusterStart,
+  FrontState,
   OwnerStats,
   PeerStats,
   StoredReplica,
@@ -34,9 +36,10 @@ export interface PlaneClusterModules {
 export interface ClusterModules {
   readonly records: VolumeRecordsHost;
   readonly ownerChanged: (stats: OwnerStats) => void;
+  readonly frontChanged: (state: FrontState) => void;
 }
 
-type ClusterMessage = Extract<ReactorMessage, { kind: "record" | "owner" | "peers" }>;
+type ClusterMessage = Extract<ReactorMessage, { kind: "record" | "owner" | "front" | "peers" }>;
 
 export class PlaneCluster {
   private readonly modules: PlaneClusterModules;
@@ -69,8 +72,12 @@ export class PlaneCluster {
     return { port };
   }
 
-  private take(message: ClusterMessage, { records, ownerChanged }: ClusterModules): void {
+  private take(message: ClusterMessage, modules: ClusterModules): void {
+    const { records, ownerChanged } = modules;
     switch (message.kind) {
+      case "front":
+        modules.frontChanged(message.state);
+        return;
       case "owner":
         this.owners.set(message.stats.volumeId, message.stats);
         ownerChanged(message.stats);
@@ -142,6 +149,18 @@ export class PlaneCluster {
 
   async surrender(volumeId: string): Promise<void> {
     await this.askPatiently({ op: "surrender", volumeId });
+  }
+
+  async takeVolume(volumeId: string, backing: ClusterBacking): Promise<void> {
+    await this.ask({ op: "take", volumeId, backing });
+  }
+
+  async handOver(volumeId: string, to: string): Promise<void> {
+    await this.askPatiently({ op: "handOver", volumeId, to });
+  }
+
+  async cutWaiting(volumeId: string): Promise<void> {
+    await this.ask({ op: "cutWaiting", volumeId });
   }
 
   /** Its volume has been closed. */

@@ -38,7 +38,7 @@ export interface ReactorThreadModules {
   readonly entry: URL | undefined;
 }
 
-type ClusterMessage = Extract<ReactorMessage, { kind: "record" | "owner" | "peers" }>;
+type ClusterMessage = Extract<ReactorMessage, { kind: "record" | "owner" | "front" | "peers" }>;
 
 interface Pending {
   readonly resolve: (value: unknown) => void;
@@ -157,6 +157,7 @@ export class ReactorThread {
         return;
       case "record":
       case "owner":
+      case "front":
       case "peers":
         this.onCluster(message);
         return;

@@ -48,8 +48,18 @@ const out = Type.Object(
   closed,
 );
 
+const standby = Type.Object(
+  { node: id, incarnation: count, isWanted: Type.Boolean(), isMove: Type.Boolean() },
+  closed,
+);
+
 const attachment = Type.Object(
-  { generation: count, node: Type.Union([id, Type.Null()]), readOnly: Type.Boolean() },
+  {
+    generation: count,
+    node: Type.Union([id, Type.Null()]),
+    readOnly: Type.Boolean(),
+    standby: Type.Optional(standby),
+  },
   closed,
 );
 
@@ -69,7 +79,7 @@ export const VOLUME_SCHEMA: SchemaOf<VolumeRecord> = describes<VolumeRecord>()(
       clusterGeneration: count,
       epoch,
       owner: Type.Union([process, Type.Null()]),
-      state: Type.Enum(["clean", "open"]),
+      state: Type.Enum(["clean", "open", "handed-over"]),
       members: Type.Array(id, { maxItems: VOLUME_MEMBERS_MAX }),
       out: Type.Array(out, { maxItems: VOLUME_MEMBERS_MAX }),
       membershipVersion: count,

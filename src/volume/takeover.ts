@@ -2,6 +2,9 @@
 //
 //   claim --> fence all --> put out who did not answer --> wait for grants --> equalise --> serve
 //
+// After an owner that let go in good order there is nothing to wait for and nothing to equalise but
+// what a member cannot vouch for.
+//
 // Invariant: nothing is served before every member that is in sync by the record has answered the
 // fence, holds the same as all others above the watermark, and has no grant outstanding.
 
@@ -227,11 +230,22 @@ export class Takeover {
   }
 
   /**
+   * The owner before let go in good order, so it uses no grant, and all members in sync are equal.
+   * Where one holds a write of our epoch or a later one, the record is older than the disks, or we
+   * have begun before: then nothing is taken for granted.
+   */
+  private get isAfterSurrender(): boolean {
+    const { keeper, io } = this.parts;
+    return keeper.wasClean && this.answered.every(({ answer }) => answer.epoch < io.epoch);
+  }
+
+  /**
    * The grants that the predecessor had ended with it. Those of owners before it are over too if it
    * came so far as to write: it had waited for them.
    */
   private needsNoGrants(): boolean {
     const { keeper, options, io } = this.parts;
+    if (this.isAfterSurrender) return true;
     if (bugsOf(options).grantsNotWaitedFor) return true;
     if (options.deadPredecessor === undefined) return false;
     const isStillNamed = keeper.predecessor === options.deadPredecessor;
@@ -257,8 +271,9 @@ export class Takeover {
     this.arena = this.parts.modules.reactor.memory.allocate(SLAB_BYTES);
     const slabs = new Set<number>();
     const bugs = bugsOf(this.parts.options);
+    const areEqual = this.isAfterSurrender;
     for (const { stamps, uncertain } of this.answered) {
-      for (const [number, stamp] of stamps) {
+      for (const [number, stamp] of areEqual ? [] : stamps) {
         if (isNewer(stamp, { ...this.watermark, states: 0 })) slabs.add(number);
       }
       for (const number of uncertain) slabs.add(number);

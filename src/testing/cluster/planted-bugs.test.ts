@@ -33,6 +33,7 @@ const breaks = campaign({
   pace: 0.3,
   diskLatencyMaxUs: 5000,
 });
+const handsOver = campaign({ faults: ["handOver"], pace: 0.3, diskLatencyMaxUs: 5000 });
 type Hole = readonly [name: string, bugs: ClusterBugs, finder: Scene, seeds: number];
 
 const HOLES: readonly Hole[] = [
@@ -48,6 +49,7 @@ const HOLES: readonly Hole[] = [
   ["equal stamps skipped", { owner: { equalStampsSkipped: true } }, losesTheFirst, 3],
   ["nothing equalised", { owner: { noEqualise: true } }, diesAmongWrites, 1],
   ["acked before all members", { owner: { ackBeforeShrink: true } }, losesTheOther, 1],
+  ["surrendered before the drain", { owner: { surrenderBeforeDrain: true } }, handsOver, 3],
   ["the old connection lives", { peer: { oldConnectionLives: true } }, breaks, 4],
   ["a resume does not drain", { peer: { resumeWithoutDrain: true } }, breaks, 4],
 ];
