@@ -198,6 +198,9 @@ const VOLUME_COMMANDS: readonly CommandSpec[] = [
         "volume changes nothing and prints the same.",
       "A volume of the cluster is attached to one node. With --take-over it is taken from a node " +
         "that is alive: that node is cut off, and a guest of its own loses the disk.",
+      "With --standby the node gets ready for a VM that is about to move here: its socket takes " +
+        "connections, and serves when the VM has stopped on the node that has the volume. Detach " +
+        "the volume there afterwards.",
     ],
     arguments: [NAME],
     options: [
@@ -215,6 +218,11 @@ const VOLUME_COMMANDS: readonly CommandSpec[] = [
         long: "take-over",
         kind: "switch",
         description: "of a volume of the cluster: also from a node that is alive",
+      },
+      {
+        long: "standby",
+        kind: "switch",
+        description: "of a volume of the cluster: for a VM that is about to move here",
       },
       {
         long: "vm-memory",
@@ -235,6 +243,7 @@ const VOLUME_COMMANDS: readonly CommandSpec[] = [
       "ringstore volume attach db1",
       "ringstore volume attach db1 --libvirt-xml > disk.xml && virsh attach-device vm1 disk.xml",
       "qemu-system-x86_64 -cpu host -enable-kvm $(ringstore volume attach db1 --qemu 7.2)",
+      "ringstore volume attach db1 --standby",
     ],
     load: async () => (await import("./commands/volume.ts")).attach,
   },

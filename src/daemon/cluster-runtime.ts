@@ -19,8 +19,9 @@ import { Liveness } from "./cluster-liveness.ts";
 import type { MemberPlane } from "./cluster-member-plane.ts";
 import { ClusterRecords } from "./cluster-records.ts";
 import { ClusterReplicas } from "./cluster-replicas.ts";
-import { type AttachmentStore, ClusterServing } from "./cluster-serve.ts";
+import { type AttachmentStore, ClusterServing, roleOf } from "./cluster-serve.ts";
 import type { ServedVolume } from "./cluster-served.ts";
+import { ClusterStandbys } from "./cluster-standby.ts";
 import type { ClusterTimings } from "./cluster-timings.ts";
 import { ClusterViews } from "./cluster-view.ts";
 import type { VolumeHost } from "./volume-host.ts";
@@ -45,6 +46,7 @@ export class ClusterRuntime {
   readonly #disks: ClusterDisks;
   readonly #replicas: ClusterReplicas;
   readonly #serving: ClusterServing;
+  readonly #standbys: ClusterStandbys;
   /** Volumes whose owner here has lost its epoch. */
   readonly #deposed = new Set<string>();
   #peers = "";
@@ -70,7 +72,10 @@ export class ClusterRuntime {
       host,
       link: new MetaLink(store, member.endpoints),
       keys,
-      inventory: new ClusterInventory(keys, look),
+      inventory: new ClusterInventory(keys, () => {
+        look();
+        this.#standbys.notice();
+      }),
       timings,
       served: new Map(),
       look,
@@ -86,8 +91,12 @@ export class ClusterRuntime {
     this.#disks = new ClusterDisks(this.context);
     this.#replicas = new ClusterReplicas(this.context);
     this.#serving = new ClusterServing(this.context, modules.attachments);
+    this.#standbys = new ClusterStandbys(this.context, this.#serving, (entry) => {
+      void this.#align(entry);
+    });
     this.views = new ClusterViews(this.context);
-    this.attaching = new ClusterAttaching(this.context, this.#serving, (record) =>
+    const attachParts = { serving: this.#serving, standbys: this.#standbys };
+    this.attaching = new ClusterAttaching(this.context, attachParts, (record) =>
       this.views.volume(this.context.inventory.volumes.get(record.id)?.record ?? record),
     );
   }
@@ -99,6 +108,7 @@ export class ClusterRuntime {
     const keyOf = (volumeId: string): string => this.context.keys.volumeRecord(volumeId);
     memberPlane.records = new ClusterRecords({ store, keyOf, log, now });
     memberPlane.ownerChanged = (stats) => this.#ownerChanged(stats);
+    memberPlane.frontChanged = (state) => this.#standbys.frontChanged(state);
     this.#liveness.start();
     store.watch(this.context.keys.root, this.context.inventory);
     this.#lookAgainIn(this.context.timings.lookMs);
@@ -106,6 +116,7 @@ export class ClusterRuntime {
 
   #ownerChanged(stats: OwnerStats): void {
     this.views.ownerChanged(stats);
+    this.#standbys.notice();
     const entry = this.context.served.get(stats.volumeId);
     if (stats.state !== "surrendered" || entry?.serving !== true) return;
     this.#deposed.add(stats.volumeId);
@@ -207,22 +218,23 @@ export class ClusterRuntime {
   #alignAll(): void {
     const { inventory, member, served } = this.context;
     for (const { record } of inventory.volumes.values()) {
-      if (record.attachment.node === member.nodeId && record.phase === "ready") {
-        this.#serving.entryOf(record.id, record.name);
-      }
+      if (roleOf(record, member.nodeId) !== null) this.#serving.entryOf(record.id, record.name);
     }
     const nowMs = performance.now();
     for (const entry of served.values()) {
       if (entry.busy || entry.retryAtMs > nowMs || !this.#isToAlign(entry)) continue;
       void this.#align(entry);
     }
+    this.#standbys.notice();
   }
 
-  #isToAlign({ id, serving, declared }: ServedVolume): boolean {
+  #isToAlign({ id, serving, isStandby, declared }: ServedVolume): boolean {
     const { inventory, member } = this.context;
     if (this.#deposed.has(id) || declared?.phase === "detaching") return true;
-    const isHere = inventory.volumes.get(id)?.record.attachment.node === member.nodeId;
-    return isHere !== serving || (declared !== null && !isHere);
+    const record = inventory.volumes.get(id)?.record;
+    const role = record === undefined ? null : roleOf(record, member.nodeId);
+    const present = !serving ? null : isStandby ? "standby" : "owner";
+    return role !== present || (declared !== null && role === null);
   }
 
   async #align(entry: ServedVolume): Promise<void> {

@@ -13,6 +13,8 @@ export interface ClusterTimings {
   readonly deleteMs: number;
   /** Draining a front end of a volume that has moved. */
   readonly drainMs: number;
+  /** A standby whose front end waits takes over when whoever has the volume says nothing so long. */
+  readonly takeOverMs: number;
   /** A volume that is "creating" for so long has lost its creator. Longer than copiesMs. */
   readonly abandonedMs: number;
   /** Everything is looked at again, without being told that anything changed. */
@@ -30,6 +32,7 @@ export const CLUSTER_TIMINGS: ClusterTimings = {
   copiesMs: 10_000,
   deleteMs: 5000,
   drainMs: 10_000,
+  takeOverMs: 2000,
   abandonedMs: 60_000,
   lookMs: 30_000,
   freeReportMs: 30_000,

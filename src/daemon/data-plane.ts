@@ -341,12 +341,10 @@ export class ReactorDataPlane implements DataPlane, ClusterPlane {
   }
 
   async handOverVolume(volumeId: string, to: string): Promise<void> {
-    this.find(volumeId);
     await this.cluster.handOver(volumeId, to);
   }
 
   async cutWaiting(volumeId: string): Promise<void> {
-    this.find(volumeId);
     await this.cluster.cutWaiting(volumeId);
   }
 

@@ -113,6 +113,8 @@ export interface ClusterBackingView {
   readonly owner: string | null;
   /** The node that it is attached to; null = none. */
   readonly attachedTo: string | null;
+  /** The node that stands by for a guest that moves; null = none. */
+  readonly standby: string | null;
 }
 
 /** A resync, as the node that owns the volume knows it. */

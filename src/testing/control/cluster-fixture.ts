@@ -26,6 +26,7 @@ const FAST: ClusterTimings = {
   copiesMs: 1500,
   deleteMs: 1500,
   drainMs: 200,
+  takeOverMs: 300,
   abandonedMs: 2500,
   lookMs: 200,
   freeReportMs: 50,

@@ -159,6 +159,7 @@ export class FakeClusterPlane {
         epoch: 4,
         owner: null,
         attachedTo: null,
+        standby: null,
       },
       createdAt: AT,
       state: "detached",

@@ -107,9 +107,15 @@ export class NodeCluster {
   }
 
   /** Attaches on that node, and leads the link there; returns how long the attach took. */
-  async attach(index: number, name: string, isTakeOver = false): Promise<number> {
+  async attach(
+    index: number,
+    name: string,
+    isTakeOver = false,
+    isStandby = false,
+  ): Promise<number> {
     const beganMs = performance.now();
-    const { socket } = await this.api(index).attachVolume(name, { takeOver: isTakeOver });
+    const request = isStandby ? { standby: true } : { takeOver: isTakeOver };
+    const { socket } = await this.api(index).attachVolume(name, request);
     const tookMs = performance.now() - beganMs;
     const fresh = `${this.link(name)}.new`;
     symlinkSync(socket, fresh);
