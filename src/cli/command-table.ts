@@ -5,6 +5,7 @@ import { QUEUE_COUNT_MAX, REPLICA_COUNT_MAX } from "../model/limits.ts";
 import { CLUSTER_COMMANDS } from "./cluster-commands.ts";
 import type { ArgumentSpec, CommandSpec, CommandTable, OptionSpec } from "./command-spec.ts";
 import { DISK_COMMANDS } from "./disk-commands.ts";
+import { MOVE_COMMANDS } from "./move-commands.ts";
 import { OUTPUT_FORMS } from "./output.ts";
 
 const NAME: ArgumentSpec = {
@@ -383,7 +384,13 @@ const OTHER_COMMANDS: readonly CommandSpec[] = [
 ];
 
 export const COMMAND_TABLE: CommandTable = {
-  commands: [...VOLUME_COMMANDS, ...DISK_COMMANDS, ...CLUSTER_COMMANDS, ...OTHER_COMMANDS],
+  commands: [
+    ...VOLUME_COMMANDS,
+    ...DISK_COMMANDS,
+    ...CLUSTER_COMMANDS,
+    ...MOVE_COMMANDS,
+    ...OTHER_COMMANDS,
+  ],
   groups: [
     { path: ["volume"], summary: "create, attach and look at volumes" },
     { path: ["disk"], summary: "make, examine and look at disks of the store" },

@@ -14,13 +14,19 @@ import type {
   Rebuild,
 } from "../model/cluster-types.ts";
 import { ApiError } from "../model/errors.ts";
+import type {
+  HandOverReply,
+  NodeMaintenance,
+  NodeMaintenanceReply,
+  VolumeHandOver,
+} from "../model/move-types.ts";
 import type { Health } from "../model/types.ts";
 import { quote } from "../model/volume-rules.ts";
 import type { ClusterPlane } from "../ports/cluster-plane.ts";
 import type { DataPlane } from "../ports/data-plane.ts";
 import type { ClusterFile, Membership } from "./cluster-file.ts";
 import type { FormingModules } from "./cluster-forming.ts";
-import { MemberPlane } from "./cluster-member-plane.ts";
+import { MemberPlane, type MemberPlaneParts } from "./cluster-member-plane.ts";
 import type { ClusterRuntime } from "./cluster-runtime.ts";
 import type { AttachmentStore } from "./cluster-serve.ts";
 import type { ClusterTimings } from "./cluster-timings.ts";
@@ -83,7 +89,10 @@ export class ClusterHost implements ClusterControl, DaemonCluster {
     const { file, plane, host } = this.#modules;
     const incarnation = await file.raiseIncarnation();
     const { log } = host.modules;
-    const taking = new MemberPlane({ member, incarnation, key: file.readKey(), plane, log });
+    const peers = file.readPeers();
+    const savePeers: MemberPlaneParts["savePeers"] = (known) => file.savePeers(known);
+    const key = file.readKey();
+    const taking = new MemberPlane({ member, incarnation, key, plane, log, peers, savePeers });
     await taking.start();
     return taking;
   }
@@ -232,6 +241,33 @@ export class ClusterHost implements ClusterControl, DaemonCluster {
       return await removeNode(context, record, options);
     } catch (error) {
       throw asApiError(error, `cannot remove node ${name}`);
+    }
+  }
+
+  async handOver(name: string, { node }: VolumeHandOver): Promise<HandOverReply> {
+    const { context } = await this.#require();
+    const record = (this.volumes as ClusterVolumes).find(name);
+    const { handOverVolume } = await import("./cluster-hand-over.ts");
+    try {
+      return await handOverVolume(context, record, node);
+    } catch (error) {
+      throw asApiError(error, `cannot hand volume ${name} over`);
+    }
+  }
+
+  async maintain(
+    name: string,
+    { on }: NodeMaintenance,
+    options: RequestOptions,
+  ): Promise<NodeMaintenanceReply> {
+    const { context } = await this.#require();
+    const record = context.inventory.nodeByName(name);
+    if (record === null) throw unknownNode(name);
+    const { setMaintenance } = await import("./cluster-maintenance.ts");
+    try {
+      return await setMaintenance(context, record, on, options);
+    } catch (error) {
+      throw asApiError(error, `cannot change the maintenance of node ${name}`);
     }
   }
 

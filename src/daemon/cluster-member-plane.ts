@@ -5,6 +5,7 @@
 // Owners that ask for their records meanwhile are told to ask again.
 
 import type {
+  ClusterPeer,
   ClusterPlane,
   FrontState,
   OwnerStats,
@@ -22,6 +23,9 @@ export interface MemberPlaneParts {
   readonly key: Uint8Array;
   readonly plane: DataPlane & ClusterPlane;
   readonly log: Log;
+  /** Other nodes as they were last heard of: known before the metadata answers. */
+  readonly peers: readonly ClusterPeer[];
+  readonly savePeers: (peers: readonly ClusterPeer[]) => Promise<void>;
 }
 
 export class MemberPlane implements VolumeRecordsHost {
@@ -53,12 +57,25 @@ export class MemberPlane implements VolumeRecordsHost {
       await plane.startCluster({ identity, key, listen }, modules);
       this.isStarted = true;
       this.problem = "";
+      // Those who are up already need not be refused until the metadata has been read.
+      if (this.parts.peers.length > 0) await plane.setPeers(this.parts.peers);
       log.log("info", "cluster.listening", { address, incarnation });
     } catch (error) {
       const message = (error as Error).message;
       const problem = `this node takes no part in its cluster, at ${address}: ${message}`;
       if (problem !== this.problem) log.log("error", "cluster.not-listening", { address, message });
       this.problem = problem;
+    }
+  }
+
+  /** All other nodes, by the metadata. */
+  async setPeers(peers: readonly ClusterPeer[]): Promise<void> {
+    const { plane, savePeers, log } = this.parts;
+    await plane.setPeers(peers);
+    try {
+      await savePeers(peers);
+    } catch (error) {
+      log.log("warn", "cluster.peers-not-saved", { message: (error as Error).message });
     }
   }
 

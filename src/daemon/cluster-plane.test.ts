@@ -64,6 +64,14 @@ test("a volume lives on: a member is cut off and comes back, another node takes 
 
   for (const path of cluster.pathsOf(b)) path.state = "open";
   await until(() => cluster.record(spec).out.length === 0, "b is in sync again");
+  // It was dialled in vain many times meanwhile.
+  const said = a.lines.filter(({ event, fields }) => {
+    return fields["node"] === b.nodeId && !event.startsWith("a peer");
+  });
+  assert.deepEqual(said.map(({ event }) => event).slice(-2), [
+    "lost the connection to a peer",
+    "connected to a peer",
+  ]);
   assert.ok(
     a.told.some(({ resync }) => resync?.diskId === b.diskId && resync.doneBytes > 0),
     "the resync's progress was told",

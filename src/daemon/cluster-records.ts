@@ -21,6 +21,8 @@ export interface RecordsModules {
   readonly keyOf: (volumeId: string) => string;
   readonly log: Log;
   readonly now: () => Date;
+  /** The disk's node is put aside: its copy is expected back. */
+  readonly isInMaintenance: (diskId: string) => boolean;
 }
 
 /** A swap that was sent and not answered for certain. */
@@ -70,7 +72,7 @@ export class ClusterRecords implements VolumeRecordsHost {
     if (open?.revision !== revision || open.wanted !== text) {
       const before = await this.#recordAt(volumeId, revision);
       if (!("record" in before)) return before;
-      const record = merged(before.record, wanted, this.#modules.now);
+      const record = merged(before.record, wanted, this.#modules);
       open = { revision, wanted: text, bytes: volumeCodec.encode(record) };
       this.#open.set(volumeId, open);
     }
@@ -133,7 +135,11 @@ function ownedPart(record: VolumeRecord): OwnedRecord {
   return { epoch, owner, state, members, out, membershipVersion, clusterGeneration };
 }
 
-function merged(before: VolumeRecord, wanted: OwnedRecord, now: () => Date): VolumeRecord {
+function merged(
+  before: VolumeRecord,
+  wanted: OwnedRecord,
+  { now, isInMaintenance }: RecordsModules,
+): VolumeRecord {
   const known = new Map(before.out.map((one) => [one.disk, one]));
   const { epoch, state, members, membershipVersion, clusterGeneration } = wanted;
   const owner = processOf(wanted.owner);
@@ -151,7 +157,8 @@ function merged(before: VolumeRecord, wanted: OwnedRecord, now: () => Date): Vol
       const earlier = known.get(disk);
       const at = { disk, sinceStamp };
       if (earlier !== undefined) return { ...at, reason: earlier.reason, since: earlier.since };
-      return { ...at, reason: reasonOf(reason), since: now().toISOString() };
+      const told = isInMaintenance(disk) ? "maintenance" : reasonOf(reason);
+      return { ...at, reason: told, since: now().toISOString() };
     }),
   };
 }

@@ -106,7 +106,9 @@ export class ClusterRuntime {
     const { log, now } = this.context.host.modules;
     const { store, memberPlane } = this.#modules;
     const keyOf = (volumeId: string): string => this.context.keys.volumeRecord(volumeId);
-    memberPlane.records = new ClusterRecords({ store, keyOf, log, now });
+    const { inventory } = this.context;
+    const isInMaintenance = (diskId: string): boolean => inventory.isInMaintenance(diskId);
+    memberPlane.records = new ClusterRecords({ store, keyOf, log, now, isInMaintenance });
     memberPlane.ownerChanged = (stats) => this.#ownerChanged(stats);
     memberPlane.frontChanged = (state) => this.#standbys.frontChanged(state);
     this.#liveness.start();
@@ -203,14 +205,14 @@ export class ClusterRuntime {
   }
 
   async #setPeers(): Promise<void> {
-    const { inventory, member, plane } = this.context;
+    const { inventory, member } = this.context;
     const peers: ClusterPeer[] = [...inventory.nodes.values()]
       .filter(({ record }) => record.id !== member.nodeId)
       .map(({ record }) => ({ nodeId: record.id, ...parseAddress(record.address, record.name) }))
       .sort((a, b) => (a.nodeId < b.nodeId ? -1 : 1));
     const text = JSON.stringify(peers);
     if (text === this.#peers) return;
-    await plane.setPeers(peers);
+    await this.#modules.memberPlane.setPeers(peers);
     this.#peers = text;
   }
 

@@ -213,6 +213,7 @@ export class ClusterViews {
       address,
       rack,
       state: inventory.isAlive(id) ? "alive" : "missing",
+      phase: record.phase,
       isThis,
       joinedAt,
       disks: disks.map((disk) => ({

@@ -29,6 +29,8 @@ export class NoCluster implements DaemonCluster {
   listNodes = async (): Promise<never> => refuse();
   showNode = async (): Promise<never> => refuse();
   removeNode = async (): Promise<never> => refuse();
+  handOver = async (): Promise<never> => refuse();
+  maintain = async (): Promise<never> => refuse();
   rebuilds = async (): Promise<never> => refuse();
   diskBecameReady = (): void => undefined;
   prepare = async (): Promise<void> => undefined;

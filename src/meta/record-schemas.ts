@@ -94,7 +94,16 @@ export const VOLUME_SCHEMA: SchemaOf<VolumeRecord> = describes<VolumeRecord>()(
 );
 
 export const COPY_SCHEMA: SchemaOf<CopyRecord> = describes<CopyRecord>()(
-  Type.Object({ format, disk: id, sizeBytes: count, madeAt: when }, closed),
+  Type.Object(
+    {
+      format,
+      disk: id,
+      sizeBytes: count,
+      madeAt: when,
+      problem: Type.Optional(Type.String({ minLength: 1, maxLength: 1024 })),
+    },
+    closed,
+  ),
 );
 
 const wireFormat = Type.Integer({ minimum: 1, maximum: 0xffff });

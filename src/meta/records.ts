@@ -100,8 +100,11 @@ export interface CopyRecord {
   readonly format: number;
   /** UUID of the disk. */
   readonly disk: string;
+  /** 0: there is none yet. */
   readonly sizeBytes: number;
   readonly madeAt: string;
+  /** Why it could not be made, or grown, at the last attempt. */
+  readonly problem?: string;
 }
 
 export type NodePhase = "active" | "maintenance" | "draining";

@@ -102,6 +102,7 @@ const clusterNode = Type.Object(
     address: Type.String(),
     rack: nullable(name),
     state: Type.Enum(["alive", "missing"]),
+    phase: Type.Enum(["active", "maintenance", "draining"]),
     isThis: Type.Boolean({ description: "the node that answers" }),
     joinedAt: when,
     disks: Type.Array(

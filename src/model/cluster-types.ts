@@ -1,6 +1,7 @@
 // Objects of a cluster that cross the REST API, as plain types; the schemas in cluster-schemas.ts
 // are checked against them by the compiler. Rules as in types.ts.
 
+import type { NodePhase } from "./move-types.ts";
 import type { Health } from "./types.ts";
 
 export interface ClusterInit {
@@ -61,6 +62,8 @@ export interface ClusterNode {
   readonly address: string;
   readonly rack: string | null;
   readonly state: NodeState;
+  /** "maintenance": it is put aside for a while, and nobody makes its copies anew elsewhere. */
+  readonly phase: NodePhase;
   /** The node that answers. */
   readonly isThis: boolean;
   readonly joinedAt: string;

@@ -25,7 +25,7 @@ const LIST_COLUMNS: readonly Column[] = [
 function listRow(node: ClusterNode): readonly string[] {
   return [
     node.name,
-    node.state,
+    nodeStateText(node),
     node.address,
     String(node.disks.length),
     formatBytes(sumOf(node, "sizeBytes")),
@@ -37,6 +37,10 @@ function listRow(node: ClusterNode): readonly string[] {
     node.joinedAt,
     node.id,
   ];
+}
+
+function nodeStateText({ state, phase }: ClusterNode): string {
+  return phase === "active" ? state : `${state}, ${phase}`;
 }
 
 function sumOf(node: ClusterNode, field: "sizeBytes" | "freeBytes"): number {
@@ -65,7 +69,7 @@ export const show: CommandRun = async (context, { arguments: [name = ""] }) => {
 function describeNode(node: ClusterNode): string {
   const rows: (readonly [string, string])[] = [
     ["name", node.name],
-    ["state", node.state],
+    ["state", nodeStateText(node)],
     ["address", node.address],
     ["link", linkText(node)],
     ["rack", node.rack ?? "-"],

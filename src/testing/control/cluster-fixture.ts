@@ -27,6 +27,7 @@ const FAST: ClusterTimings = {
   deleteMs: 1500,
   drainMs: 200,
   takeOverMs: 300,
+  handOverMs: 3000,
   abandonedMs: 2500,
   lookMs: 200,
   freeReportMs: 50,

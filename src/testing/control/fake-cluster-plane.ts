@@ -116,7 +116,8 @@ export class FakeClusterPlane extends FakeDataPlane implements ClusterPlane {
       owner: to,
       state: "handed-over",
     }));
-    this.owners.delete(volumeId);
+    const owner = this.owners.get(volumeId);
+    if (owner !== undefined) this.tell({ ...owner, state: "standby" });
   }
 
   async cutWaiting(volumeId: string): Promise<void> {

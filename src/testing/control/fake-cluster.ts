@@ -17,6 +17,12 @@ import type {
 } from "../../model/cluster-types.ts";
 import { ApiError, type ApiErrorCode } from "../../model/errors.ts";
 import { API_SOCKET_NAME } from "../../model/limits.ts";
+import type {
+  HandOverReply,
+  NodeMaintenance,
+  NodeMaintenanceReply,
+  VolumeHandOver,
+} from "../../model/move-types.ts";
 import type { DeleteReply, Status, Volume, VolumeAttach, VolumeCreate } from "../../model/types.ts";
 import type { LogFields } from "../../ports/log.ts";
 
@@ -40,6 +46,7 @@ function nodeOf(number: number, more: Partial<ClusterNode> = {}): ClusterNode {
     address: `10.0.0.${number}:7400`,
     rack: null,
     state: "alive",
+    phase: "active",
     isThis: number === 1,
     joinedAt: AT,
     disks: [{ id: idOf(10 + number), name: "nvme0", sizeBytes: 100 * GIB, freeBytes: 60 * GIB }],
@@ -121,6 +128,25 @@ class FakeCluster implements ClusterControl {
     if (node.state === "alive") refuse("node_alive", `node ${name} is alive`);
     if (!options.dryRun) this.nodes = this.nodes.filter((other) => other !== node);
     return { node: name, volumes: node.copiesOf };
+  }
+
+  async handOver(name: string, { node }: VolumeHandOver): Promise<HandOverReply> {
+    const { name: found } = await this.showNode(node);
+    if (found === "host-3") refuse("volume_attached", `volume ${name} serves a guest`);
+    return { volume: name, node, changed: found !== "host-1" };
+  }
+
+  async maintain(
+    name: string,
+    { on }: NodeMaintenance,
+    options: RequestOptions,
+  ): Promise<NodeMaintenanceReply> {
+    const node = await this.showNode(name);
+    const phase = on ? "maintenance" : "active";
+    if (!options.dryRun) this.nodes[this.nodes.indexOf(node)] = { ...node, phase };
+    const handedOver = on ? [{ volume: "db1", node: "host-2" }] : [];
+    const kept = on ? [{ volume: "db2", reason: "its guest runs there" }] : [];
+    return { node: name, phase, handedOver, kept };
   }
 
   async rebuilds(): Promise<readonly Rebuild[]> {

@@ -90,7 +90,23 @@ export class NodeCluster {
       writeFileSync(tokenFile, token, { mode: 0o600 });
       await daemon.json(["cluster", "join", "--cluster-token-file", tokenFile, ...common]);
     }
-    return new NodeCluster(cleanup, { nodes, metadata, folder });
+    const cluster = new NodeCluster(cleanup, { nodes, metadata, folder });
+    await cluster.roomIsKnown();
+    return cluster;
+  }
+
+  /** Each node knows of each other's disk that it takes data. */
+  private async roomIsKnown(): Promise<void> {
+    const deadline = Date.now() + SOON_MS;
+    for (const index of this.nodes.keys()) {
+      for (;;) {
+        const { nodes } = await this.api(index).listNodes();
+        const roomy = nodes.filter(({ disks }) => disks.some(({ freeBytes }) => freeBytes > 0));
+        if (roomy.length === this.nodes.length) break;
+        if (Date.now() > deadline) throw new Error(`room on ${roomy.map(({ name }) => name)} only`);
+        await sleep(POLL_MS);
+      }
+    }
   }
 
   node(index: number): Daemon {

@@ -35,7 +35,7 @@ async function placeSoon(cluster: NodeCluster, index: number, wanted: string): P
 
 /** How long rings had stood still when the volume had been handed over, each time, by the log. */
 function handOversMs(log: string): readonly string[] {
-  const told = log.matchAll(/handed-over.*?"?stoppedForMs"?[=:](\d+)/g);
+  const told = log.matchAll(/"stoppedForMs":(\d+)/g);
   return [...told].map(([, ms = ""]) => ms);
 }
 
