@@ -31,6 +31,8 @@ export class ServedVolume extends OperationQueue {
   askedAtMs = 0;
   /** Whether it is to be given or taken is not looked at before; monotonic. */
   noticeAtMs = 0;
+  /** Of the last attempt at that, as the log has it. */
+  stepProblem = "";
   problem: Health | null = null;
   /** Serving is not tried before this; monotonic. */
   retryAtMs = 0;

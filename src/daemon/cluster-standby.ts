@@ -205,11 +205,16 @@ export class ClusterStandbys {
     const failed = (error: Error): void => {
       entry.noticeAtMs = performance.now() + RETRY_MS;
       setTimeout(again, RETRY_MS + 1).unref();
-      if (host.stopping) return;
+      if (host.stopping || entry.stepProblem === error.message) return;
+      entry.stepProblem = error.message;
       const fields = { volume: entry.name, message: error.message };
       host.modules.log.log("warn", "cluster.standby-step-failed", fields);
     };
     // The queue counts it as busy until its own turn has come to note the end.
-    void running.then(() => setImmediate(again), failed);
+    const done = (): void => {
+      entry.stepProblem = "";
+      setImmediate(again);
+    };
+    void running.then(done, failed);
   }
 }

@@ -166,6 +166,7 @@ export class OwnedVolume implements WholeBlockDevice {
       }
       this.isClaimed = true;
       this.fenceMembers();
+      if (this.takeover !== null) this.takeover.isClaimed = true;
       this.serveIfReady();
     };
     this.keeper.claim(claimed, () => this.fenceMembers());

@@ -30,6 +30,8 @@ import type { RecordKeeper } from "./record-keeper.ts";
 import type { Sessions } from "./sessions.ts";
 import { isNewer, placeOf, readFromAny, slabNumber } from "./slab-work.ts";
 
+const CLAIM_CHECK_MS = 2;
+
 interface Answered {
   readonly member: Member;
   readonly answer: FenceAnswer;
@@ -60,6 +62,8 @@ export class Takeover {
   private watermark: Stamp = { epoch: 0, sequence: 0 };
   private sequence = 0;
   private arena: Arena | null = null;
+  /** The record says that the volume is ours: nothing is written to a member before. */
+  isClaimed = false;
   /** Slabs rewritten. */
   equalisedCount = 0;
 
@@ -319,6 +323,12 @@ export class Takeover {
     const number = left.pop();
     if (number === undefined) {
       this.finish();
+      return;
+    }
+    if (!this.isClaimed) {
+      left.push(number);
+      const timerFired = (): void => this.rewriteNext(left);
+      this.parts.modules.reactor.setTimer(CLAIM_CHECK_MS, { timerFired }, 0);
       return;
     }
     const sources = this.sourcesOf(number).map(({ member }) => member.replica as Replica);

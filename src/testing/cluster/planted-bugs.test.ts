@@ -11,6 +11,7 @@ import {
   diesTakingOver,
   fencesFromElsewhere,
   fencesItsOwnDisk,
+  handsOverAmongWrites,
   losesAnothersDisk,
   losesItsOwnDisk,
   losesTheFirst,
@@ -33,7 +34,6 @@ const breaks = campaign({
   pace: 0.3,
   diskLatencyMaxUs: 5000,
 });
-const handsOver = campaign({ faults: ["handOver"], pace: 0.3, diskLatencyMaxUs: 5000 });
 type Hole = readonly [name: string, bugs: ClusterBugs, finder: Scene, seeds: number];
 
 const HOLES: readonly Hole[] = [
@@ -49,7 +49,12 @@ const HOLES: readonly Hole[] = [
   ["equal stamps skipped", { owner: { equalStampsSkipped: true } }, losesTheFirst, 3],
   ["nothing equalised", { owner: { noEqualise: true } }, diesAmongWrites, 1],
   ["acked before all members", { owner: { ackBeforeShrink: true } }, losesTheOther, 1],
-  ["surrendered before the drain", { owner: { surrenderBeforeDrain: true } }, handsOver, 3],
+  [
+    "surrendered before the drain",
+    { owner: { surrenderBeforeDrain: true } },
+    handsOverAmongWrites,
+    1,
+  ],
   ["the old connection lives", { peer: { oldConnectionLives: true } }, breaks, 4],
   ["a resume does not drain", { peer: { resumeWithoutDrain: true } }, breaks, 4],
 ];
