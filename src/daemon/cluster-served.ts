@@ -25,8 +25,6 @@ export class ServedVolume extends OperationQueue {
   front: { readonly isRunning: boolean; readonly isWaiting: boolean } = NO_FRONT;
   /** Its rings have stopped while another node stands by, and have not been started again. */
   isLeaving = false;
-  /** When they last stopped; monotonic. */
-  stoppedAtMs = 0;
   /** Since when this node asks for it; monotonic, 0 = it does not. */
   askedAtMs = 0;
   /** Whether it is to be given or taken is not looked at before; monotonic. */

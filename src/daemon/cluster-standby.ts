@@ -48,7 +48,6 @@ export class ClusterStandbys {
     if (entry === undefined) return;
     const hasStopped = entry.front.isRunning && !isRunning;
     entry.front = { isRunning, isWaiting };
-    if (hasStopped) entry.stoppedAtMs = performance.now();
     const standby = this.#recordOf(entry)?.attachment.standby;
     // The guest may be about to go on at the standby: it is given the volume before it asks.
     if (isRunning) entry.isLeaving = false;
@@ -182,12 +181,13 @@ export class ClusterStandbys {
   /** In the entry's queue; the front end has been stopped, or has no rings that run. */
   async handOver(entry: ServedVolume, to: Standby): Promise<void> {
     const { plane, host, inventory } = this.#context;
+    const beganMs = performance.now();
     await plane.handOverVolume(entry.id, processText(to));
     entry.isStandby = true;
     const where = inventory.nodeName(to.node);
     host.modules.events.add("volume.handed-over", entry.name, `node ${where} has it now`);
-    const stoppedForMs = Math.round(performance.now() - entry.stoppedAtMs);
-    const fields = { volume: entry.name, to: where, stoppedForMs };
+    const tookMs = Math.round(performance.now() - beganMs);
+    const fields = { volume: entry.name, to: where, tookMs };
     host.modules.log.log("info", "cluster.handed-over", fields);
   }
 
