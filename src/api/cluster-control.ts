@@ -7,6 +7,7 @@ import type {
   ClusterNode,
   ClusterTokenReply,
   ClusterView,
+  DrainReply,
   NodeRemoveReply,
   Rebuild,
 } from "../model/cluster-types.ts";
@@ -16,7 +17,13 @@ import type {
   NodeMaintenanceReply,
   VolumeHandOver,
 } from "../model/move-types.ts";
+import type { RebuildLimit, RebuildLimitChange } from "../model/rebuild-types.ts";
 import type { RequestOptions } from "./control-plane.ts";
+
+export interface DrainOptions extends RequestOptions {
+  /** Ends it instead. */
+  readonly cancel: boolean;
+}
 
 /** Volumes that move between nodes, and nodes that are put aside. */
 export interface MoveControl {
@@ -38,7 +45,14 @@ export interface ClusterControl extends MoveControl {
   token(): Promise<ClusterTokenReply>;
   listNodes(): Promise<readonly ClusterNode[]>;
   showNode(name: string): Promise<ClusterNode>;
-  /** Of a node that is gone: its copies are forgotten. Refused while it is alive. */
+  /** Answers when it has begun: copies move off the node. */
+  drainNode(name: string, options: DrainOptions): Promise<DrainReply>;
+  /** The same of one disk of this node. */
+  drainDisk(name: string, options: DrainOptions): Promise<DrainReply>;
+  /** Of a node that is gone, whose copies are forgotten, or that holds nothing any more. */
   removeNode(name: string, options: RequestOptions): Promise<NodeRemoveReply>;
   rebuilds(): Promise<readonly Rebuild[]>;
+  rebuildLimit(): Promise<RebuildLimit>;
+  /** At once, and kept. */
+  setRebuildLimit(change: RebuildLimitChange): Promise<RebuildLimit>;
 }

@@ -10,9 +10,11 @@ import {
   ClusterReplySchema,
   ClusterTokenReplySchema,
   ClusterViewSchema,
+  DrainReplySchema,
   NodeRemoveReplySchema,
   RebuildListSchema,
 } from "../model/cluster-schemas.ts";
+import { RebuildLimitSchema } from "../model/rebuild-schemas.ts";
 import { StatusSchema, VolumeListSchema, VolumeSchema } from "../model/schemas.ts";
 import { compileValidator } from "../model/validate.ts";
 import {
@@ -43,7 +45,9 @@ interface Answer {
   readonly headers: Json;
 }
 
-async function call(method: "GET" | "POST" | "DELETE", url: string, body?: Json): Promise<Answer> {
+type Method = "GET" | "POST" | "PUT" | "DELETE";
+
+async function call(method: Method, url: string, body?: Json): Promise<Answer> {
   const response = await api.server.inject({
     method,
     url,
@@ -206,9 +210,11 @@ describe("the token", () => {
 
 describe("nodes and rebuilds", () => {
   test("not without a cluster", async () => {
-    for (const url of ["/v1/nodes", "/v1/nodes/host-1", "/v1/rebuilds"]) {
+    for (const url of ["/v1/nodes", "/v1/nodes/host-1", "/v1/rebuilds", "/v1/rebuilds/limit"]) {
       await refused(call("GET", url), 409, "no_cluster");
     }
+    const limit = { bytesPerSecond: null };
+    await refused(call("PUT", "/v1/rebuilds/limit", limit), 409, "no_cluster");
   });
 
   test("listed, shown, removed when they are gone", async () => {
@@ -220,7 +226,10 @@ describe("nodes and rebuilds", () => {
     await refused(call("GET", "/v1/nodes/host-4"), 404, "node_not_found");
     await refused(call("GET", "/v1/nodes/HOST"), 400, "invalid_request");
     await refused(call("DELETE", "/v1/nodes/host-2"), 409, "node_alive");
-    const gone = { node: "host-3", volumes: ["db1"] };
+    const from = { node: "host-3", disk: "nvme0" };
+    const why = "no other node has a disk with 1 GiB free";
+    const copies = [{ volume: "db1", from, to: null, why }];
+    const gone = { node: "host-3", volumes: ["db1"], copies };
     const plan = call("DELETE", "/v1/nodes/host-3?dryRun=true");
     assert.deepEqual(await fits(plan, NodeRemoveReplySchema), gone);
     assert.equal(api.plane.cluster.nodes.length, 3);
@@ -229,13 +238,51 @@ describe("nodes and rebuilds", () => {
     await refused(call("DELETE", "/v1/nodes/host-3"), 404, "node_not_found");
   });
 
+  test("drained, and not, with a body that says which", async () => {
+    await call("POST", "/v1/cluster/init", INIT);
+    const drain = (more = ""): string => `/v1/nodes/host-2/drain${more}`;
+    const plan = await fits(call("POST", drain("?dryRun=true"), {}), DrainReplySchema);
+    assert.equal(plan["draining"], true);
+    assert.equal(api.plane.cluster.nodes[1]?.phase, "active");
+    await fits(call("POST", drain(), {}), DrainReplySchema);
+    const node = await fits(call("GET", "/v1/nodes/host-2"), ClusterNodeSchema);
+    assert.equal(node["phase"], "draining");
+    const ended = await fits(call("POST", drain(), { cancel: true }), DrainReplySchema);
+    assert.equal(ended["draining"], false);
+    await refused(call("POST", drain(), { cancel: 1 }), 400, "invalid_request");
+    await refused(call("POST", "/v1/nodes/host-3/drain", {}), 507, "no_space");
+    const disk = await fits(call("POST", "/v1/disks/nvme0/drain", {}), DrainReplySchema);
+    assert.equal(disk["disk"], "nvme0");
+  });
+
   test("rebuilds", async () => {
     await call("POST", "/v1/cluster/init", INIT);
     const rebuild = { volume: "db1", node: "host-3", disk: "nvme0", doneBytes: 1, totalBytes: 3 };
-    const work = { ...rebuild, bytesPerSecond: 0.5, secondsLeft: null };
+    const stage = { reason: "missing", stage: "copying", isTotalKnown: false } as const;
+    const work = { ...rebuild, ...stage, bytesPerSecond: 0.5, secondsLeft: null };
     api.plane.cluster.work = [work];
     const reply = await fits(call("GET", "/v1/rebuilds"), RebuildListSchema);
     assert.deepEqual(reply, { rebuilds: [work] });
+  });
+
+  test("the limit on rebuilds is shown and set; a rate that cannot be changes nothing", async () => {
+    await call("POST", "/v1/cluster/init", INIT);
+    const url = "/v1/rebuilds/limit";
+    const first = await fits(call("GET", url), RebuildLimitSchema);
+    assert.equal(first["bytesPerSecond"], null);
+    const set = call("PUT", url, { bytesPerSecond: 1_048_576 });
+    assert.equal((await fits(set, RebuildLimitSchema))["bytesPerSecond"], 1_048_576);
+    for (const bytesPerSecond of [0, -1, 65_535, 1.5e6 + 0.5, 2 ** 41, "auto"]) {
+      await refused(call("PUT", url, { bytesPerSecond }), 400, "invalid_request");
+    }
+    await refused(call("PUT", url, {}), 400, "invalid_request");
+    assert.equal(api.plane.cluster.limit.bytesPerSecond, 1_048_576);
+    assert.ok(
+      api.log.some((line) => line.includes(url)),
+      "every changing call is logged",
+    );
+    await fits(call("PUT", url, { bytesPerSecond: null }), RebuildLimitSchema);
+    assert.equal(api.plane.cluster.limit.bytesPerSecond, null);
   });
 });
 

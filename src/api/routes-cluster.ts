@@ -1,4 +1,4 @@
-// /v1/cluster, /v1/nodes, /v1/rebuilds: the routes that make and show a cluster. Volumes of the
+// /v1/cluster, /v1/nodes: the routes that make and show a cluster. Volumes of the
 // cluster are volumes like others: routes-volumes.ts.
 //
 // Invariant: the cluster's token leaves this daemon on the unix socket only, and is never kept by
@@ -14,10 +14,11 @@ import {
   ClusterReplySchema,
   ClusterTokenReplySchema,
   ClusterViewSchema,
+  DrainReplySchema,
+  DrainSchema,
   NodeRemoveReplySchema,
-  RebuildListSchema,
 } from "../model/cluster-schemas.ts";
-import type { ClusterInit, ClusterJoin } from "../model/cluster-types.ts";
+import type { ClusterInit, ClusterJoin, Drain } from "../model/cluster-types.ts";
 import { ApiError } from "../model/errors.ts";
 import type { Caller, ControlPlane } from "./control-plane.ts";
 import { type DryRun, dryRun, type Named, named, routesOf } from "./route.ts";
@@ -84,6 +85,7 @@ export function addClusterRoutes(app: FastifyInstance, controlPlane: ControlPlan
   );
 
   addNodeRoutes(app, controlPlane);
+  addDrainRoutes(app, controlPlane);
 }
 
 /** A bearer token travels in the clear and opens one daemon; the cluster's opens every disk. */
@@ -114,7 +116,7 @@ function addNodeRoutes(app: FastifyInstance, controlPlane: ControlPlane): void {
   app.delete<Named & DryRun>(
     "/v1/nodes/:name",
     {
-      schema: route("removeNode", "Forgets a node that is gone for good, and the copies on it", {
+      schema: route("removeNode", "Forgets a node that is gone or empty, and copies on it", {
         ...named,
         ...dryRun,
         response: { 200: NodeRemoveReplySchema },
@@ -125,14 +127,40 @@ function addNodeRoutes(app: FastifyInstance, controlPlane: ControlPlane): void {
         dryRun: request.query.dryRun === "true",
       }),
   );
+}
 
-  app.get(
-    "/v1/rebuilds",
+function addDrainRoutes(app: FastifyInstance, controlPlane: ControlPlane): void {
+  app.post<Named & { Body: Drain } & DryRun>(
+    "/v1/nodes/:name/drain",
     {
-      schema: route("listRebuilds", "Copies being brought up to date by this node's volumes", {
-        response: { 200: RebuildListSchema },
+      schema: route("drainNode", "Moves all copies off a node, or ends that", {
+        ...named,
+        ...dryRun,
+        body: DrainSchema,
+        response: { 200: DrainReplySchema },
       }),
     },
-    async () => ({ rebuilds: await controlPlane.cluster.rebuilds() }),
+    async (request) =>
+      await controlPlane.cluster.drainNode(request.params.name, {
+        dryRun: request.query.dryRun === "true",
+        cancel: request.body.cancel === true,
+      }),
+  );
+
+  app.post<Named & { Body: Drain } & DryRun>(
+    "/v1/disks/:name/drain",
+    {
+      schema: route("drainDisk", "Moves all copies of the cluster's off a disk, or ends that", {
+        ...named,
+        ...dryRun,
+        body: DrainSchema,
+        response: { 200: DrainReplySchema },
+      }),
+    },
+    async (request) =>
+      await controlPlane.cluster.drainDisk(request.params.name, {
+        dryRun: request.query.dryRun === "true",
+        cancel: request.body.cancel === true,
+      }),
   );
 }

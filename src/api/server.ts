@@ -15,6 +15,7 @@ import { addClusterRoutes } from "./routes-cluster.ts";
 import { addDaemonRoutes } from "./routes-daemon.ts";
 import { addDiskRoutes } from "./routes-disks.ts";
 import { addMoveRoutes } from "./routes-moves.ts";
+import { addRebuildRoutes } from "./routes-rebuilds.ts";
 import { addVolumeRoutes } from "./routes-volumes.ts";
 import { callerOf, type Token } from "./tokens.ts";
 
@@ -70,6 +71,7 @@ export async function createApiServer(
   addDiskRoutes(app, modules.controlPlane);
   addClusterRoutes(app, modules.controlPlane);
   addMoveRoutes(app, modules.controlPlane);
+  addRebuildRoutes(app, modules.controlPlane);
   addDaemonRoutes(app, modules.controlPlane, streams);
   await app.ready();
   return app;

@@ -1,4 +1,4 @@
-// The commands on the cluster, its nodes and rebuilds: a part of the command table
+// The commands on the cluster and its nodes: a part of the command table
 // (command-table.ts).
 
 import type { ArgumentSpec, CommandSpec, OptionSpec } from "./command-spec.ts";
@@ -10,6 +10,21 @@ const DRY_RUN: OptionSpec = {
   kind: "switch",
   description: "check everything and change nothing",
 };
+
+/** Of node drain and disk drain. */
+export const DRAIN_OPTIONS: readonly OptionSpec[] = [
+  {
+    long: "cancel",
+    kind: "switch",
+    description: "end it: copies that have not moved stay",
+  },
+  {
+    long: "no-wait",
+    kind: "switch",
+    description: "do not wait until all copies have moved",
+  },
+  { long: "dry-run", kind: "switch", description: "say where copies would go; change nothing" },
+];
 
 /** How a node presents itself: the same for the first one and all others. */
 const NODE_OPTIONS: readonly OptionSpec[] = [
@@ -125,10 +140,11 @@ export const CLUSTER_COMMANDS: readonly CommandSpec[] = [
   },
   {
     path: ["node", "remove"],
-    summary: "forget a node that is gone for good, and the copies on it",
+    summary: "forget a node that is gone for good, or that is empty",
     details: [
-      "Refused while the node is alive. Names the volumes that are left with a copy less until " +
-        "something replaces it.",
+      "A node that is alive must have been emptied with node drain. Of one that is gone, the " +
+        "copies that were on it are made anew elsewhere; --dry-run says of which volumes, and " +
+        "where. Refused while a volume counts on a copy there.",
     ],
     arguments: [NODE],
     options: [DRY_RUN],
@@ -136,11 +152,22 @@ export const CLUSTER_COMMANDS: readonly CommandSpec[] = [
     load: async () => (await import("./commands/node.ts")).remove,
   },
   {
-    path: ["rebuild", "list"],
-    summary: "list the copies that this node's volumes are bringing up to date",
-    arguments: [],
-    options: [],
-    examples: ["ringstore rebuild list"],
-    load: async () => (await import("./commands/node.ts")).listRebuilds,
+    path: ["node", "drain"],
+    summary: "move all copies off a node",
+    details: [
+      "Each copy is made elsewhere first, and counts where it is until the new one is in sync. " +
+        "Volumes stay attached where they are. The node gets no new copies until it is called " +
+        "off with --cancel; when it holds nothing it can be removed, alive.",
+      "Refused, with the names of the volumes, when a copy would have no place. Waits until all " +
+        "have moved; interrupted, they go on moving.",
+    ],
+    arguments: [NODE],
+    options: DRAIN_OPTIONS,
+    examples: [
+      "ringstore node drain host-2 --dry-run",
+      "ringstore node drain host-2",
+      "ringstore node drain host-2 --cancel",
+    ],
+    load: async () => (await import("./commands/drain.ts")).drainNode,
   },
 ];

@@ -199,7 +199,8 @@ describe("nodes", () => {
 
   test("remove: one that is gone", async () => {
     assert.match(await fails("node remove host-2", 5), /node host-2 is alive/);
-    const told = "1 volume with a copy less: db1\n";
+    const place = "db1: host-3 nvme0 -> nowhere: no other node has a disk with 1 GiB free";
+    const told = `1 volume with a copy less: db1\n  ${place}\n`;
     assert.equal(
       await done("node remove host-3 --dry-run"),
       `node host-3 would be removed: ${told}`,
@@ -217,20 +218,51 @@ describe("nodes", () => {
     assert.equal(api.plane.cluster.nodes.length, 3);
   });
 
+  test("drain: where copies would go; off they are; called off; refused without a place", async () => {
+    const to = "\n  db1: host-2 nvme0 -> host-3 nvme0\n";
+    assert.equal(await done("node drain host-2 --dry-run"), `node host-2 would lose 1 copy${to}`);
+    assert.equal(api.plane.cluster.nodes[1]?.phase, "active");
+    const going = `node host-2 is being emptied: 1 copy to move${to}`;
+    assert.equal(await done("node drain host-2 --no-wait"), going);
+    assert.match(await done("node list"), /\nhost-2 +alive, draining /);
+    assert.equal(await done("node drain host-2"), "node host-2 is empty\n");
+    const kept = "node host-2 keeps what is on it: 1 copy\n";
+    assert.equal(await done("node drain host-2 --cancel"), kept);
+    assert.match(await done("node show host-2"), /\nstate +alive\n/);
+    assert.match(await fails("node drain host-3", 10), /no place for copies of db1/);
+    assert.match(
+      await done("disk drain nvme0 --no-wait"),
+      /^disk nvme0 is being emptied: 1 copy to move\n/,
+    );
+  });
+
   test("rebuild list", async () => {
     const none = await cli("rebuild list");
     assert.match(none.stderr, /bring no copy up to date/);
-    const about = { volume: "db1", node: "host-3", disk: "nvme0" };
-    const done4 = { doneBytes: 4 * GIB, totalBytes: 10 * GIB };
+    const why = { reason: "missing", stage: "copying" } as const;
+    const about = { volume: "db1", node: "host-3", disk: "nvme0", ...why };
+    const done4 = { doneBytes: 4 * GIB, totalBytes: 10 * GIB, isTotalKnown: true };
+    const more = { ...done4, isTotalKnown: false };
     api.plane.cluster.work = [
       { ...about, ...done4, bytesPerSecond: GIB / 8, secondsLeft: 48 },
-      { ...about, volume: "db2", ...done4, bytesPerSecond: 0, secondsLeft: null },
+      { ...about, volume: "db2", ...more, bytesPerSecond: 0, secondsLeft: null },
     ];
     assert.match(
       await done("rebuild list --no-headers"),
-      /^db1 +host-3 +nvme0 +4 GiB +10 GiB +40% +128 MiB\/s +48s\ndb2 .* -\n$/,
+      /^db1 +host-3 +nvme0 +missing +copying +4 GiB +10 GiB +40% +128 MiB\/s +48s\ndb2 .* >= 10 GiB +- .* -\n$/,
     );
     assert.equal(await done("rebuild list -o name"), "db1\ndb2\n");
+  });
+
+  test("rebuild limit: shown, set, refused", async () => {
+    assert.equal(await done("rebuild limit"), "rebuild limit: auto, now at most 16 MiB/s\n");
+    assert.equal(await done("rebuild limit 200M"), "rebuild limit: 200 MiB/s\n");
+    assert.equal(await done("rebuild limit"), "rebuild limit: 200 MiB/s\n");
+    assert.match(await fails("rebuild limit 1K", 2), /a rate of "1K" cannot be.*\n.*64K to 1T/);
+    assert.match(await fails("rebuild limit fast", 2), /the rate: "fast" is not a size/);
+    assert.equal(api.plane.cluster.limit.bytesPerSecond, 200 * 1_048_576);
+    assert.match(await done("rebuild limit auto"), /^rebuild limit: auto/);
+    assert.equal(api.plane.cluster.limit.bytesPerSecond, null);
   });
 });
 

@@ -7,6 +7,7 @@ import type { ArgumentSpec, CommandSpec, CommandTable, OptionSpec } from "./comm
 import { DISK_COMMANDS } from "./disk-commands.ts";
 import { MOVE_COMMANDS } from "./move-commands.ts";
 import { OUTPUT_FORMS } from "./output.ts";
+import { REBUILD_COMMANDS } from "./rebuild-commands.ts";
 
 const NAME: ArgumentSpec = {
   name: "name",
@@ -389,6 +390,7 @@ export const COMMAND_TABLE: CommandTable = {
     ...DISK_COMMANDS,
     ...CLUSTER_COMMANDS,
     ...MOVE_COMMANDS,
+    ...REBUILD_COMMANDS,
     ...OTHER_COMMANDS,
   ],
   groups: [
@@ -396,7 +398,7 @@ export const COMMAND_TABLE: CommandTable = {
     { path: ["disk"], summary: "make, examine and look at disks of the store" },
     { path: ["cluster"], summary: "make, join and look at a cluster" },
     { path: ["node"], summary: "look at the nodes of the cluster, forget one that is gone" },
-    { path: ["rebuild"], summary: "look at copies being brought up to date" },
+    { path: ["rebuild"], summary: "look at copies being brought up to date, and limit their rate" },
     { path: ["api"], summary: "talk to the REST API directly" },
   ],
   globalOptions: GLOBAL_OPTIONS,

@@ -1,5 +1,6 @@
 // The commands on disks of the store: a part of the command table (command-table.ts).
 
+import { DRAIN_OPTIONS } from "./cluster-commands.ts";
 import type { ArgumentSpec, CommandSpec, OptionSpec } from "./command-spec.ts";
 
 const NAME: ArgumentSpec = { name: "name", description: "the disk's name", completes: "disk" };
@@ -88,6 +89,18 @@ export const DISK_COMMANDS: readonly CommandSpec[] = [
     options: [],
     examples: ["ringstore disk check nvme0n1"],
     load: async () => (await import("./commands/disk.ts")).check,
+  },
+  {
+    path: ["disk", "drain"],
+    summary: "move all copies of the cluster's volumes off a disk of this node",
+    details: [
+      "As node drain does it. Then the disk can be removed. Volumes that are on this disk alone " +
+        "stay.",
+    ],
+    arguments: [NAME],
+    options: DRAIN_OPTIONS,
+    examples: ["ringstore disk drain nvme0n1 --dry-run", "ringstore disk drain nvme0n1"],
+    load: async () => (await import("./commands/drain.ts")).drainDisk,
   },
   {
     path: ["disk", "remove"],

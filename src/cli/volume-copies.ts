@@ -2,7 +2,7 @@
 // volume.
 
 import { formatBytes } from "../base/units.ts";
-import type { ClusterBackingView, VolumeCopy } from "../model/cluster-types.ts";
+import type { ClusterBackingView, CopyReplacement, VolumeCopy } from "../model/cluster-types.ts";
 import type { Volume } from "../model/types.ts";
 import { countOf, formatPercent } from "./format.ts";
 
@@ -39,7 +39,17 @@ export function copyRows(backing: ClusterBackingView): readonly (readonly [strin
     ["attached to", backing.attachedTo ?? "-"],
     ...(backing.standby === null ? [] : [["standby", backing.standby] as const]),
     ...backing.copies.map((copy) => ["copy", copyText(copy)] as const),
+    ...replacementRows(backing.replacement),
   ];
+}
+
+function replacementRows(
+  replacement: CopyReplacement | null,
+): readonly (readonly [string, string])[] {
+  if (replacement === null) return [];
+  const { from, to, reason, since } = replacement;
+  const source = from === null ? "" : ` instead of ${from.node}/${from.disk}`;
+  return [["new copy", `${to.node}/${to.disk}${source} since ${since}: ${reason}`]];
 }
 
 function copyText(copy: VolumeCopy): string {

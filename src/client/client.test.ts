@@ -62,9 +62,15 @@ describe("requests", () => {
     transport.text = '{"id":"i","name":"n","node":"n","state":"alive","disks":[],"volumes":[]}';
     await client.showNode("n/..");
     await client.removeNode("n", { dryRun: true });
+    transport.text = '{"node":"n","disk":null,"draining":true,"copies":[]}';
+    await client.drainNode("n", { cancel: true });
+    await client.drainDisk("d", {}, { dryRun: true });
     transport.text = '{"nodes":[],"rebuilds":[]}';
     await client.listNodes();
     await client.listRebuilds();
+    transport.text = '{"bytesPerSecond":null}';
+    await client.rebuildLimit();
+    await client.setRebuildLimit({ bytesPerSecond: null });
     assert.deepEqual(
       transport.requests.map(({ method, path }) => `${method} ${path}`),
       [
@@ -74,8 +80,12 @@ describe("requests", () => {
         "GET /v1/cluster/token",
         "GET /v1/nodes/n%2F..",
         "DELETE /v1/nodes/n?dryRun=true",
+        "POST /v1/nodes/n/drain",
+        "POST /v1/disks/d/drain?dryRun=true",
         "GET /v1/nodes",
         "GET /v1/rebuilds",
+        "GET /v1/rebuilds/limit",
+        "PUT /v1/rebuilds/limit",
       ],
     );
     assert.deepEqual(transport.requests[2]?.body, { token: "t", address: "a:1" });

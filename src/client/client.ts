@@ -9,6 +9,8 @@ import type {
   ClusterReply,
   ClusterTokenReply,
   ClusterView,
+  Drain,
+  DrainReply,
   NodeRemoveReply,
   RebuildList,
 } from "../model/cluster-types.ts";
@@ -19,6 +21,7 @@ import type {
   NodeMaintenanceReply,
   VolumeHandOver,
 } from "../model/move-types.ts";
+import type { RebuildLimit, RebuildLimitChange } from "../model/rebuild-types.ts";
 import type {
   AdviseReply,
   AttachReply,
@@ -157,8 +160,26 @@ export class RingstoreClient {
     return await this.#call({ method: "POST", path, body }, ["node", "phase"]);
   }
 
+  async drainNode(name: string, body: Drain, options: CallOptions = {}): Promise<DrainReply> {
+    const path = `${nodePath(name)}/drain${query(options)}`;
+    return await this.#call({ method: "POST", path, body }, DRAIN_FIELDS);
+  }
+
+  async drainDisk(name: string, body: Drain, options: CallOptions = {}): Promise<DrainReply> {
+    const path = `${diskPath(name)}/drain${query(options)}`;
+    return await this.#call({ method: "POST", path, body }, DRAIN_FIELDS);
+  }
+
   async listRebuilds(): Promise<RebuildList> {
     return await this.#call({ method: "GET", path: "/v1/rebuilds" }, ["rebuilds"]);
+  }
+
+  async rebuildLimit(): Promise<RebuildLimit> {
+    return await this.#call({ method: "GET", path: REBUILD_LIMIT }, ["bytesPerSecond"]);
+  }
+
+  async setRebuildLimit(body: RebuildLimitChange): Promise<RebuildLimit> {
+    return await this.#call({ method: "PUT", path: REBUILD_LIMIT, body }, ["bytesPerSecond"]);
   }
 
   async stats(): Promise<StatsReply> {
@@ -206,11 +227,14 @@ export class RingstoreClient {
   }
 }
 
+const REBUILD_LIMIT = "/v1/rebuilds/limit";
 const VOLUME_FIELDS = ["id", "name", "sizeBytes", "state"];
 
 const DISK_FIELDS = ["id", "name", "state"];
 
 const CLUSTER_FIELDS = ["id", "name", "node", "metadata"];
+
+const DRAIN_FIELDS = ["node", "draining", "copies"];
 
 const NODE_FIELDS = ["id", "name", "state", "disks"];
 

@@ -4,7 +4,7 @@
 import { RingstoreError } from "../base/error.ts";
 
 export interface ClientRequest {
-  readonly method: "GET" | "POST" | "DELETE";
+  readonly method: "GET" | "POST" | "PUT" | "DELETE";
   /** Path and query, beginning with /. */
   readonly path: string;
   /** JSON; undefined = no body. */

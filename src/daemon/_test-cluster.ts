@@ -213,6 +213,14 @@ export class TestCluster {
     return (this.records.get(spec.id) as RecordEntry).record;
   }
 
+  /** Somebody plans: the list of members is changed while the volume is owned. */
+  change(spec: VolumeSpec, make: (record: OwnedRecord) => OwnedRecord): void {
+    const made = make(this.record(spec));
+    const record = { ...made, membershipVersion: made.membershipVersion + 1 };
+    this.revision += 1;
+    this.records.set(spec.id, { record, revision: this.revision });
+  }
+
   /** A volume with copies on the disks of those nodes. */
   async make(name: string, members: readonly TestNode[]): Promise<VolumeSpec> {
     const spec = volume(name, { kind: "null" }, { sizeBytes: VOLUME_BYTES, serial: name });

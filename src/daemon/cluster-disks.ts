@@ -5,13 +5,16 @@
 import { diskCodec } from "../meta/index.ts";
 import { DISK_NUMBER_MAX, type MetaKeys } from "../meta/keys.ts";
 import { type DiskRecord, RECORD_FORMAT } from "../meta/records.ts";
+import type { DiskState } from "../model/disk-types.ts";
 import { ApiError } from "../model/errors.ts";
 import type { MetaStore, MetaTransaction } from "../ports/meta-store.ts";
 import { type ClusterContext, newChangeId, transact } from "./cluster-context.ts";
 import type { Known } from "./cluster-inventory.ts";
-import type { DiskEntry } from "./disk-entry.ts";
+import { type DiskEntry, diskStateOf } from "./disk-entry.ts";
 
 const FREE_CHANGE_SHARE = 0.01;
+const LOST_STATES: readonly DiskState[] = ["missing", "stale", "failed"];
+const COPIES_AT_ONCE = 100;
 
 /** Takes a disk's record away, and the number that it has, unless it changed meanwhile. */
 export function forgetDisk(
@@ -41,6 +44,7 @@ export class ClusterDisks {
     const { host } = this.#context;
     const { disks } = host.modules;
     for (const entry of disks.usable()) await this.#register(entry);
+    for (const entry of disks.entries.values()) await this.#noteFailed(entry);
     // A declaration that cannot be read may be of any of them.
     if (disks.damaged.size === 0) await this.#takeOut();
   }
@@ -54,7 +58,9 @@ export class ClusterDisks {
       const known = inventory.disks.get(id);
       if (known === undefined) return await this.#add(store, wanted);
       if (!this.#differs(known.record, wanted)) return;
-      const { number, phase } = known.record;
+      const { number, phase: before } = known.record;
+      // It can be used again.
+      const phase = before === "failed" ? "active" : before;
       const record = { ...wanted, number, phase };
       const key = keys.disk(id);
       const write = { key, value: diskCodec.encode(record) };
@@ -62,6 +68,23 @@ export class ClusterDisks {
       await transact(this.#context, store, { guards, writes: [write] });
       this.#toldMs.set(id, performance.now());
     });
+  }
+
+  /** Its copies are as good as gone, and are made elsewhere if it stays so. */
+  async #noteFailed(entry: DiskEntry): Promise<void> {
+    const { host, inventory, link, keys } = this.#context;
+    const { id, name } = entry.declared;
+    const state = diskStateOf(entry, host.modules.disks.statsById().get(id));
+    const known = inventory.disks.get(id);
+    if (!LOST_STATES.includes(state) || known?.record.phase !== "active") return;
+    const key = keys.disk(id);
+    const record = { ...known.record, changeId: newChangeId(), phase: "failed" as const };
+    await link.ask(`cannot tell that disk ${name} failed`, (store) =>
+      transact(this.#context, store, {
+        guards: [{ key, modRevision: known.modRevision }],
+        writes: [{ key, value: diskCodec.encode(record) }],
+      }),
+    );
   }
 
   /** What is to be told, but for number and phase. */
@@ -85,6 +108,7 @@ export class ClusterDisks {
   }
 
   #differs(known: DiskRecord, wanted: DiskRecord): boolean {
+    if (known.phase === "failed") return true;
     for (const field of ["node", "name", "sizeBytes", "incarnation"] as const) {
       if (known[field] !== wanted[field]) return true;
     }
@@ -94,9 +118,14 @@ export class ClusterDisks {
     return performance.now() - toldMs >= this.#context.timings.freeReportMs;
   }
 
-  /** A number that another node takes meanwhile is a conflict: the next one then. */
+  /**
+   * A number that another node takes meanwhile is a conflict: the next one then. A node that is
+   * being emptied adds none: who removes it takes its disks out one after another.
+   */
   async #add(store: MetaStore, wanted: DiskRecord): Promise<void> {
-    const { keys, inventory } = this.#context;
+    const { keys, inventory, member } = this.#context;
+    const node = inventory.nodes.get(member.nodeId);
+    if (node === undefined || node.record.phase === "draining") return;
     const key = keys.disk(wanted.id);
     const taken = new Set([...inventory.disks.values()].map(({ record }) => record.number));
     for (let number = 1; number <= DISK_NUMBER_MAX; number += 1) {
@@ -106,6 +135,7 @@ export class ClusterDisks {
       const answer = await transact(this.#context, store, {
         guards: [
           { key, modRevision: 0 },
+          { key: keys.node(member.nodeId), modRevision: node.modRevision },
           { key: numberKey, modRevision: 0 },
         ],
         writes: [
@@ -117,8 +147,8 @@ export class ClusterDisks {
         this.#toldMs.set(wanted.id, performance.now());
         return;
       }
-      // It is there already; the next look compares.
-      if (answer.found[0] !== null) return;
+      // It is there already, or the node's record has changed; the next look compares.
+      if (answer.found[0] !== null || answer.found[1]?.modRevision !== node.modRevision) return;
     }
     throw new ApiError("limit_reached", `the cluster has ${DISK_NUMBER_MAX} disks already`);
   }
@@ -129,14 +159,20 @@ export class ClusterDisks {
     for (const known of [...inventory.disks.values()]) {
       const { id, name, node } = known.record;
       if (node !== member.nodeId || disks.findById(id) !== undefined) continue;
-      const isUsed = [...inventory.volumes.values()].some(
-        (volume) =>
-          volume.record.members.includes(id) || inventory.copy(volume.record.id, id) !== null,
+      if ([...inventory.volumes.values()].some(({ record }) => record.members.includes(id))) {
+        continue;
+      }
+      // Copies that had left their volumes went with it.
+      const copies = [...inventory.volumes.keys()].filter(
+        (one) => inventory.copy(one, id) !== null,
       );
-      if (isUsed) continue;
-      await link.ask(`cannot take disk ${name} out`, (store) =>
-        transact(this.#context, store, forgetDisk(keys, known)),
-      );
+      const { guards, writes } = forgetDisk(keys, known);
+      const gone = copies.map((one) => ({ key: keys.volumeCopy(one, id), value: null }));
+      await link.ask(`cannot take disk ${name} out`, async (store) => {
+        await transact(this.#context, store, { guards: [], writes: gone.slice(0, COPIES_AT_ONCE) });
+        if (gone.length > COPIES_AT_ONCE) this.#context.look();
+        else await transact(this.#context, store, { guards, writes });
+      });
     }
   }
 }

@@ -4,6 +4,7 @@
 //   DATA/cluster.key          0600, the 32 bytes that all its daemons share, in base64
 //   DATA/cluster.incarnation  counts the daemon's starts while in the cluster
 //   DATA/cluster.peers        the other nodes and where they were, when last heard of
+//   DATA/cluster.rebuild-limit  bytes per second, or "auto"; none is "auto"
 //
 // Invariants: cluster.json is written after the key, and replaced whole. Its step tells how far an
 // init or a join got: until it is "member" the daemon is in no cluster, and the same command given
@@ -34,6 +35,7 @@ export interface Membership {
 }
 
 const FORMAT = 1;
+const AUTOMATIC = "auto";
 const KEY_BYTES = 32;
 const TEXTS = ["clusterId", "clusterName", "nodeId", "nodeName", "address"] as const;
 const STEPS: readonly unknown[] = ["init", "join", "member"];
@@ -43,6 +45,7 @@ export class ClusterFile {
   readonly #keyPath: string;
   readonly #incarnationPath: string;
   readonly #peersPath: string;
+  readonly #rebuildLimitPath: string;
   readonly #fs: StateFs;
 
   constructor(root: string, fs: StateFs) {
@@ -50,6 +53,7 @@ export class ClusterFile {
     this.#keyPath = join(root, "cluster.key");
     this.#incarnationPath = join(root, "cluster.incarnation");
     this.#peersPath = join(root, "cluster.peers");
+    this.#rebuildLimitPath = join(root, "cluster.rebuild-limit");
     this.#fs = fs;
   }
 
@@ -130,6 +134,19 @@ export class ClusterFile {
     }
     await this.#replace(this.#incarnationPath, `${last + 1}\n`);
     return last + 1;
+  }
+
+  /** How fast the node's volumes may rebuild copies, in bytes per second; null = automatic. */
+  readRebuildLimit(): number | null {
+    const text = (this.#text(this.#rebuildLimitPath) ?? AUTOMATIC).trim();
+    if (text === AUTOMATIC) return null;
+    const rate = Number(text);
+    if (Number.isSafeInteger(rate) && rate > 0) return rate;
+    throw damaged(this.#rebuildLimitPath, `holds ${JSON.stringify(text)}, which is no rate`);
+  }
+
+  async saveRebuildLimit(bytesPerSecond: number | null): Promise<void> {
+    await this.#replace(this.#rebuildLimitPath, `${bytesPerSecond ?? AUTOMATIC}\n`);
   }
 
   async #replace(path: string, text: string): Promise<void> {

@@ -2,6 +2,7 @@
 // advise, and what its volumes have to say. Quiet when all is well.
 
 import type { VolumeRecord } from "../meta/records.ts";
+import { outCopies } from "../meta/repair-plan.ts";
 import type { ClusterView } from "../model/cluster-types.ts";
 import type { Health, StatusItem } from "../model/types.ts";
 import type { ClusterContext } from "./cluster-context.ts";
@@ -26,12 +27,17 @@ export function clusterView(context: ClusterContext, troubles: NodeTroubles): Cl
     node: member.nodeName,
     metadata: { endpoints: link.endpoints, reachable: link.isReachable },
     nodeCount: inventory.nodes.size,
-    liveNodeCount: inventory.live.size,
+    liveNodeCount: liveNodeCount(context),
     volumeCount: inventory.volumes.size,
-    degradedCount: ready.filter((one) => one.out.length > 0).length,
+    degradedCount: ready.filter((one) => outCopies(one).length > 0).length,
     canLoseNodes: canLoseNodes(context),
     health: clusterHealth(context, troubles),
   };
+}
+
+/** A node that was removed may be alive: it does not count. */
+function liveNodeCount({ inventory }: ClusterContext): number {
+  return [...inventory.live.keys()].filter((id) => inventory.nodes.has(id)).length;
 }
 
 function readyVolumes({ inventory }: ClusterContext): readonly VolumeRecord[] {
@@ -46,7 +52,7 @@ function readyVolumes({ inventory }: ClusterContext): readonly VolumeRecord[] {
  */
 function canLoseNodes(context: ClusterContext): number {
   const { inventory } = context;
-  let fewest = Math.max(1, inventory.live.size);
+  let fewest = Math.max(1, liveNodeCount(context));
   for (const { members, out } of readyVolumes(context)) {
     const nodes = new Set<string>();
     for (const disk of members) {

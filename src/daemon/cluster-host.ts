@@ -2,7 +2,7 @@
 // last start. Light: what speaks to the metadata is loaded when it is needed, so that a daemon that
 // is in no cluster pays nothing, and guests of others do not wait for it.
 
-import type { ClusterControl } from "../api/cluster-control.ts";
+import type { ClusterControl, DrainOptions } from "../api/cluster-control.ts";
 import type { RequestOptions } from "../api/control-plane.ts";
 import type {
   ClusterInit,
@@ -10,6 +10,7 @@ import type {
   ClusterNode,
   ClusterTokenReply,
   ClusterView,
+  DrainReply,
   NodeRemoveReply,
   Rebuild,
 } from "../model/cluster-types.ts";
@@ -20,6 +21,7 @@ import type {
   NodeMaintenanceReply,
   VolumeHandOver,
 } from "../model/move-types.ts";
+import type { RebuildLimit, RebuildLimitChange } from "../model/rebuild-types.ts";
 import type { Health } from "../model/types.ts";
 import { quote } from "../model/volume-rules.ts";
 import type { ClusterPlane } from "../ports/cluster-plane.ts";
@@ -34,6 +36,7 @@ import type { ClusterVolumes } from "./cluster-volumes.ts";
 import { asApiError } from "./failure.ts";
 import type { DaemonCluster } from "./no-cluster.ts";
 import { OperationQueue } from "./operation-queue.ts";
+import { rebuildLimitOf, setRebuildLimit } from "./rebuild-limit.ts";
 import type { VolumeHost } from "./volume-host.ts";
 
 export interface ClusterHostModules {
@@ -91,8 +94,10 @@ export class ClusterHost implements ClusterControl, DaemonCluster {
     const { log } = host.modules;
     const peers = file.readPeers();
     const savePeers: MemberPlaneParts["savePeers"] = (known) => file.savePeers(known);
+    const resyncLimit = (): number | null => file.readRebuildLimit();
     const key = file.readKey();
-    const taking = new MemberPlane({ member, incarnation, key, plane, log, peers, savePeers });
+    const known = { peers, savePeers, resyncLimit };
+    const taking = new MemberPlane({ member, incarnation, key, plane, log, ...known });
     await taking.start();
     return taking;
   }
@@ -233,12 +238,12 @@ export class ClusterHost implements ClusterControl, DaemonCluster {
   }
 
   async removeNode(name: string, options: RequestOptions): Promise<NodeRemoveReply> {
-    const { context } = await this.#require();
-    const record = context.inventory.nodeByName(name);
+    const runtime = await this.#require();
+    const record = runtime.context.inventory.nodeByName(name);
     if (record === null) throw unknownNode(name);
     const { removeNode } = await import("./cluster-removal.ts");
     try {
-      return await removeNode(context, record, options);
+      return await removeNode(runtime, record, options);
     } catch (error) {
       throw asApiError(error, `cannot remove node ${name}`);
     }
@@ -271,8 +276,32 @@ export class ClusterHost implements ClusterControl, DaemonCluster {
     }
   }
 
+  async drainNode(name: string, options: DrainOptions): Promise<DrainReply> {
+    const runtime = await this.#require();
+    const record = runtime.context.inventory.nodeByName(name);
+    if (record === null) throw unknownNode(name);
+    const { drainNode } = await import("./cluster-drain.ts");
+    return await drainNode(runtime, record, options);
+  }
+
+  async drainDisk(name: string, options: DrainOptions): Promise<DrainReply> {
+    const runtime = await this.#require();
+    const { drainDisk } = await import("./cluster-drain.ts");
+    return await drainDisk(runtime, name, options);
+  }
+
   async rebuilds(): Promise<readonly Rebuild[]> {
     return (await this.#require()).views.rebuilds();
+  }
+
+  async rebuildLimit(): Promise<RebuildLimit> {
+    const { context } = await this.#require();
+    return rebuildLimitOf(context.plane);
+  }
+
+  async setRebuildLimit(change: RebuildLimitChange): Promise<RebuildLimit> {
+    const { context } = await this.#require();
+    return await setRebuildLimit(change, this.#modules.file, context);
   }
 
   /** After the data plane has stopped. */

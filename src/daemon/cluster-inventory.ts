@@ -51,6 +51,8 @@ export class ClusterInventory implements MetaWatchHandler {
   /** By `volume/disk`. */
   readonly copies: Shelf<CopyRecord> = new Shelf(copyCodec);
   cluster: ClusterRecord | null = null;
+  /** Who plans. */
+  leader: Known<LiveRecord> | null = null;
   /** Revision at which the cluster record was made. */
   birth = 0;
   /** Up to here everything is known; 0 = nothing yet. */
@@ -72,6 +74,7 @@ export class ClusterInventory implements MetaWatchHandler {
     }
     this.damaged.clear();
     this.cluster = null;
+    this.leader = null;
     for (const entry of list.entries) this.#put(entry);
     this.#reached(list.revision);
   }
@@ -118,6 +121,10 @@ export class ClusterInventory implements MetaWatchHandler {
         this.birth = entry.createRevision;
         return;
       }
+      if (key === this.#keys.leader) {
+        this.leader = { record: liveCodec.decode(key, value), modRevision };
+        return;
+      }
       const place = this.#placeOf(key);
       place?.shelf.set(place.name, { record: place.shelf.codec.decode(key, value), modRevision });
       this.damaged.delete(key);
@@ -131,6 +138,7 @@ export class ClusterInventory implements MetaWatchHandler {
   #delete(key: string): void {
     this.damaged.delete(key);
     if (key === this.#keys.cluster) this.cluster = null;
+    if (key === this.#keys.leader) this.leader = null;
     const place = this.#placeOf(key);
     place?.shelf.delete(place.name);
   }

@@ -37,6 +37,11 @@ export class Liveness {
     this.#record = { format: RECORD_FORMAT, process: { node, incarnation }, startedAt };
   }
 
+  /** What else lives as long as this daemon does can be put on it; null = there is none now. */
+  get lease(): MetaLease | null {
+    return this.#lease;
+  }
+
   start(): void {
     void this.#register().catch(this.#modules.fatal);
   }

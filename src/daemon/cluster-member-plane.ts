@@ -26,6 +26,8 @@ export interface MemberPlaneParts {
   /** Other nodes as they were last heard of: known before the metadata answers. */
   readonly peers: readonly ClusterPeer[];
   readonly savePeers: (peers: readonly ClusterPeer[]) => Promise<void>;
+  /** As it was set last; see ResyncPlane. */
+  readonly resyncLimit: () => number | null;
 }
 
 export class MemberPlane implements VolumeRecordsHost {
@@ -55,6 +57,7 @@ export class MemberPlane implements VolumeRecordsHost {
     try {
       const listen = parseAddress(address, "address");
       await plane.startCluster({ identity, key, listen }, modules);
+      await this.#limitResyncs();
       this.isStarted = true;
       this.problem = "";
       // Those who are up already need not be refused until the metadata has been read.
@@ -76,6 +79,16 @@ export class MemberPlane implements VolumeRecordsHost {
       await savePeers(peers);
     } catch (error) {
       log.log("warn", "cluster.peers-not-saved", { message: (error as Error).message });
+    }
+  }
+
+  /** A limit that cannot be read is none, and said. */
+  async #limitResyncs(): Promise<void> {
+    const { resyncLimit, plane, log } = this.parts;
+    try {
+      await plane.resyncs.setLimit(resyncLimit());
+    } catch (error) {
+      log.log("error", "cluster.rebuild-limit", { message: (error as Error).message });
     }
   }
 

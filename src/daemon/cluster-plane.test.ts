@@ -76,6 +76,8 @@ test("a volume lives on: a member is cut off and comes back, another node takes 
     a.told.some(({ resync }) => resync?.diskId === b.diskId && resync.doneBytes > 0),
     "the resync's progress was told",
   );
+  const pace = a.plane.resyncs.pace();
+  assert.ok((pace?.movedBytes ?? 0) > 0 && pace?.limitBytesPerSecond === null);
   await until(() => a.stats(spec)?.members[1]?.state === "in-sync", "and it was told");
 
   // Without a word, as after a crash: slabs above the watermark are equalised.
@@ -97,6 +99,70 @@ test("a volume lives on: a member is cut off and comes back, another node takes 
   await Promise.all(cluster.nodes.map(({ plane }) => plane.stop()));
   const count = compareReplicas([a.diskPath, b.diskPath], spec.id, spec.sizeBytes);
   assert.ok(count.withData >= 128, `${count.withData} slabs with data`);
+});
+
+test("a copy moves to another node under load: made there, taken in, the old one let go", async (t) => {
+  const cluster = await TestCluster.start(t, 3);
+  const [a, b, c] = cluster.nodes as Three;
+  const spec = await cluster.make("moves", [a, b]);
+  await cluster.own(spec, a, [a, b]);
+  const socketPath = await a.attach(spec);
+  const stopFile = `${socketPath}.stop`;
+  const load = startLoad({ ...LOAD, socketPath, stopFile, runtimeMs: 100_000 });
+  await until(() => requestCount(a) > 500, "the load runs");
+
+  // What a plan says, and what the nodes then do.
+  const places = [a, b, c].map(({ place }) => place);
+  const since = { sinceStamp: { epoch: 0, sequence: 0 }, reason: "new" };
+  cluster.change(spec, (record) => ({
+    ...record,
+    members: [...record.members, c.diskId],
+    out: [...record.out, { disk: c.diskId, ...since }],
+  }));
+  await c.plane.makeReplica(c.diskId, { volumeId: spec.id, sizeBytes: spec.sizeBytes });
+  await a.plane.setMembers(spec.id, { members: places, leaving: null });
+  await until(() => cluster.record(spec).out.length === 0, "c is in sync");
+  assert.deepEqual(
+    a.stats(spec)?.members.map(({ place }) => place),
+    places,
+  );
+  await a.plane.setMembers(spec.id, { members: places, leaving: b.diskId });
+  await until(() => cluster.record(spec).out[0]?.reason === "drained", "b is put out");
+  // It stays out, though it could be reached.
+  await sleep(3000);
+  assert.deepEqual(
+    cluster.record(spec).out.map(({ disk }) => disk),
+    [b.diskId],
+  );
+  cluster.change(spec, (record) => ({
+    ...record,
+    members: record.members.filter((disk) => disk !== b.diskId),
+    out: [],
+  }));
+  const left = [a.place, c.place];
+  await a.plane.setMembers(spec.id, { members: left, leaving: null });
+  await until(() => a.stats(spec)?.members.length === 2, "b is forgotten");
+  await b.plane.deleteReplica(b.diskId, spec.id);
+  const before = requestCount(a);
+  await until(() => requestCount(a) > before + 500, "the load goes on");
+
+  // The last copy that can be reached stays, whatever is said.
+  for (const path of cluster.pathsOf(c)) path.break();
+  await until(() => cluster.record(spec).out[0]?.disk === c.diskId, "c is put out");
+  await a.plane.setMembers(spec.id, { members: left, leaving: a.diskId });
+  await sleep(500);
+  assert.equal(cluster.record(spec).out.length, 1);
+  for (const path of cluster.pathsOf(c)) path.state = "open";
+  await until(() => cluster.record(spec).out[0]?.disk === a.diskId, "c is back, and a leaves");
+  await a.plane.setMembers(spec.id, { members: left, leaving: null });
+  await until(() => cluster.record(spec).out.length === 0, "or stays after all");
+  writeFileSync(stopFile, "");
+  const report = await load.report;
+  assert.equal(report.errorCount, 0);
+  await a.plane.detach(spec.id);
+  await a.plane.surrenderVolume(spec.id);
+  await Promise.all(cluster.nodes.map(({ plane }) => plane.stop()));
+  compareReplicas([a.diskPath, c.diskPath], spec.id, spec.sizeBytes);
 });
 
 test("connections break again and again under writes: nothing is lost, nobody is put out", async (t) => {

@@ -85,11 +85,14 @@ const inMaintenance = DISKS[0]!;
 
 let key: OneKey;
 let records: ClusterRecords;
+let isWorker = false;
 beforeEach(() => {
+  isWorker = false;
   key = new OneKey();
   records = new ClusterRecords({
     store: key as unknown as MetaStore,
     keyOf: () => KEY,
+    isWorker: () => isWorker,
     log: { log: () => undefined },
     now: () => new Date(NOW),
     isInMaintenance: (disk) => disk === inMaintenance,
@@ -206,5 +209,21 @@ describe("records of owned volumes", () => {
     assert.deepEqual(await records.swap(VOLUME, revision, wanted), { outcome: "unknown" });
     key.get = () => Promise.reject(new MetaError("unavailable", "nobody answers"));
     assert.equal(await records.read(VOLUME), null);
+  });
+
+  test("a worker claims what is attached nowhere, and never what is attached", async () => {
+    isWorker = true;
+    const { record, revision } = await owned();
+    const wanted = { ...record, epoch: 2, owner: `${NODE}/5` };
+    assert.notEqual(key.record.attachment.node, null);
+    assert.deepEqual(await records.swap(VOLUME, revision, wanted), { outcome: "unknown" });
+    assert.equal(key.revision, 10);
+    // What it owns already it may change: whoever attaches it takes it over.
+    const same = await records.swap(VOLUME, revision, { ...record, state: "clean" });
+    assert.equal(same.outcome, "applied");
+    key.change({ attachment: { generation: 5, node: null, readOnly: false } });
+    const free = await owned();
+    const claim = { ...free.record, epoch: 2, owner: `${NODE}/5` };
+    assert.equal((await records.swap(VOLUME, free.revision, claim)).outcome, "applied");
   });
 });

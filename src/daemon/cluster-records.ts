@@ -19,6 +19,8 @@ import { newChangeId, processText } from "./cluster-context.ts";
 export interface RecordsModules {
   readonly store: MetaStore;
   readonly keyOf: (volumeId: string) => string;
+  /** Opened for work on its copies: not to be claimed where it is attached. */
+  readonly isWorker: (volumeId: string) => boolean;
   readonly log: Log;
   readonly now: () => Date;
   /** The disk's node is put aside: its copy is expected back. */
@@ -72,6 +74,8 @@ export class ClusterRecords implements VolumeRecordsHost {
     if (open?.revision !== revision || open.wanted !== text) {
       const before = await this.#recordAt(volumeId, revision);
       if (!("record" in before)) return before;
+      // Asked again until it is closed, which is soon: see cluster-workers.ts.
+      if (this.#isForbidden(volumeId, before.record, wanted)) return UNKNOWN;
       const record = merged(before.record, wanted, this.#modules);
       open = { revision, wanted: text, bytes: volumeCodec.encode(record) };
       this.#open.set(volumeId, open);
@@ -91,6 +95,10 @@ export class ClusterRecords implements VolumeRecordsHost {
     // The volume is gone: nothing can be told of it. Its owner is closed soon.
     if (found === null) return UNKNOWN;
     return { outcome: "conflict", found: this.#note(volumeId, found) };
+  }
+
+  #isForbidden(volumeId: string, { epoch, attachment }: VolumeRecord, to: OwnedRecord): boolean {
+    return to.epoch > epoch && attachment.node !== null && this.#modules.isWorker(volumeId);
   }
 
   #settled(volumeId: string, { bytes }: OpenSwap, revision: number): void {
@@ -181,7 +189,7 @@ function processOf(owner: string | null): ProcessName | null {
 
 /** Reasons of members that could not be reached; others are the copy's own failures. */
 const MISSING = /unreach|did not answer|lost|closed|missing|timed? ?out/i;
-const KNOWN: readonly string[] = ["failed", "lagging", "maintenance", "missing", "new"];
+const KNOWN: readonly string[] = ["drained", "failed", "lagging", "maintenance", "missing", "new"];
 
 /** The owner's words, as the closed list of the record. */
 function reasonOf(words: string): OutReason {

@@ -1,5 +1,6 @@
-// Taking a node that is gone out of the cluster: its copies are forgotten, its disks, itself. In an
-// order that a crash anywhere leaves a smaller node that is removed by the same command.
+// Taking a node out of the cluster that is gone, or that is alive and was emptied: its copies are
+// forgotten, its disks, itself. In an order that a crash anywhere leaves a smaller node that is
+// removed by the same command.
 //
 // A copy that still counts is never forgotten: its volume's owner puts it out first.
 
@@ -9,50 +10,83 @@ import type { NodeRemoveReply } from "../model/cluster-types.ts";
 import { ApiError } from "../model/errors.ts";
 import { type ClusterContext, changeVolume, transact } from "./cluster-context.ts";
 import { forgetDisk } from "./cluster-disks.ts";
+import { type DrainParts, disksOf, plannedCopies } from "./cluster-drain.ts";
 import { mapOf } from "./cluster-placement.ts";
 
 export async function removeNode(
-  context: ClusterContext,
+  parts: DrainParts,
   node: NodeRecord,
   options: RequestOptions,
 ): Promise<NodeRemoveReply> {
+  const { context } = parts;
   const { inventory, host } = context;
-  await requireGone(context, node);
-  const disks = [...inventory.disks.values()]
-    .map(({ record }) => record)
-    .filter((disk) => disk.node === node.id);
+  const disks = disksOf(context, node.id);
   const ids = new Set(disks.map(({ id }) => id));
   const volumes = [...inventory.volumes.values()]
     .map(({ record }) => record)
     .filter((one) => one.members.some((disk) => ids.has(disk)) || one.attachment.node === node.id);
   const withCopies = volumes.filter((one) => one.members.some((disk) => ids.has(disk)));
   const names = withCopies.map(({ name }) => name).sort();
-  const reply = { node: node.name, volumes: names };
+  const isAlive = await isNodeAlive(context, node);
+  if (isAlive) requireEmpty(context, node, volumes, ids);
+  const reply = { node: node.name, volumes: names, copies: plannedCopies(parts, disks) };
   const counted = withCopies.filter((one) => counts(one, ids)).map(({ name }) => name);
   if (options.dryRun) return reply;
   if (counted.length > 0) {
     const message = `node ${node.name} has copies that count: of ${counted.sort().join(", ")}`;
     throw new ApiError("volume_unavailable", message, {
-      advice: "attach these volumes elsewhere, which puts the copies out; or delete them",
+      advice:
+        "wait until they are made anew elsewhere, attach these volumes elsewhere, which puts the " +
+        "copies out, or delete them",
     });
   }
   for (const volume of volumes) await forgetCopies(context, volume, node, ids);
   await forgetCopyKeys(context, ids);
   await forgetDisks(context, disks);
-  await forgetNode(context, node);
+  await forgetNode(context, node, isAlive);
   host.modules.log.log("warn", "cluster.node-removed", { node: node.name });
+  host.modules.events.add("node.removed", null, node.name);
   return reply;
 }
 
-async function requireGone(context: ClusterContext, node: NodeRecord): Promise<void> {
-  const { link, keys, member } = context;
-  const live = await link.ask(`cannot remove node ${node.name}`, (store) =>
-    store.get(keys.liveNode(node.id)),
+async function isNodeAlive(
+  { link, keys }: ClusterContext,
+  { id, name }: NodeRecord,
+): Promise<boolean> {
+  const live = await link.ask(`cannot remove node ${name}`, (store) =>
+    store.get(keys.liveNode(id)),
   );
-  if (live === null && node.id !== member.nodeId) return;
-  throw new ApiError("node_alive", `node ${node.name} is alive`, {
-    advice: "stop its daemon first; only a node that is gone can be removed",
-  });
+  return live !== null;
+}
+
+/** It is another one, was drained, and nothing is left there. */
+function requireEmpty(
+  { inventory, member }: ClusterContext,
+  { id, name, phase }: NodeRecord,
+  volumes: readonly VolumeRecord[],
+  ids: ReadonlySet<string>,
+): void {
+  const refuse = (message: string, advice: string): never => {
+    throw new ApiError("node_alive", message, { advice });
+  };
+  const drain = `stop its daemon, or move everything off it first: ringstore node drain ${name}`;
+  const list = (some: readonly VolumeRecord[]): string => some.map((one) => one.name).join(", ");
+  const attached = volumes.filter(({ attachment }) => attachment.node === id);
+  if (attached.length > 0) {
+    const message = `node ${name} is alive, and has ${list(attached)} attached`;
+    refuse(message, "detach these volumes there first: ringstore volume detach NAME");
+  }
+  if (volumes.length > 0) {
+    refuse(`node ${name} is alive, and has copies of ${list(volumes)}`, drain);
+  }
+  if (phase !== "draining") refuse(`node ${name} is alive, and was not drained`, drain);
+  const left = [...inventory.copies.values()].filter(({ record }) => ids.has(record.disk));
+  if (left.length > 0) {
+    const message = `node ${name} is alive, and is deleting ${left.length} copies that have moved`;
+    refuse(message, "try again in a moment");
+  }
+  if (id !== member.nodeId) return;
+  refuse(`node ${name} is the one that answers`, "give this command on another node");
 }
 
 function withoutStandby(attachment: Attachment, nodeId: string): Attachment {
@@ -135,13 +169,25 @@ async function forgetDisks(context: ClusterContext, disks: readonly DiskRecord[]
   }
 }
 
-async function forgetNode(context: ClusterContext, { id, name }: NodeRecord): Promise<void> {
+async function forgetNode(
+  context: ClusterContext,
+  { id, name }: NodeRecord,
+  isAlive: boolean,
+): Promise<void> {
   const { link, keys } = context;
+  const forgotten = { key: keys.node(id), value: null };
+  if (isAlive) {
+    const writes = [forgotten, { key: keys.liveNode(id), value: null }];
+    await link.ask(`cannot remove node ${name}`, (store) =>
+      transact(context, store, { guards: [], writes }),
+    );
+    return;
+  }
   await link.ask(`cannot remove node ${name}`, (store) =>
     transact(context, store, {
       // It must not have come back.
       guards: [{ key: keys.liveNode(id), modRevision: 0 }],
-      writes: [{ key: keys.node(id), value: null }],
+      writes: [forgotten],
     }).then((answer) => {
       if (answer.outcome === "applied") return;
       throw new ApiError("node_alive", `node ${name} has come back`);

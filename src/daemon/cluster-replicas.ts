@@ -2,6 +2,7 @@
 // made, grown and deleted as the records say, and each is told of by a key.
 //
 //   creating, ready   make (or grow) the replica  -> put the copy's key
+//   ready, and its disk is no member any more: take the copy's key away -> delete the replica
 //   deleting          delete the replica          -> take the copy's key away
 //   deleting, without any copy's key: record, name and map go, by whoever sees it first
 //
@@ -55,8 +56,13 @@ export class ClusterReplicas {
     }
     if (failure !== undefined) throw failure;
     if (!this.#orphansAreDue) return;
-    await this.#removeOrphans();
     this.#orphansAreDue = false;
+    try {
+      await this.#removeOrphans();
+    } catch (error) {
+      this.expectOrphans();
+      throw error;
+    }
   }
 
   #isOurs(diskId: string): boolean {
@@ -78,6 +84,26 @@ export class ClusterReplicas {
       if (copy === null || copy.sizeBytes < sizeBytes) await this.#make(known, diskId, sizeBytes);
     }
     if (record.phase === "creating") await this.#takeBackAbandoned(record);
+    for (const diskId of this.#context.inventory.copyDisks(record.id)) {
+      if (record.members.includes(diskId) || !this.#isOurs(diskId)) continue;
+      await this.#giveUp(known, diskId);
+    }
+  }
+
+  /**
+   * The copy has left the volume. Its key goes first, while the record is as it was: were the disk
+   * a member again by then, its replica would be there. Without a key it is nobody's.
+   */
+  async #giveUp({ record, modRevision }: Known<VolumeRecord>, diskId: string): Promise<void> {
+    const { link, keys } = this.#context;
+    const { id, name } = record;
+    await link.ask(`cannot give up the copy of volume ${name}`, async (store) => {
+      const guards = [{ key: keys.volumeRecord(id), modRevision }];
+      const writes = [{ key: keys.volumeCopy(id, diskId), value: null }];
+      const answer = await transact(this.#context, store, { guards, writes });
+      if (answer.outcome === "applied") this.expectOrphans();
+      else this.#context.look();
+    });
   }
 
   async #make(known: Known<VolumeRecord>, diskId: string, sizeBytes: number): Promise<void> {
@@ -177,17 +203,35 @@ export class ClusterReplicas {
     for (const { declared } of host.modules.disks.usable()) {
       const disk = declared.id;
       for (const { volumeId } of await plane.listReplicas(disk)) {
-        if (inventory.volumes.has(volumeId)) continue;
-        if (await this.#isNobodys(volumeId)) {
-          host.modules.log.log("warn", "cluster.orphan-deleted", { volume: volumeId, disk });
-          await plane.deleteReplica(disk, volumeId);
-        } else count += 1;
+        const volume = inventory.volumes.get(volumeId)?.record;
+        const isKnown = volume?.members.includes(disk) || volume?.phase === "deleting";
+        if (isKnown || inventory.copy(volumeId, disk) !== null) continue;
+        if (!(await this.#isNobodys(volumeId, disk))) {
+          if (volume === undefined) count += 1;
+          continue;
+        }
+        const event = volume === undefined ? "cluster.orphan-deleted" : "cluster.copy-deleted";
+        await this.#deleteOrphan(volumeId, disk, event);
       }
     }
     this.orphanCount = count;
   }
 
-  async #isNobodys(volumeId: string): Promise<boolean> {
+  async #deleteOrphan(volumeId: string, disk: string, event: string): Promise<void> {
+    const { host, plane, timings } = this.#context;
+    try {
+      await plane.deleteReplica(disk, volumeId);
+      host.modules.log.log("warn", event, { volume: volumeId, disk });
+    } catch (error) {
+      // Its owner here has not let go of it yet.
+      if ((error as { code?: unknown }).code !== "VOLUME_BUSY") throw error;
+      this.expectOrphans();
+      setTimeout(() => this.#context.look(), timings.retryFirstMs).unref();
+    }
+  }
+
+  /** No record names it. */
+  async #isNobodys(volumeId: string, diskId: string): Promise<boolean> {
     const { link, keys, host, member } = this.#context;
     if ([...host.entries.values()].some(({ declared }) => declared.id === volumeId)) return false;
     return await link.ask("cannot look for a replica's volume", async (store) => {
@@ -195,7 +239,10 @@ export class ClusterReplicas {
       if (entry === null || entry.createRevision !== member.metaBirth) return false;
       const { id, generation } = clusterCodec.decode(keys.cluster, entry.value);
       if (id !== member.clusterId || generation !== member.generation) return false;
-      return (await store.get(keys.volumeRecord(volumeId))) === null;
+      const volume = await readVolume(this.#context, store, volumeId);
+      if (volume === null) return true;
+      const { phase, members } = volume.record;
+      return phase === "ready" && !members.includes(diskId);
     });
   }
 }

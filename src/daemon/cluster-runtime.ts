@@ -17,13 +17,16 @@ import { ClusterInventory } from "./cluster-inventory.ts";
 import { MetaLink } from "./cluster-link.ts";
 import { Liveness } from "./cluster-liveness.ts";
 import type { MemberPlane } from "./cluster-member-plane.ts";
+import { tellMembers } from "./cluster-members.ts";
 import { ClusterRecords } from "./cluster-records.ts";
+import { ClusterRepair } from "./cluster-repair.ts";
 import { ClusterReplicas } from "./cluster-replicas.ts";
 import { type AttachmentStore, ClusterServing, roleOf } from "./cluster-serve.ts";
 import type { ServedVolume } from "./cluster-served.ts";
 import { ClusterStandbys } from "./cluster-standby.ts";
 import type { ClusterTimings } from "./cluster-timings.ts";
 import { ClusterViews } from "./cluster-view.ts";
+import { ClusterWorkers } from "./cluster-workers.ts";
 import type { VolumeHost } from "./volume-host.ts";
 
 export interface RuntimeModules {
@@ -41,12 +44,14 @@ export class ClusterRuntime {
   readonly context: ClusterContext;
   readonly views: ClusterViews;
   readonly attaching: ClusterAttaching;
+  readonly repair: ClusterRepair;
   readonly #modules: RuntimeModules;
   readonly #liveness: Liveness;
   readonly #disks: ClusterDisks;
   readonly #replicas: ClusterReplicas;
   readonly #serving: ClusterServing;
   readonly #standbys: ClusterStandbys;
+  readonly #workers: ClusterWorkers;
   /** Volumes whose owner here has lost its epoch. */
   readonly #deposed = new Set<string>();
   #peers = "";
@@ -91,10 +96,12 @@ export class ClusterRuntime {
     this.#disks = new ClusterDisks(this.context);
     this.#replicas = new ClusterReplicas(this.context);
     this.#serving = new ClusterServing(this.context, modules.attachments);
+    this.#workers = new ClusterWorkers(this.context, this.#serving);
+    this.repair = new ClusterRepair(this.context, this.#liveness);
     this.#standbys = new ClusterStandbys(this.context, this.#serving, (entry) => {
       void this.#align(entry);
     });
-    this.views = new ClusterViews(this.context);
+    this.views = new ClusterViews(this.context, (id) => this.repair.blocked.get(id));
     const attachParts = { serving: this.#serving, standbys: this.#standbys };
     this.attaching = new ClusterAttaching(this.context, attachParts, (record) =>
       this.views.volume(this.context.inventory.volumes.get(record.id)?.record ?? record),
@@ -108,7 +115,9 @@ export class ClusterRuntime {
     const keyOf = (volumeId: string): string => this.context.keys.volumeRecord(volumeId);
     const { inventory } = this.context;
     const isInMaintenance = (diskId: string): boolean => inventory.isInMaintenance(diskId);
-    memberPlane.records = new ClusterRecords({ store, keyOf, log, now, isInMaintenance });
+    const isWorker = (id: string): boolean => this.context.served.get(id)?.working === true;
+    const parts = { store, keyOf, log, now, isInMaintenance, isWorker };
+    memberPlane.records = new ClusterRecords(parts);
     memberPlane.ownerChanged = (stats) => this.#ownerChanged(stats);
     memberPlane.frontChanged = (state) => this.#standbys.frontChanged(state);
     this.#liveness.start();
@@ -120,9 +129,9 @@ export class ClusterRuntime {
     this.views.ownerChanged(stats);
     this.#standbys.notice();
     const entry = this.context.served.get(stats.volumeId);
-    if (stats.state !== "surrendered" || entry?.serving !== true) return;
-    this.#deposed.add(stats.volumeId);
-    this.look();
+    if (stats.state !== "surrendered" || entry === undefined) return;
+    if (entry.serving) this.#deposed.add(stats.volumeId);
+    if (entry.serving || entry.working) this.look();
   }
 
   get troubles(): NodeTroubles {
@@ -178,6 +187,7 @@ export class ClusterRuntime {
       this.#isLooking = false;
     }
     if (this.#isDue) nextMs = Math.min(nextMs, LOOK_PAUSE_MS);
+    nextMs = Math.min(nextMs, this.repair.nextDueMs);
     for (const { retryAtMs, busy } of this.context.served.values()) {
       if (retryAtMs > 0 && !busy) nextMs = Math.min(nextMs, retryAtMs - performance.now());
     }
@@ -198,10 +208,17 @@ export class ClusterRuntime {
     }
     await this.#setPeers();
     this.#alignAll();
-    // Neither keeps the other from being done.
-    const [disks] = await Promise.allSettled([this.#disks.reconcile()]);
-    await this.#replicas.reconcile();
-    if (disks.status === "rejected") throw disks.reason;
+    this.#workers.alignAll();
+    // None keeps the others from being done.
+    const steps = [
+      () => tellMembers(this.context),
+      () => this.#disks.reconcile(),
+      () => this.#replicas.reconcile(),
+      () => this.repair.reconcile(),
+    ];
+    const failures: unknown[] = [];
+    for (const step of steps) await step().catch((error) => failures.push(error));
+    if (failures.length > 0) throw failures[0];
   }
 
   async #setPeers(): Promise<void> {

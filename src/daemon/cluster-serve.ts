@@ -106,6 +106,7 @@ export class ClusterServing {
   async serve(entry: ServedVolume, record: VolumeRecord): Promise<void> {
     const { plane } = this.#context;
     if (entry.open && entry.isStandby) {
+      entry.toldMembers = "";
       await plane.takeVolume(entry.id, this.#backingOf(record));
       entry.isStandby = false;
     }
@@ -133,11 +134,11 @@ export class ClusterServing {
     this.checkName(record.name);
     if (entry.declared === null) await this.declare(entry, this.defaultsOf(record));
     const settings = entry.declared ?? this.defaultsOf(record);
-    if (!entry.open) {
-      await plane.openVolume(this.#specOf(record, isStandby), { create: false });
-      entry.open = true;
-      entry.isStandby = isStandby;
+    if (entry.working) {
+      entry.working = false;
+      if (isStandby || this.#isDeposed(entry.id)) await this.#close(entry);
     }
+    if (!entry.open) await this.open(entry, record, isStandby);
     const { readOnly } = record.attachment;
     try {
       await plane.attach(attachmentSpecOf(host.options, record, { ...settings, readOnly }));
@@ -149,6 +150,18 @@ export class ClusterServing {
     entry.problem = null;
     entry.retryCount = 0;
     entry.retryAtMs = 0;
+  }
+
+  async open(entry: ServedVolume, record: VolumeRecord, isStandby = false): Promise<void> {
+    entry.toldMembers = "";
+    await this.#context.plane.openVolume(this.#specOf(record, isStandby), { create: false });
+    entry.open = true;
+    entry.isStandby = isStandby;
+  }
+
+  #isDeposed(volumeId: string): boolean {
+    const stats = this.#context.plane.ownerStats().find((one) => one.volumeId === volumeId);
+    return stats?.state === "surrendered";
   }
 
   #specOf(record: VolumeRecord, isStandby: boolean): VolumeSpec {

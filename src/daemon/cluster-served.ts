@@ -31,6 +31,10 @@ export class ServedVolume extends OperationQueue {
   noticeAtMs = 0;
   /** Of the last attempt at that, as the log has it. */
   stepProblem = "";
+  /** It is open because a copy of it is being made, and is attached nowhere. */
+  working = false;
+  /** What its owner was told of its members last; "" = nothing since it was opened. */
+  toldMembers = "";
   problem: Health | null = null;
   /** Serving is not tried before this; monotonic. */
   retryAtMs = 0;

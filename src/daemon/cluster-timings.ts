@@ -1,5 +1,7 @@
 // How long a node waits for what, in its cluster. Tests hand in shorter times.
 
+import type { DaemonConfig } from "../model/config.ts";
+
 export interface ClusterTimings {
   /** Of the liveness key: a node that is gone is told missing after this. Whole seconds. */
   readonly leaseTtlMs: number;
@@ -23,6 +25,8 @@ export interface ClusterTimings {
   readonly lookMs: number;
   /** Free space of a disk is told again at the earliest. */
   readonly freeReportMs: number;
+  /** A copy on a disk or node that is gone for so long is made elsewhere; Infinity = never. */
+  readonly repairAfterMs: number;
   readonly retryFirstMs: number;
   readonly retryMaxMs: number;
 }
@@ -39,6 +43,13 @@ export const CLUSTER_TIMINGS: ClusterTimings = {
   abandonedMs: 60_000,
   lookMs: 30_000,
   freeReportMs: 30_000,
+  repairAfterMs: 30 * 60_000,
   retryFirstMs: 250,
   retryMaxMs: 8000,
 };
+
+export function clusterTimingsOf({ repairAfterSeconds }: DaemonConfig): ClusterTimings {
+  const repairAfterMs =
+    repairAfterSeconds === 0 ? Number.POSITIVE_INFINITY : repairAfterSeconds * 1000;
+  return { ...CLUSTER_TIMINGS, repairAfterMs };
+}

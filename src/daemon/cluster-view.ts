@@ -2,9 +2,12 @@
 // what the data plane counts; synchronous.
 
 import type { NodeRecord, VolumeRecord } from "../meta/records.ts";
+import { outCopies } from "../meta/repair-plan.ts";
 import type {
   ClusterBackingView,
   ClusterNode,
+  CopyPlace,
+  CopyReplacement,
   CopyState,
   Rebuild,
   VolumeCopy,
@@ -14,6 +17,7 @@ import type { OwnerStats } from "../ports/cluster-plane.ts";
 import type { VolumeStats } from "../ports/data-plane.ts";
 import type { ClusterContext } from "./cluster-context.ts";
 import { socketPathOf } from "./data-directory.ts";
+import { RebuildProgress } from "./rebuild-progress.ts";
 import { serialOf } from "./volume-entry.ts";
 
 /** A takeover that takes longer is told. */
@@ -25,21 +29,16 @@ export interface Sight {
   readonly stats: ReadonlyMap<string, VolumeStats>;
 }
 
-interface Progress {
-  readonly sinceMs: number;
-  readonly fromBytes: number;
-  doneBytes: number;
-  atMs: number;
-}
-
 export class ClusterViews {
   readonly #context: ClusterContext;
-  /** Of resyncs under way, by volume and disk. */
-  readonly #progress = new Map<string, Progress>();
+  readonly #progress = new RebuildProgress();
+  readonly #blockedRepair: (id: string) => string | undefined;
   /** Since when a volume is being taken over here; monotonic. */
   readonly #takeovers = new Map<string, number>();
 
-  constructor(context: ClusterContext) {
+  /** `blockedRepair`: why a copy of the volume cannot be made elsewhere; undefined = it can. */
+  constructor(context: ClusterContext, blockedRepair: (id: string) => string | undefined) {
+    this.#blockedRepair = blockedRepair;
     this.#context = context;
   }
 
@@ -51,23 +50,12 @@ export class ClusterViews {
   }
 
   /** Told by the data plane. */
-  ownerChanged({ volumeId, state, resync }: OwnerStats): void {
+  ownerChanged(stats: OwnerStats): void {
+    const { volumeId, state } = stats;
+    this.#progress.told(stats);
     const nowMs = performance.now();
     if (state !== "taking-over") this.#takeovers.delete(volumeId);
     else if (!this.#takeovers.has(volumeId)) this.#takeovers.set(volumeId, nowMs);
-    const key = resync === null ? null : `${volumeId}/${resync.diskId}`;
-    for (const other of this.#progress.keys()) {
-      if (other.startsWith(`${volumeId}/`) && other !== key) this.#progress.delete(other);
-    }
-    if (resync === null || key === null) return;
-    const known = this.#progress.get(key);
-    const { doneBytes } = resync;
-    if (known === undefined || doneBytes < known.doneBytes) {
-      this.#progress.set(key, { sinceMs: nowMs, fromBytes: doneBytes, doneBytes, atMs: nowMs });
-      return;
-    }
-    known.doneBytes = doneBytes;
-    known.atMs = nowMs;
   }
 
   volume(record: VolumeRecord, sight: Sight = this.sight()): Volume {
@@ -95,11 +83,23 @@ export class ClusterViews {
       kind: "cluster",
       replicaCount: record.replicaCount,
       copies: record.members.map((disk) => this.#copy(record, disk, sight)),
+      replacement: this.#replacement(record),
       epoch: record.epoch,
       owner: nameOf(record.owner?.node ?? null),
       attachedTo: nameOf(record.attachment.node),
       standby: nameOf(record.attachment.standby?.node ?? null),
     };
+  }
+
+  #replacement({ replacement }: VolumeRecord): CopyReplacement | null {
+    if (replacement === undefined) return null;
+    const { inventory } = this.#context;
+    const place = (diskId: string): CopyPlace => {
+      const disk = inventory.disks.get(diskId)?.record;
+      return { node: inventory.nodeName(disk?.node ?? ""), disk: disk?.name ?? diskId };
+    };
+    const { from, to, reason, since } = replacement;
+    return { from: from === null ? null : place(from), to: place(to), reason, since };
   }
 
   #copy(record: VolumeRecord, diskId: string, { owners }: Sight): VolumeCopy {
@@ -158,16 +158,22 @@ export class ClusterViews {
     if (problem !== null) items.push(problem);
     if (record.phase === "deleting") items.push(...this.#pendingDelete(record));
     if (record.phase !== "ready") return items;
-    const { out, members, replicaCount, attachment } = record;
+    const { members, replicaCount, attachment } = record;
+    const out = outCopies(record);
     const first = out[0];
     if (first !== undefined) {
       const since = out.reduce((at, one) => (one.since < at ? one.since : at), first.since);
-      const message = `${out.length} of ${members.length} copies are out since ${since}`;
+      const message = `${out.length} of ${replicaCount} copies are out since ${since}`;
       items.push({ code: "COPY_OUT", severity: "warn", message });
     }
     if (members.length < replicaCount) {
       const message = `${members.length} of ${replicaCount} copies exist`;
       items.push({ code: "COPY_MISSING", severity: "warn", message });
+    }
+    const blocked = this.#blockedRepair(record.id);
+    if (blocked !== undefined) {
+      const message = `no copy of it can be made elsewhere: ${blocked}`;
+      items.push({ code: "REPAIR_BLOCKED", severity: "error", message });
     }
     const { node } = attachment;
     const { member, inventory } = this.#context;
@@ -197,7 +203,7 @@ export class ClusterViews {
 
   node(record: NodeRecord): ClusterNode {
     const { inventory, member, plane } = this.#context;
-    const { id, name, address, rack, joinedAt } = record;
+    const { id, name, address, rack, phase, joinedAt } = record;
     const disks = [...inventory.disks.values()]
       .map((known) => known.record)
       .filter((disk) => disk.node === id)
@@ -213,7 +219,7 @@ export class ClusterViews {
       address,
       rack,
       state: inventory.isAlive(id) ? "alive" : "missing",
-      phase: record.phase,
+      phase,
       isThis,
       joinedAt,
       disks: disks.map((disk) => ({
@@ -221,6 +227,7 @@ export class ClusterViews {
         name: disk.name,
         sizeBytes: disk.sizeBytes,
         freeBytes: disk.freeBytes,
+        phase: disk.phase,
       })),
       ownedVolumes: names(volumes.filter((one) => one.owner?.node === id)),
       copiesOf: names(volumes.filter((one) => one.members.some((disk) => ids.has(disk)))),
@@ -233,22 +240,22 @@ export class ClusterViews {
     return plane.ownerStats().flatMap(({ volumeId, resync }) => {
       const record = inventory.volumes.get(volumeId)?.record;
       if (resync === null || record === undefined) return [];
-      const { diskId, doneBytes, totalBytes } = resync;
+      const { diskId, stage, doneBytes, totalBytes, isTotalKnown } = resync;
       const disk = inventory.disks.get(diskId)?.record;
-      const known = this.#progress.get(`${volumeId}/${diskId}`);
-      const seconds = known === undefined ? 0 : (known.atMs - known.sinceMs) / 1000;
-      const moved = known === undefined ? 0 : known.doneBytes - known.fromBytes;
-      const bytesPerSecond = seconds > 0 ? Math.round(moved / seconds) : 0;
+      const bytesPerSecond = this.#progress.bytesPerSecond(volumeId, diskId);
       const left = Math.max(0, totalBytes - doneBytes);
       return [
         {
           volume: record.name,
           node: inventory.nodeName(disk?.node ?? ""),
           disk: disk?.name ?? diskId,
+          reason: record.out.find((one) => one.disk === diskId)?.reason ?? null,
+          stage,
           doneBytes,
           totalBytes,
+          isTotalKnown,
           bytesPerSecond,
-          secondsLeft: bytesPerSecond > 0 ? Math.ceil(left / bytesPerSecond) : null,
+          secondsLeft: isTotalKnown && bytesPerSecond > 0 ? Math.ceil(left / bytesPerSecond) : null,
         },
       ];
     });

@@ -364,7 +364,8 @@ describe("copies", () => {
       const members = stats.members.map((one) =>
         one.place.diskId === place.diskId ? { ...one, state: "resyncing" as const } : one,
       );
-      const resync = { diskId: place.diskId, doneBytes, totalBytes: MIB };
+      const found = { totalBytes: MIB, isTotalKnown: true };
+      const resync = { diskId: place.diskId, stage: "copying" as const, doneBytes, ...found };
       a.plane.tell({ ...stats, members, resync });
     };
     tell(0);
@@ -375,6 +376,21 @@ describe("copies", () => {
     assert.equal(rebuild?.doneBytes, MIB / 2);
     assert.ok((rebuild?.bytesPerSecond ?? 0) > 0 && rebuild?.secondsLeft !== null);
     assert.equal(backing(a.control.show("v")).copies[1]?.state, "resyncing");
+  });
+
+  test("the limit on rebuilds holds at once and after a restart, without metadata", async () => {
+    assert.equal((await a.cluster.rebuildLimit()).bytesPerSecond, null);
+    await scene.stopMetadata();
+    const set = await a.cluster.setRebuildLimit({ bytesPerSecond: 5 * MIB });
+    assert.deepEqual([set.bytesPerSecond, a.plane.resyncLimit], [5 * MIB, 5 * MIB]);
+    assert.equal(b.plane.resyncLimit, null, "each node has its own");
+    const next = await scene.restart(a);
+    assert.equal(next.plane.resyncLimit, 5 * MIB);
+    assert.equal((await next.cluster.rebuildLimit()).bytesPerSecond, 5 * MIB);
+    await next.cluster.setRebuildLimit({ bytesPerSecond: null });
+    const last = await scene.restart(next);
+    assert.equal(last.plane.resyncLimit, null);
+    await scene.startMetadata();
   });
 
   test("grow: every copy first, then what the guest sees", async () => {
@@ -412,7 +428,9 @@ describe("remove a node", () => {
     await c.end();
     await until(async () => (await a.cluster.showNode("c")).state === "missing");
     const dry = await a.cluster.removeNode("c", { dryRun: true });
-    assert.deepEqual(dry, { node: "c", volumes: ["v"] });
+    assert.deepEqual([dry.node, dry.volumes], ["c", ["v"]]);
+    assert.deepEqual([dry.copies[0]?.volume, dry.copies[0]?.to], ["v", null]);
+    assert.match(dry.copies[0]?.why ?? "", /every node that is alive has a copy/);
     await refused(a.cluster.removeNode("c", REALLY), "volume_unavailable", /that count: of v/);
     await a.plane.putOut(id, diskId, "unreachable");
     await until(() => a.control.show("v").health.length > 0);

@@ -92,11 +92,16 @@ export class ClusterVolumes {
       .map(({ id, name }) => [id, name]);
   }
 
-  /** With a copy on the disk, or one that is about to be. */
+  /** With a copy on the disk, one that is about to be, or one that is being deleted. */
   usersOf(diskId: string): readonly DiskUser[] {
-    const { volumes } = this.#runtime.context.inventory;
-    return [...volumes.values()]
-      .filter(({ record }) => record.members.includes(diskId))
+    const { inventory, host } = this.#runtime.context;
+    const isReady = host.modules.disks.isReady(diskId);
+    return [...inventory.volumes.values()]
+      .filter(
+        ({ record }) =>
+          record.members.includes(diskId) ||
+          (isReady && inventory.copy(record.id, diskId) !== null),
+      )
       .map(({ record }) => ({ name: record.name, active: true }));
   }
 

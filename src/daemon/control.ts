@@ -300,6 +300,7 @@ export class DaemonControl implements ControlPlane {
       reactorStats: this.#host.modules.dataPlane.reactorStats(),
       items,
       apiRequests: [...this.#requests.values()],
+      rebuilds: await rebuildsOf(this.cluster),
     };
     // Loaded at the first scrape: many daemons are never scraped.
     if (this.#exporter === null) {
@@ -307,6 +308,17 @@ export class DaemonControl implements ControlPlane {
       this.#exporter ??= new Exporter({ volumeMetrics: this.#options.volumeMetrics });
     }
     return await this.#exporter.text(sample);
+  }
+}
+
+/** null: in no cluster, or in one that cannot be used: that is told elsewhere. */
+async function rebuildsOf(cluster: ClusterControl): Promise<DaemonSample["rebuilds"]> {
+  try {
+    const stages = (await cluster.rebuilds()).map(({ stage }) => stage);
+    return { stages, limit: await cluster.rebuildLimit() };
+  } catch (error) {
+    if (error instanceof ApiError) return null;
+    throw error;
   }
 }
 

@@ -13,11 +13,9 @@
 import { RingstoreError } from "../base/index.ts";
 import type {
   ClusterBacking,
-  ClusterPeer,
   ClusterPlane,
-  ClusterStart,
   OwnerStats,
-  PeerStats,
+  ResyncPlane,
   StoredReplica,
 } from "../ports/cluster-plane.ts";
 import type {
@@ -35,9 +33,10 @@ import { affinity } from "../sys/index.ts";
 import { createLogRing, VolumeMeter } from "../telemetry/index.ts";
 import { closeBacking, type OpenedBacking } from "../uring/index.ts";
 import type { DataPlaneOptions } from "./data-plane-factory.ts";
-import { type ClusterModules, PlaneCluster } from "./plane-cluster.ts";
+import { PlaneCluster } from "./plane-cluster.ts";
 import { PlaneDisks } from "./plane-disks.ts";
 import { attachedError, stopped } from "./plane-errors.ts";
+import { leastLoaded } from "./plane-loads.ts";
 import {
   backingBytes,
   cutBacking,
@@ -297,37 +296,45 @@ export class ReactorDataPlane implements DataPlane, ClusterPlane {
 
   // The cluster -----------------------------------------------------------------------------------
 
-  async startCluster(start: ClusterStart, modules: ClusterModules): Promise<{ port: number }> {
+  private get runningCluster(): PlaneCluster {
     this.requireRunning();
-    return await this.cluster.start(start, modules);
+    return this.cluster;
   }
 
-  async setPeers(peers: readonly ClusterPeer[]): Promise<void> {
-    this.requireRunning();
-    await this.cluster.setPeers(peers);
+  async startCluster(...args: Parameters<PlaneCluster["start"]>): Promise<{ port: number }> {
+    return await this.runningCluster.start(...args);
+  }
+
+  async setPeers(...args: Parameters<ClusterPlane["setPeers"]>): Promise<void> {
+    await this.runningCluster.setPeers(...args);
   }
 
   async makeReplica(diskId: string, replica: StoredReplica): Promise<void> {
-    this.requireRunning();
-    await this.cluster.makeReplica(diskId, replica);
+    await this.runningCluster.makeReplica(diskId, replica);
   }
 
   async deleteReplica(diskId: string, volumeId: string): Promise<void> {
-    this.requireRunning();
-    await this.cluster.deleteReplica(diskId, volumeId);
+    await this.runningCluster.deleteReplica(diskId, volumeId);
   }
 
   async listReplicas(diskId: string): Promise<readonly StoredReplica[]> {
-    this.requireRunning();
-    return await this.cluster.listReplicas(diskId);
+    return await this.runningCluster.listReplicas(diskId);
   }
 
   ownerStats(): readonly OwnerStats[] {
     return this.cluster.ownerStats();
   }
 
-  peerStats(): readonly PeerStats[] {
+  peerStats(): ReturnType<ClusterPlane["peerStats"]> {
     return this.cluster.peerStats();
+  }
+
+  get resyncs(): ResyncPlane {
+    return this.cluster;
+  }
+
+  async setMembers(...args: Parameters<ClusterPlane["setMembers"]>): Promise<void> {
+    await this.runningCluster.setMembers(...args);
   }
 
   async surrenderVolume(volumeId: string): Promise<void> {
@@ -360,16 +367,8 @@ export class ReactorDataPlane implements DataPlane, ClusterPlane {
   }
 
   private leastLoaded(): ReactorThread {
-    const loads = new Map(this.threads.map((thread) => [thread, 0]));
     const used = [...this.volumes.values()].map(({ thread }) => thread);
-    for (const thread of [...used, ...this.opening.values()]) {
-      loads.set(thread, (loads.get(thread) as number) + 1);
-    }
-    let best = this.threads[0] as ReactorThread;
-    for (const [thread, load] of loads) {
-      if (load < (loads.get(best) as number)) best = thread;
-    }
-    return best;
+    return leastLoaded(this.threads, [...used, ...this.opening.values()]);
   }
 
   // What there is to see --------------------------------------------------------------------------

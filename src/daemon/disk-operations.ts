@@ -298,7 +298,9 @@ export function requireUnused(host: DiskHost, entry: DiskEntry, what: string): v
   if (active.length === 0) return;
   const names = listOf(active.map((user) => user.name));
   throw new ApiError("disk_busy", `disk ${name} cannot be ${what}: it serves ${names}`, {
-    advice: "detach these volumes first: ringstore volume detach NAME",
+    advice:
+      "detach these volumes first: ringstore volume detach NAME; " +
+      `copies of the cluster's volumes move: ringstore disk drain ${name}`,
   });
 }
 

@@ -28,10 +28,14 @@ export class NoCluster implements DaemonCluster {
   token = async (): Promise<never> => refuse();
   listNodes = async (): Promise<never> => refuse();
   showNode = async (): Promise<never> => refuse();
+  drainNode = async (): Promise<never> => refuse();
+  drainDisk = async (): Promise<never> => refuse();
   removeNode = async (): Promise<never> => refuse();
   handOver = async (): Promise<never> => refuse();
   maintain = async (): Promise<never> => refuse();
   rebuilds = async (): Promise<never> => refuse();
+  rebuildLimit = async (): Promise<never> => refuse();
+  setRebuildLimit = async (): Promise<never> => refuse();
   diskBecameReady = (): void => undefined;
   prepare = async (): Promise<void> => undefined;
   begin = (): void => undefined;

@@ -14,7 +14,10 @@ import type {
   FrontState,
   OwnerStats,
   PeerStats,
+  ResyncPaceStats,
+  ResyncPlane,
   StoredReplica,
+  VolumeMembers,
   VolumeRecordsHost,
 } from "../ports/cluster-plane.ts";
 import type { RecordEntry, RecordSwap } from "../ports/volume-records.ts";
@@ -39,12 +42,16 @@ export interface ClusterModules {
   readonly frontChanged: (state: FrontState) => void;
 }
 
-type ClusterMessage = Extract<ReactorMessage, { kind: "record" | "owner" | "front" | "peers" }>;
+type ClusterMessage = Extract<
+  ReactorMessage,
+  { kind: "record" | "owner" | "front" | "peers" | "pace" }
+>;
 
-export class PlaneCluster {
+export class PlaneCluster implements ResyncPlane {
   private readonly modules: PlaneClusterModules;
   private readonly owners: Map<string, OwnerStats> = new Map();
   private peers: readonly PeerStats[] = [];
+  private told: ResyncPaceStats | null = null;
   private isStarted = false;
 
   constructor(modules: PlaneClusterModules) {
@@ -84,6 +91,9 @@ export class PlaneCluster {
         return;
       case "peers":
         this.peers = message.peers;
+        return;
+      case "pace":
+        this.told = message.pace;
         return;
       case "record": {
         const { askId, volumeId, swap } = message;
@@ -147,6 +157,14 @@ export class PlaneCluster {
     return this.peers;
   }
 
+  pace(): ResyncPaceStats | null {
+    return this.told;
+  }
+
+  async setLimit(bytesPerSecond: number | null): Promise<void> {
+    await this.ask({ op: "setResyncLimit", bytesPerSecond });
+  }
+
   async surrender(volumeId: string): Promise<void> {
     await this.askPatiently({ op: "surrender", volumeId });
   }
@@ -161,6 +179,10 @@ export class PlaneCluster {
 
   async cutWaiting(volumeId: string): Promise<void> {
     await this.ask({ op: "cutWaiting", volumeId });
+  }
+
+  async setMembers(volumeId: string, members: VolumeMembers): Promise<void> {
+    await this.ask({ op: "setMembers", volumeId, members });
   }
 
   /** Its volume has been closed. */

@@ -22,6 +22,7 @@ import type {
 } from "../ports/index.ts";
 import type { Reactor } from "../reactor/index.ts";
 import { HmacSecret } from "../sys/index.ts";
+import { VolumeMeter } from "../telemetry/index.ts";
 import { UringListener } from "../uring/index.ts";
 import { type MemberSession, OwnerWorkspace } from "../volume/index.ts";
 import type { ReactorDisks } from "./reactor-disks.ts";
@@ -94,15 +95,16 @@ export class ReactorCluster {
       sourceOf: (volumeId, place, changed) => this.sourceOf(volumeId, place, changed),
       tell: (stats) => send({ kind: "owner", stats }),
       tellFront: (state) => send({ kind: "front", state }),
+      tellPace: (pace) => send({ kind: "pace", pace }),
     });
   }
 
-  openVolume(spec: VolumeSpec): MadeDevice {
+  openVolume(spec: VolumeSpec, meter: SharedArrayBuffer): MadeDevice {
     const { backing } = spec;
     if (backing.kind !== "cluster") {
       throw refusal("INVALID_REQUEST", `volume ${spec.name} is not one of the cluster`);
     }
-    return this.owned.open(spec, backing);
+    return this.owned.open(spec, backing, new VolumeMeter(meter));
   }
 
   // Commands --------------------------------------------------------------------------------------
@@ -137,6 +139,14 @@ export class ReactorCluster {
         return;
       case "cutWaiting":
         this.owned.cutWaiting(command.volumeId);
+        done(null);
+        return;
+      case "setResyncLimit":
+        this.owned.setResyncLimit(command.bytesPerSecond);
+        done(null);
+        return;
+      case "setMembers":
+        this.owned.setMembers(command.volumeId, command.members);
         done(null);
         return;
       case "record":

@@ -219,7 +219,7 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
       throw refusal("VOLUME_BUSY", `volume ${spec.name} is open already`);
     }
     if (backing.kind === "cluster") {
-      this.addVolume(spec, this.requireCluster().openVolume(spec), meter);
+      this.addVolume(spec, this.requireCluster().openVolume(spec, meter), meter);
       return true;
     }
     if (backing.kind !== "store") {

@@ -18,26 +18,31 @@ import type {
   OwnerStats,
   ReadGrants,
   ReplicaPlace,
+  ResyncPaceStats,
+  ResyncStats,
   TimerHandler,
+  VolumeMembers,
   VolumeRecords,
   VolumeSpec,
 } from "../ports/index.ts";
 import type { Reactor } from "../reactor/index.ts";
+import type { VolumeMeter } from "../telemetry/index.ts";
 import { FrontGate } from "../vhost-user/index.ts";
 import {
   type MemberSession,
   OwnedVolume,
+  OwnerBackground,
   type OwnerWorkspace,
   SectorDevice,
   type SectorWorkspace,
 } from "../volume/index.ts";
+import { ReactorClients } from "./reactor-clients.ts";
 import { MemberReplica, type MemberSource } from "./reactor-member.ts";
 import { SwitchedDevice } from "./reactor-switch.ts";
 import { type MadeDevice, type OwnedDevice, refusal } from "./reactor-volume.ts";
 
 const REPORT_MS = 100;
 const TIMER_REPORT = 0;
-const SLAB_BYTES = 65536;
 
 export interface OwnedVolumesModules {
   readonly reactor: Reactor;
@@ -48,11 +53,22 @@ export interface OwnedVolumesModules {
   readonly sourceOf: (volumeId: string, place: ReplicaPlace, changed: () => void) => MemberSource;
   readonly tell: (stats: OwnerStats) => void;
   readonly tellFront: (state: FrontState) => void;
+  readonly tellPace: (pace: ResyncPaceStats) => void;
 }
 
-/** The members of one volume that are open, and their grants. */
+/** Where the members of one volume are, those that are open, and their grants. */
 class OwnedMembers implements ReadGrants {
   readonly open: Map<string, MemberReplica> = new Map();
+  places: readonly ReplicaPlace[];
+
+  constructor(places: readonly ReplicaPlace[]) {
+    this.places = places;
+  }
+
+  /** A member that came just now: until we are told where it is, it stays out. */
+  placeOf(diskId: string): ReplicaPlace {
+    return this.places.find((place) => place.diskId === diskId) ?? { diskId, nodeId: "" };
+  }
 
   grantedUntilUs(disk: string): number {
     const member = this.open.get(disk);
@@ -62,6 +78,7 @@ class OwnedMembers implements ReadGrants {
 
 interface Owned {
   readonly spec: VolumeSpec;
+  readonly meter: VolumeMeter;
   backing: ClusterBacking;
   members: OwnedMembers;
   volume: OwnedVolume;
@@ -80,13 +97,18 @@ export class OwnedVolumes implements TimerHandler {
   private readonly changed: Set<string> = new Set();
   private isReportDue = false;
   private reportedUs = 0;
+  private readonly background: OwnerBackground;
+  private toldPace = "";
 
   constructor(modules: OwnedVolumesModules) {
     this.modules = modules;
+    const meters = (): VolumeMeter[] => Array.from(this.volumes.values(), ({ meter }) => meter);
+    this.background = new OwnerBackground(modules.reactor, new ReactorClients(meters));
+    this.tellPace();
   }
 
   /** Throws RingstoreError where the volume cannot be what it should be. */
-  open(spec: VolumeSpec, backing: ClusterBacking): MadeDevice {
+  open(spec: VolumeSpec, backing: ClusterBacking, meter: VolumeMeter): MadeDevice {
     const isStandby = backing.isStandby === true;
     const made = this.make(spec, backing);
     const { id: volumeId } = spec;
@@ -94,7 +116,8 @@ export class OwnedVolumes implements TimerHandler {
       this.modules.tellFront({ volumeId, isRunning, isWaiting }),
     );
     const device = new SwitchedDevice(made.device);
-    const owned = { spec, backing, ...made, device, gate, isStandby, told: "", connectedMask: 0 };
+    const unseen = { told: "", connectedMask: 0 };
+    const owned = { spec, meter, backing, ...made, device, gate, isStandby, ...unseen };
     this.volumes.set(volumeId, owned);
     this.note(volumeId);
     if (!isStandby) owned.volume.takeOver(() => this.note(volumeId));
@@ -115,10 +138,10 @@ export class OwnedVolumes implements TimerHandler {
       const names = disks.join(", ");
       throw refusal("INVALID_REQUEST", `volume ${spec.name} has members ${names}: one to eight`);
     }
-    const members = new OwnedMembers();
+    const members = new OwnedMembers(backing.members);
     const note = (): void => this.note(spec.id);
     const openReplica = (disk: string, session: MemberSession): MemberReplica => {
-      const place = placeOf(backing, disk);
+      const place = members.placeOf(disk);
       const source = this.modules.sourceOf(spec.id, place, note);
       const name = `${place.nodeId}/${disk}`;
       const member: MemberReplica = new MemberReplica(name, source, session, {
@@ -146,6 +169,7 @@ export class OwnedVolumes implements TimerHandler {
         workspace,
         records: recordsOf(spec.id),
         grants: members,
+        background: this.background,
         openReplica,
         changed: note,
       },
@@ -221,6 +245,15 @@ export class OwnedVolumes implements TimerHandler {
     this.find(volumeId).volume.surrender(done);
   }
 
+  /** The record has changed, or may have. */
+  setMembers(volumeId: string, { members, leaving }: VolumeMembers): void {
+    const owned = this.find(volumeId);
+    owned.members.places = members;
+    owned.volume.setLeaving(leaving);
+    owned.volume.membersChanged();
+    this.note(volumeId);
+  }
+
   /** Of all volumes; whoever has not said "clean" when patience ends is left as a crash would. */
   surrenderAll(patienceMs: number, done: () => void): void {
     const { reactor } = this.modules;
@@ -254,8 +287,8 @@ export class OwnedVolumes implements TimerHandler {
 
   /** Those places can be used no more: a disk is being closed, a peer has gone. */
   letGo(isGone: (place: ReplicaPlace) => boolean): void {
-    for (const { backing, members } of this.volumes.values()) {
-      for (const place of backing.members) {
+    for (const { members } of this.volumes.values()) {
+      for (const place of members.places) {
         if (isGone(place)) members.open.get(place.diskId)?.letGo();
       }
     }
@@ -296,6 +329,24 @@ export class OwnedVolumes implements TimerHandler {
     for (const owned of this.volumes.values()) {
       if (connectedMask(owned) !== owned.connectedMask) this.note(owned.spec.id);
     }
+    this.tellPace();
+  }
+
+  // Resyncs ---------------------------------------------------------------------------------------
+
+  /** Of all volumes together; null = as their clients' latency allows. */
+  setResyncLimit(bytesPerSecond: number | null): void {
+    this.background.pace.setLimit(bytesPerSecond);
+    this.tellPace();
+  }
+
+  private tellPace(): void {
+    const { limit, bytesPerSecond, movedBytes } = this.background.pace;
+    const pace = { limitBytesPerSecond: limit, bytesPerSecond, movedBytes };
+    const text = JSON.stringify(pace);
+    if (text === this.toldPace) return;
+    this.toldPace = text;
+    this.modules.tellPace(pace);
   }
 }
 
@@ -307,32 +358,29 @@ function connectedMask({ volume, members }: Owned): number {
   return mask;
 }
 
-/** A member that came later: nobody has told us where it is, so it stays out. */
-function placeOf(backing: ClusterBacking, diskId: string): ReplicaPlace {
-  return backing.members.find((place) => place.diskId === diskId) ?? { diskId, nodeId: "" };
-}
-
 function statsOf(owned: Owned): OwnerStats {
-  const { volume, backing, connectedMask: connected } = owned;
+  const { volume, members: places, connectedMask: connected } = owned;
   const { state, resyncProgress: progress } = volume;
+  const present = volume.members.filter((member) => !member.isRemoved);
   return {
     volumeId: owned.spec.id,
     state: state !== "idle" ? state : owned.isStandby ? "standby" : "taking-over",
     epoch: volume.epoch,
-    members: volume.members.map((member) => ({
-      place: placeOf(backing, member.disk),
+    members: present.map((member) => ({
+      place: places.placeOf(member.disk),
       state: volume.memberState(member),
       isConnected: (connected & member.bit) !== 0,
     })),
-    resync:
-      progress === null
-        ? null
-        : {
-            diskId: progress.disk,
-            doneBytes: progress.copiedBytes,
-            totalBytes: progress.copiedBytes + progress.waitingSlabs * SLAB_BYTES,
-          },
+    resync: resyncOf(progress),
     equalisedCount: volume.equalisedCount,
     repairedCount: volume.repairedCount,
   };
+}
+
+/** A member that does not answer its fence is tried now and then: that is no resync to speak of. */
+function resyncOf(progress: OwnedVolume["resyncProgress"]): ResyncStats | null {
+  if (progress === null || progress.stage === "fencing") return null;
+  const { disk, stage, copiedBytes, leftBytes, isAllKnown } = progress;
+  const totalBytes = copiedBytes + leftBytes;
+  return { diskId: disk, stage, doneBytes: copiedBytes, totalBytes, isTotalKnown: isAllKnown };
 }

@@ -12,7 +12,9 @@ import type {
   FrontState,
   OwnerStats,
   PeerStats,
+  ResyncPaceStats,
   StoredReplica,
+  VolumeMembers,
 } from "../ports/cluster-plane.ts";
 import type { AttachmentSpec, VolumeSpec } from "../ports/data-plane.ts";
 import type { StoreDiskSpec, StoreDiskStats } from "../ports/store-disk.ts";
@@ -71,6 +73,8 @@ export type ClusterCommand =
   /** Answered when the volume has been let go of. */
   | { readonly op: "handOver"; readonly volumeId: string; readonly to: string }
   | { readonly op: "cutWaiting"; readonly volumeId: string }
+  | { readonly op: "setResyncLimit"; readonly bytesPerSecond: number | null }
+  | { readonly op: "setMembers"; readonly volumeId: string; readonly members: VolumeMembers }
   /** What the main thread found out for a "record" message. Not answered. */
   | {
       readonly op: "record";
@@ -145,5 +149,6 @@ export type ReactorMessage =
   /** At once. */
   | { readonly kind: "front"; readonly state: FrontState }
   | { readonly kind: "peers"; readonly peers: readonly PeerStats[] }
+  | { readonly kind: "pace"; readonly pace: ResyncPaceStats }
   /** Before the answer to stop. The thread ends, or, with I/O still in the kernel, it stays. */
   | { readonly kind: "stopped"; readonly drained: boolean };

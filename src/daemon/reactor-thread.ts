@@ -38,7 +38,10 @@ export interface ReactorThreadModules {
   readonly entry: URL | undefined;
 }
 
-type ClusterMessage = Extract<ReactorMessage, { kind: "record" | "owner" | "front" | "peers" }>;
+type ClusterMessage = Extract<
+  ReactorMessage,
+  { kind: "record" | "owner" | "front" | "peers" | "pace" }
+>;
 
 interface Pending {
   readonly resolve: (value: unknown) => void;
@@ -159,6 +162,7 @@ export class ReactorThread {
       case "owner":
       case "front":
       case "peers":
+      case "pace":
         this.onCluster(message);
         return;
     }

@@ -14,6 +14,7 @@ import type { DiskTools } from "../ports/store-disk.ts";
 import { type ListenAddress, listenForApi, listenWarning, parseListen } from "./api-listener.ts";
 import { loadConfig } from "./arguments.ts";
 import { makeCluster } from "./cluster-making.ts";
+import { clusterTimingsOf } from "./cluster-timings.ts";
 import { DaemonControl } from "./control.ts";
 import {
   type DataDirectory,
@@ -120,8 +121,10 @@ export class Daemon {
     this.#dataPlane = parts.dataPlane;
     this.#host = parts.host;
     const { host, paths, dataPlane } = parts;
-    this.#cluster = makeCluster({ host, root: paths.root, dataPlane, fs: nodeStateFs }, () =>
-      this.#identity(),
+    this.#cluster = makeCluster(
+      { host, root: paths.root, dataPlane, fs: nodeStateFs },
+      () => this.#identity(),
+      clusterTimingsOf(options.config),
     );
     const { disks } = host.modules;
     disks.becameReady = (diskId) => {

@@ -171,6 +171,13 @@ export class BlkQueue {
     return (this.dataGpa[slot] - this.region.guestAddress) / 4;
   }
 
+  /** The first `bytes` of the slot's data buffer, as a new object: for recorded runs only. */
+  // @cold
+  data(slot: number, bytes: number): Uint8Array {
+    const at = this.dataGpa[slot] - this.region.guestAddress;
+    return this.bytes.subarray(at, at + bytes);
+  }
+
   /** Address of the slot's header, for tests that look at it. */
   headerAddress(slot: number): Address {
     return this.region.host.address + this.headerOffset[slot];

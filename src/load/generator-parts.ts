@@ -18,12 +18,24 @@ export interface Peer {
   hungUp(): boolean;
 }
 
+/**
+ * Is told of every request, fills what is written and looks at what was read; for runs whose
+ * requests overlap, where a Verifier, which locks what is in flight, cannot be.
+ */
+export interface Recorder {
+  /** The device has not seen the request yet. `flat` names it until it has ended. */
+  begin(flat: number, kind: number, offsetBytes: number, data: Uint8Array): void;
+  /** `endUs[0]`: when it was seen to have completed. */
+  end(flat: number, status: number, endUs: Float64Array, data: Uint8Array): void;
+}
+
 export interface GeneratorModules {
   readonly clock: Clock;
   readonly queues: readonly BlkQueue[];
   readonly workload: Workload;
   readonly verifier: Verifier | null;
   readonly canary: Canary | null;
+  readonly recorder: Recorder | null;
   /** Signalled by the device; -1 when polling. */
   readonly callFd: number;
 }
@@ -43,4 +55,18 @@ export type CellClock = Required<Clock>;
 
 export function hasCells(clock: Clock): clock is CellClock {
   return clock.storeNowUs !== undefined;
+}
+
+/** What is in flight, for the report of a stall. */
+export function describeInflight(queues: readonly BlkQueue[]): string {
+  const parts: string[] = [];
+  for (const [index, queue] of queues.entries()) {
+    if (queue.inflightCount === 0) continue;
+    const slots: number[] = [];
+    for (let slot = 0; slot < queue.slotCount && slots.length < 8; slot++) {
+      if (queue.inflight[slot] === 1) slots.push(slot);
+    }
+    parts.push(`queue ${index}: ${queue.inflightCount} (slots ${slots.join(", ")} ...)`);
+  }
+  return parts.join("; ");
 }

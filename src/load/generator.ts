@@ -29,6 +29,7 @@ import {
   type GeneratorOptions,
   hasCells,
   type Peer,
+  type Recorder,
 } from "./generator-parts.ts";
 import { Histogram } from "./histogram.ts";
 import { Pauses } from "./pauses.ts";
@@ -89,6 +90,7 @@ export class Generator {
   private readonly workload: Workload;
   private readonly verifier: Verifier | null;
   private readonly canary: Canary | null;
+  private readonly recorder: Recorder | null;
   private readonly callFd: number;
   private readonly polling: boolean;
   private readonly rewriteAfterLoss: boolean;
@@ -123,6 +125,7 @@ export class Generator {
     this.workload = modules.workload;
     this.verifier = modules.verifier;
     this.canary = modules.canary;
+    this.recorder = modules.recorder;
     this.callFd = modules.callFd;
     this.polling = options.polling;
     this.rewriteAfterLoss = options.rewriteAfterLoss;
@@ -355,6 +358,9 @@ export class Generator {
     const sector = this.offsetBytes[flat] / 512;
     const bytes = this.lengthBytes[flat];
     let dataBytes = bytes;
+    if (this.recorder !== null) {
+      this.recorder.begin(flat, kind, this.offsetBytes[flat], queue.data(slot, bytes));
+    }
     if (kind === KIND_WRITE) {
       if (this.verifier !== null) this.stamp(queue, flat, slot);
     } else if (kind === KIND_READ) {
@@ -398,6 +404,9 @@ export class Generator {
     }
     const status = queue.status;
     if (status !== BLK_S_OK) this.requestFailed(flat, status);
+    if (this.recorder !== null) {
+      this.recorder.end(flat, status, this.now, queue.data(slot, this.lengthBytes[flat]));
+    }
     if (this.verifier !== null && kind !== KIND_FLUSH) this.settle(queue, flat, slot, status);
     if (kind === KIND_READ && this.canary !== null) {
       const gpa = queue.dataGpa[slot];
@@ -481,20 +490,5 @@ export class Generator {
         }
       }
     }
-  }
-
-  // @cold
-  /** What is in flight, for the report of a stall. */
-  describeInflight(): string {
-    const parts: string[] = [];
-    for (const [index, queue] of this.queues.entries()) {
-      if (queue.inflightCount === 0) continue;
-      const slots: number[] = [];
-      for (let slot = 0; slot < this.slotCount && slots.length < 8; slot++) {
-        if (queue.inflight[slot] === 1) slots.push(slot);
-      }
-      parts.push(`queue ${index}: ${queue.inflightCount} (slots ${slots.join(", ")} ...)`);
-    }
-    return parts.join("; ");
   }
 }

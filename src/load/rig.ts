@@ -9,6 +9,7 @@ import { BlkQueue, type BlkQueueOptions } from "./blk-queue.ts";
 import { Canary, canaryBytes } from "./canary.ts";
 import { LoadError } from "./errors.ts";
 import { Generator } from "./generator.ts";
+import type { Recorder } from "./generator-parts.ts";
 import { type GuestRegion, LoadGuestMemory } from "./guest-memory.ts";
 import type { ResolvedOptions } from "./options.ts";
 import type { SessionRing } from "./session.ts";
@@ -88,7 +89,7 @@ export class LoadRig {
     options: ResolvedOptions,
     areaBytes: number,
     unmapWriteZeroes: boolean,
-    modules: { readonly clock: Clock } = { clock: new sys.SystemClock() },
+    modules: { readonly clock?: Clock; readonly recorder?: Recorder | null } = {},
   ) {
     const bytes = guestBytesNeeded(options);
     if (bytes > GIB) {
@@ -132,11 +133,12 @@ export class LoadRig {
         unmapWriteZeroes,
       },
       {
-        clock: modules.clock,
+        clock: modules.clock ?? new sys.SystemClock(),
         queues,
         workload: this.workload,
         verifier: this.verifier,
         canary: this.canary,
+        recorder: modules.recorder ?? null,
         callFd: this.callFd,
       },
     );

@@ -15,7 +15,13 @@ import { BLK_F_DISCARD, BLK_F_RO, BLK_F_WRITE_ZEROES } from "../virtio/index.ts"
 import type { BlkQueue } from "./blk-queue.ts";
 import { LoadError } from "./errors.ts";
 import type { InflightRegion } from "./front-end.ts";
-import { END_DONE, END_LOST, END_STALLED } from "./generator-parts.ts";
+import {
+  describeInflight,
+  END_DONE,
+  END_LOST,
+  END_STALLED,
+  type Recorder,
+} from "./generator-parts.ts";
 import { type LoadOptions, type ResolvedOptions, resolveOptions } from "./options.ts";
 import { processCpuUs, threadCpuUs } from "./process-cpu.ts";
 import type { LoadReport } from "./report.ts";
@@ -42,7 +48,7 @@ class LoadRun {
   private lastProgressUs = 0;
   private lastProgressCount = 0;
 
-  constructor(options: ResolvedOptions) {
+  constructor(options: ResolvedOptions, recorder: Recorder | null) {
     this.options = options;
     this.sessionOptions = {
       socketPath: options.socketPath,
@@ -58,7 +64,7 @@ class LoadRun {
     try {
       this.areaBytes = this.checkDevice();
       const mayUnmap = this.session.config.writeZeroesMayUnmap !== 0;
-      this.rig = new LoadRig(options, this.areaBytes, mayUnmap);
+      this.rig = new LoadRig(options, this.areaBytes, mayUnmap, { recorder });
     } catch (error) {
       this.session.close();
       throw error;
@@ -173,7 +179,7 @@ class LoadRun {
         throw new LoadError(
           "TIMEOUT",
           `Nothing has completed for ${this.options.stallTimeoutMs} ms; in flight: ` +
-            `${generator.describeInflight()}.`,
+            `${describeInflight(this.rig.queues)}.`,
         );
       } else if (this.clock.nowUs() >= untilUs || (measured && this.stopAsked())) {
         return end;
@@ -312,12 +318,12 @@ class LoadRun {
 }
 
 /** Runs a load against a vhost-user-blk socket, on this thread, and reports. */
-export function runLoadSync(options: LoadOptions): LoadReport {
+export function runLoadSync(options: LoadOptions, recorder: Recorder | null = null): LoadReport {
   const resolved = resolveOptions(options);
   const affinity = resolved.cpus.length === 0 ? null : sys.affinity();
   if (affinity !== null) sys.check(sys.setAffinity(resolved.cpus), "sched_setaffinity");
   try {
-    const run = new LoadRun(resolved);
+    const run = new LoadRun(resolved, recorder);
     try {
       return run.run();
     } finally {

@@ -11,5 +11,6 @@ export * from "./placement.ts";
 export * from "./placement-page.ts";
 export * from "./record-codec.ts";
 export * from "./records.ts";
+export * from "./repair-plan.ts";
 export * from "./swap.ts";
 export * from "./transact-known.ts";

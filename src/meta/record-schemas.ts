@@ -42,7 +42,17 @@ const out = Type.Object(
       { epoch, sequence: Type.Integer({ minimum: 0, maximum: SEQUENCE_MAX }) },
       closed,
     ),
-    reason: Type.Enum(["failed", "lagging", "maintenance", "missing", "new"]),
+    reason: Type.Enum(["drained", "failed", "lagging", "maintenance", "missing", "new"]),
+    since: when,
+  },
+  closed,
+);
+
+const replacement = Type.Object(
+  {
+    from: Type.Union([id, Type.Null()]),
+    to: id,
+    reason: Type.Enum(["lost", "drain", "too-few"]),
     since: when,
   },
   closed,
@@ -83,6 +93,7 @@ export const VOLUME_SCHEMA: SchemaOf<VolumeRecord> = describes<VolumeRecord>()(
       members: Type.Array(id, { maxItems: VOLUME_MEMBERS_MAX }),
       out: Type.Array(out, { maxItems: VOLUME_MEMBERS_MAX }),
       membershipVersion: count,
+      replacement: Type.Optional(replacement),
       attachment,
       layers: Type.Array(Type.Integer({ minimum: 0, maximum: 0xffffffff }), {
         minItems: 1,

@@ -19,7 +19,7 @@ export interface ProcessName {
   readonly incarnation: number;
 }
 
-export type OutReason = "failed" | "lagging" | "maintenance" | "missing" | "new";
+export type OutReason = "drained" | "failed" | "lagging" | "maintenance" | "missing" | "new";
 
 /** A member whose copy does not count until it is resynced. */
 export interface OutMember {
@@ -28,6 +28,22 @@ export interface OutMember {
   readonly sinceStamp: Stamp;
   readonly reason: OutReason;
   /** When it went out. */
+  readonly since: string;
+}
+
+/** Why a copy is made elsewhere: its disk is lost, or to be emptied; there are too few copies. */
+export type ReplacementReason = "lost" | "drain" | "too-few";
+
+/**
+ * A copy that is being made: `to` is a member, out at first. `from` leaves the members when `to` is
+ * in sync, and not before. One at a time for each volume.
+ */
+export interface Replacement {
+  /** null: it comes in addition. */
+  readonly from: string | null;
+  readonly to: string;
+  readonly reason: ReplacementReason;
+  /** When it was planned. */
   readonly since: string;
 }
 
@@ -87,6 +103,7 @@ export interface VolumeRecord {
   readonly out: readonly OutMember[];
   /** Rises with every change of `members` or `out`. */
   readonly membershipVersion: number;
+  readonly replacement?: Replacement;
   readonly attachment: Attachment;
   /** Newest last; one until there are snapshots. */
   readonly layers: readonly number[];

@@ -14,6 +14,8 @@ import type {
   ClusterReply,
   ClusterTokenReply,
   ClusterView,
+  Drain,
+  DrainReply,
   NodeRemoveReply,
   RebuildList,
 } from "./cluster-types.ts";
@@ -102,12 +104,20 @@ const clusterNode = Type.Object(
     address: Type.String(),
     rack: nullable(name),
     state: Type.Enum(["alive", "missing"]),
-    phase: Type.Enum(["active", "maintenance", "draining"]),
+    phase: Type.Enum(["active", "maintenance", "draining"], {
+      description: "draining: it gets no new copies, and loses those that it has",
+    }),
     isThis: Type.Boolean({ description: "the node that answers" }),
     joinedAt: when,
     disks: Type.Array(
       Type.Object(
-        { id: text("UUID"), name, sizeBytes: count(), freeBytes: count() },
+        {
+          id: text("UUID"),
+          name,
+          sizeBytes: count(),
+          freeBytes: count(),
+          phase: Type.Enum(["active", "draining", "failed"]),
+        },
         { ...closed, title: "NodeDisk" },
       ),
       { maxItems: DISK_COUNT_MAX },
@@ -130,10 +140,50 @@ export const ClusterNodeListSchema: SchemaOf<ClusterNodeList> = describes<Cluste
   ),
 );
 
+const place = Type.Object(
+  { node: name, disk: text("its name") },
+  { ...closed, title: "CopyPlace" },
+);
+
+const plannedCopy = Type.Object(
+  {
+    volume: name,
+    from: nullable(place),
+    to: nullable(place),
+    why: text("why there, or why nowhere"),
+  },
+  { ...closed, title: "PlannedCopy" },
+);
+
 export const NodeRemoveReplySchema: SchemaOf<NodeRemoveReply> = describes<NodeRemoveReply>()(
   Type.Object(
-    { node: name, volumes: names("that lose a copy which nothing replaces yet") },
+    { node: name, volumes: names("that lose a copy"), copies: Type.Array(plannedCopy) },
     { ...closed, title: "NodeRemoveReply" },
+  ),
+);
+
+export const DrainSchema: SchemaOf<Drain> = describes<Drain>()(
+  Type.Object(
+    {
+      cancel: Type.Optional(
+        Type.Boolean({ description: "ends it: copies that have not moved stay" }),
+      ),
+    },
+    { ...closed, title: "Drain" },
+  ),
+);
+
+export const DrainReplySchema: SchemaOf<DrainReply> = describes<DrainReply>()(
+  Type.Object(
+    {
+      node: name,
+      disk: nullable(name),
+      draining: Type.Boolean(),
+      copies: Type.Array(plannedCopy, {
+        description: "that have not begun to move, and where they would go now",
+      }),
+    },
+    { ...closed, title: "DrainReply" },
   ),
 );
 
@@ -156,6 +206,17 @@ export const clusterBacking: TUnsafe<ClusterBackingView> = partOf<ClusterBacking
       kind: Type.Literal("cluster"),
       replicaCount: count(),
       copies: Type.Array(copy),
+      replacement: nullable(
+        Type.Object(
+          {
+            from: nullable(place),
+            to: place,
+            reason: Type.Enum(["lost", "drain", "too-few"]),
+            since: when,
+          },
+          { ...closed, title: "CopyReplacement", description: "a copy that is being made" },
+        ),
+      ),
       epoch: count("rises with every takeover"),
       owner: nullable(name),
       attachedTo: nullable(name),
@@ -174,9 +235,16 @@ export const RebuildListSchema: SchemaOf<RebuildList> = describes<RebuildList>()
             volume: name,
             node: name,
             disk: name,
+            reason: nullable(Type.String({ description: "why the copy was out" })),
+            stage: Type.Union([
+              Type.Literal("waiting"),
+              Type.Literal("copying"),
+              Type.Literal("entering"),
+            ]),
             doneBytes: count(),
-            totalBytes: count(),
-            bytesPerSecond: Type.Number({ minimum: 0 }),
+            totalBytes: count("as far as is known"),
+            isTotalKnown: Type.Boolean({ description: "no more will be found" }),
+            bytesPerSecond: Type.Number({ minimum: 0, description: "over the last seconds" }),
             secondsLeft: nullable(Type.Number({ minimum: 0, description: "null: not known yet" })),
           },
           { ...closed, title: "Rebuild" },

@@ -1,7 +1,6 @@
 // Objects of a cluster that cross the REST API, as plain types; the schemas in cluster-schemas.ts
 // are checked against them by the compiler. Rules as in types.ts.
 
-import type { NodePhase } from "./move-types.ts";
 import type { Health } from "./types.ts";
 
 export interface ClusterInit {
@@ -56,13 +55,15 @@ export interface ClusterView {
 
 export type NodeState = "alive" | "missing";
 
+/** What it is meant for: "draining" gets no new copies, and loses those that it has. */
+export type NodePhase = "active" | "maintenance" | "draining";
+
 export interface ClusterNode {
   readonly id: string;
   readonly name: string;
   readonly address: string;
   readonly rack: string | null;
   readonly state: NodeState;
-  /** "maintenance": it is put aside for a while, and nobody makes its copies anew elsewhere. */
   readonly phase: NodePhase;
   /** The node that answers. */
   readonly isThis: boolean;
@@ -80,16 +81,49 @@ export interface ClusterDisk {
   readonly name: string;
   readonly sizeBytes: number;
   readonly freeBytes: number;
+  readonly phase: "active" | "draining" | "failed";
 }
 
 export interface ClusterNodeList {
   readonly nodes: readonly ClusterNode[];
 }
 
+export interface CopyPlace {
+  readonly node: string;
+  readonly disk: string;
+}
+
+/** Where a copy is going to be made, in place of another. */
+export interface PlannedCopy {
+  readonly volume: string;
+  /** null: it comes in addition. */
+  readonly from: CopyPlace | null;
+  /** null: there is no place for it. */
+  readonly to: CopyPlace | null;
+  /** Why there, or why nowhere. */
+  readonly why: string;
+}
+
 export interface NodeRemoveReply {
   readonly node: string;
-  /** Volumes that would lose, or have lost, a copy that nothing replaces yet. */
+  /** Volumes that would lose, or have lost, a copy. */
   readonly volumes: readonly string[];
+  /** Where these copies are going to be made anew. */
+  readonly copies: readonly PlannedCopy[];
+}
+
+export interface Drain {
+  /** Ends it: copies that have not moved stay. */
+  readonly cancel?: boolean;
+}
+
+export interface DrainReply {
+  readonly node: string;
+  /** null: all disks of the node. */
+  readonly disk: string | null;
+  readonly draining: boolean;
+  /** Copies that have not begun to move, and where they would go now. */
+  readonly copies: readonly PlannedCopy[];
 }
 
 export type CopyState = "in-sync" | "resyncing" | "out" | "unknown";
@@ -106,11 +140,20 @@ export interface VolumeCopy {
   readonly resync: { readonly doneBytes: number; readonly totalBytes: number } | null;
 }
 
+export interface CopyReplacement {
+  readonly from: CopyPlace | null;
+  readonly to: CopyPlace;
+  readonly reason: "lost" | "drain" | "too-few";
+  readonly since: string;
+}
+
 /** Of a volume that is kept on several nodes: Volume.backing with kind "cluster". */
 export interface ClusterBackingView {
   readonly kind: "cluster";
   readonly replicaCount: number;
   readonly copies: readonly VolumeCopy[];
+  /** A copy that is being made in place of another; null = none. */
+  readonly replacement: CopyReplacement | null;
   readonly epoch: number;
   /** The node that serves it, or did last; null = none yet. */
   readonly owner: string | null;
@@ -120,13 +163,23 @@ export interface ClusterBackingView {
   readonly standby: string | null;
 }
 
+type RebuildStage = "waiting" | "copying" | "entering";
+
 /** A resync, as the node that owns the volume knows it. */
 export interface Rebuild {
   readonly volume: string;
   readonly node: string;
   readonly disk: string;
+  /** Why the copy was out. */
+  readonly reason: string | null;
+  /** "waiting": for its turn; "entering": all is copied, and is being confirmed. */
+  readonly stage: RebuildStage;
   readonly doneBytes: number;
+  /** As far as is known. */
   readonly totalBytes: number;
+  /** No more will be found. */
+  readonly isTotalKnown: boolean;
+  /** Over the last seconds. */
   readonly bytesPerSecond: number;
   /** null: not known yet. */
   readonly secondsLeft: number | null;

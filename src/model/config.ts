@@ -17,6 +17,7 @@ export interface DaemonConfig {
   readonly pollUs: number;
   readonly trustMemory: boolean;
   readonly scrubMibPerSecond: number;
+  readonly repairAfterSeconds: number;
   readonly socketDirectory: string;
   readonly socketGroup: string;
   readonly apiGroup: string;
@@ -118,6 +119,18 @@ export const SETTINGS: readonly Setting[] = [
     description:
       "how fast each disk of the store is read and verified in the background, in MiB per " +
       "second; a round is followed by a pause of six hours; 0 = never",
+  },
+  {
+    key: "repairAfterSeconds",
+    flag: "repair-after-seconds",
+    metavar: "N",
+    kind: "integer",
+    fallback: 1800,
+    minimum: 0,
+    maximum: 31_536_000,
+    description:
+      "copies on a disk or a node of the cluster that has been gone for so long, in seconds, are " +
+      "made anew elsewhere; the same on all nodes; 0 = never",
   },
   {
     key: "socketDirectory",

@@ -80,6 +80,7 @@ export type ApiErrorCode =
   | "node_not_found"
   | "node_exists"
   | "node_alive"
+  | "node_busy"
   | "attached_elsewhere"
   | "metadata_unavailable";
 
@@ -130,6 +131,7 @@ const API_ERRORS: Readonly<Record<ApiErrorCode, ErrorKind>> = {
   node_not_found: kind(404, EXIT_NOT_FOUND, "no node of the cluster has that name"),
   node_exists: kind(409, EXIT_WRONG_STATE, "a node of the cluster has that name"),
   node_alive: kind(409, EXIT_WRONG_STATE, "the node is alive"),
+  node_busy: kind(409, EXIT_WRONG_STATE, "something else is done with the node or disk"),
   attached_elsewhere: kind(409, EXIT_WRONG_STATE, "another node has the volume"),
   metadata_unavailable: kind(503, EXIT_NODE_UNREACHABLE, "the cluster's metadata does not answer"),
 };

@@ -1,6 +1,8 @@
 // Volumes that move from node to node, and nodes that are put aside for a while, as they cross the
 // REST API; the schemas in move-schemas.ts are checked against them by the compiler.
 
+import type { NodePhase } from "./cluster-types.ts";
+
 export interface VolumeHandOver {
   /** Name of the node that shall have the volume. */
   readonly node: string;
@@ -16,8 +18,6 @@ export interface HandOverReply {
 export interface NodeMaintenance {
   readonly on: boolean;
 }
-
-export type NodePhase = "active" | "maintenance" | "draining";
 
 export interface NodeMaintenanceReply {
   readonly node: string;

@@ -5,6 +5,7 @@
 //   startCluster, setPeers          ------------>   listens, dials, lets peers in
 //   makeReplica, deleteReplica      ------------>   volumes on the node's own disks
 //   openVolume (backing "cluster")  ------------>   OwnedVolume: takes over, serves
+//   setMembers                      ------------>   looks at the record, at members come and gone
 //   VolumeRecordsHost               <------------   reads and swaps the records of what it owns
 //   ownerChanged                    <------------   taking over, serving, deposed; members, resync
 //   takeVolume, handOverVolume      ------------>   a standby becomes the owner, and the other way
@@ -44,6 +45,13 @@ export interface ReplicaPlace {
   readonly nodeId: string;
 }
 
+/** Who has copies of an open volume by its record, now that the record has changed. */
+export interface VolumeMembers {
+  readonly members: readonly ReplicaPlace[];
+  /** A disk that its owner puts out when another copy is in sync, and does not bring back. */
+  readonly leaving: string | null;
+}
+
 /** Of Backing: a volume that this daemon owns, or is about to. */
 export interface ClusterBacking {
   readonly kind: "cluster";
@@ -81,8 +89,23 @@ export type MemberState = "in-sync" | "resyncing" | "out";
 
 export interface ResyncStats {
   readonly diskId: string;
+  /** "waiting": for its turn; "entering": all is copied, and is being confirmed. */
+  readonly stage: "waiting" | "copying" | "entering";
   readonly doneBytes: number;
+  /** As far as is known. */
   readonly totalBytes: number;
+  /** No more will be found. */
+  readonly isTotalKnown: boolean;
+}
+
+/** Of all resyncs of a node's volumes. */
+export interface ResyncPaceStats {
+  /** null = the rate follows what clients see. */
+  readonly limitBytesPerSecond: number | null;
+  /** In force now. */
+  readonly bytesPerSecond: number;
+  /** Since the cluster was started. */
+  readonly movedBytes: number;
 }
 
 /** Of a volume that was opened with backing "cluster". */
@@ -107,6 +130,17 @@ export interface PeerStats {
   readonly state: "down" | "dialling" | "up" | "ending";
   /** Of the last failure, for people; "" = none. */
   readonly lastFailure: string;
+}
+
+/** How fast all resyncs of this node's volumes may copy, together. */
+export interface ResyncPlane {
+  /** null: the cluster has not been started. */
+  pace(): ResyncPaceStats | null;
+  /**
+   * null = as clients' latency allows. Holds until it is set again, also for resyncs under way; not
+   * kept: after startCluster() it is null.
+   */
+  setLimit(bytesPerSecond: number | null): Promise<void>;
 }
 
 export interface StoredReplica {
@@ -141,8 +175,14 @@ export interface ClusterPlane {
    */
   deleteReplica(diskId: string, volumeId: string): Promise<void>;
   listReplicas(diskId: string): Promise<readonly StoredReplica[]>;
+  /**
+   * Of a volume that is open with backing "cluster": its owner looks at the record, takes new
+   * members in and lets go of those that are gone. Repeating it is no error.
+   */
+  setMembers(volumeId: string, members: VolumeMembers): Promise<void>;
   ownerStats(): readonly OwnerStats[];
   peerStats(): readonly PeerStats[];
+  readonly resyncs: ResyncPlane;
   /**
    * A volume that was opened or left as standby: takes it over, with the members that there are
    * now. Resolves when that has begun; what becomes of it is told by ownerChanged.

@@ -58,6 +58,7 @@ export function seriesOf(sample: DaemonSample): SampleSeries {
   addDaemon(collection, sample);
   addReactors(collection, sample);
   addDisks(collection, sample);
+  addRebuilds(collection, sample);
   addVolumes(collection, sample);
   return collection;
 }
@@ -86,6 +87,19 @@ function addDaemon(to: Collection, sample: DaemonSample): void {
   for (const { method, route, status, count } of sample.apiRequests) {
     to.add("api_requests_total", { method, route, status }, count);
   }
+}
+
+const REBUILD_STAGES = ["waiting", "copying", "entering"];
+
+function addRebuilds(to: Collection, { rebuilds }: DaemonSample): void {
+  if (rebuilds === null) return;
+  const { stages, limit } = rebuilds;
+  for (const stage of REBUILD_STAGES) {
+    to.add("rebuilds", { stage }, stages.filter((one) => one === stage).length);
+  }
+  const mode = limit.bytesPerSecond === null ? "auto" : "fixed";
+  to.add("rebuild_moved_bytes_total", {}, limit.movedBytes);
+  to.add("rebuild_limit_bytes_per_second", { mode }, limit.currentBytesPerSecond);
 }
 
 function addReactors(to: Collection, sample: DaemonSample): void {

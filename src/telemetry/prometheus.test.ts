@@ -128,6 +128,10 @@ function sampleOf(readCount: number, version = "1.0"): DaemonSample {
       { code: "A", severity: "warn", message: "n", volume: "db1", disk: null },
     ],
     apiRequests: [{ method: "GET", route: "/v1/volumes/:name", status: 200, count: 9 }],
+    rebuilds: {
+      stages: ["copying", "waiting", "copying"],
+      limit: { bytesPerSecond: null, currentBytesPerSecond: 512, movedBytes: 131_072 },
+    },
   };
 }
 
@@ -154,6 +158,10 @@ describe("the Prometheus text", () => {
       'ringstore_api_requests_total{method="GET",route="/v1/volumes/:name",status="200"} 9',
       'ringstore_reactor_busy_seconds_total{reactor="0"} 1.5',
       'ringstore_reactor_poll_seconds_total{reactor="0"} 0.25',
+      'ringstore_rebuilds{stage="copying"} 2',
+      'ringstore_rebuilds{stage="entering"} 0',
+      "ringstore_rebuild_moved_bytes_total 131072",
+      'ringstore_rebuild_limit_bytes_per_second{mode="auto"} 512',
       'ringstore_volume_operations_total{volume="db1",op="read"} 8',
       'ringstore_volume_operations_total{volume="db1",op="discard"} 3',
       'ringstore_volume_bytes_total{volume="db1",op="write"} 512',

@@ -6,6 +6,7 @@
 import { Counter, Gauge, Registry } from "prom-client";
 import type { Disk } from "../model/disk-types.ts";
 import { METRICS, type Metric } from "../model/metrics.ts";
+import type { RebuildLimit } from "../model/rebuild-types.ts";
 import type { StatusItem, Volume } from "../model/types.ts";
 import type { ReactorStats, VolumeStats } from "../ports/data-plane.ts";
 import type { StoreDiskStats } from "../ports/store-disk.ts";
@@ -36,6 +37,13 @@ export interface DaemonSample {
   readonly reactorStats: readonly ReactorStats[];
   readonly items: readonly StatusItem[];
   readonly apiRequests: readonly ApiRequestCount[];
+  /** null: in no cluster. */
+  readonly rebuilds: RebuildSample | null;
+}
+
+export interface RebuildSample {
+  readonly stages: readonly string[];
+  readonly limit: RebuildLimit;
 }
 
 export type Labels = Readonly<Record<string, string | number>>;

@@ -83,6 +83,11 @@ export class ChangeOrder {
     return entry;
   }
 
+  // @cold
+  get canLock(): boolean {
+    return this.shared.hasFreeLock;
+  }
+
   /**
    * Holds a whole slab: the client's start() is called when nothing else is at work on it. NONE:
    * as many are held as may be, by whichever volume; ask again later.

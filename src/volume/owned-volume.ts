@@ -13,6 +13,7 @@
 
 import { assert } from "../base/index.ts";
 import type { BlockDeviceInfo, MemberState } from "../ports/index.ts";
+import { OwnerBackground } from "./background.ts";
 import { IoPath } from "./io-path.ts";
 import { type Member, ROLE_COUNTED, ROLE_OUT } from "./member.ts";
 import { MEMBERS_MAX, Membership } from "./membership.ts";
@@ -81,12 +82,14 @@ export class OwnedVolume implements WholeBlockDevice {
     this.members = membership.members;
     const sessions = new Sessions(io, keeper, modules, timings);
     const { members } = this;
-    this.parts = { io, keeper, sessions, options, timings, modules, members };
+    const background = modules.background ?? new OwnerBackground(reactor);
+    this.parts = { io, keeper, sessions, options, timings, modules, members, background };
     keeper.onRecord = (record) => {
       const isOurs = record.owner === options.owner && record.epoch === io.epoch;
       if (!isOurs && this.takeover !== null) return;
       for (const member of membership.follow(record)) this.upkeep.removed(member);
       this.upkeep.membersChanged();
+      this.tell();
     };
     this.io = io;
     this.keeper = keeper;
@@ -187,6 +190,11 @@ export class OwnedVolume implements WholeBlockDevice {
     this.keeper.look((outcome) => {
       if (outcome === "deposed") this.io.deposed();
     });
+  }
+
+  /** The member on that disk is to go: it is put out once another is in sync. null: none is. */
+  setLeaving(disk: string | null): void {
+    this.upkeep.setLeaving(disk);
   }
 
   private serveIfReady(): void {

@@ -20,6 +20,8 @@ export interface OwnerBugs {
   readonly noEqualise: boolean;
   /** A takeover leaves slabs alone that have equal stamps everywhere. */
   readonly equalStampsSkipped: boolean;
+  /** A takeover serves when no slab is left to be begun, not when all have been written. */
+  readonly equaliseEndsEarly: boolean;
   /** A resync copies only what the others have written. */
   readonly resyncForgetsTarget: boolean;
   /** A resync leaves out writes that were under way when it began. */
@@ -46,6 +48,7 @@ export const NO_OWNER_BUGS: OwnerBugs = {
   readUncommitted: false,
   noEqualise: false,
   equalStampsSkipped: false,
+  equaliseEndsEarly: false,
   resyncForgetsTarget: false,
   resyncForgetsInFlight: false,
   resyncWithoutLock: false,

@@ -2,6 +2,7 @@
 // that is gone is put out within 3 s, one that lags after 2 s.
 
 import type { ReactorPort, ReadGrants, Replica, VolumeRecords } from "../ports/index.ts";
+import type { OwnerBackground } from "./background.ts";
 import type { MemberSession } from "./member.ts";
 import { NO_OWNER_BUGS, type OwnerBugs } from "./owner-bugs.ts";
 import type { OwnerWorkspace } from "./owner-workspace.ts";
@@ -51,7 +52,6 @@ export interface OwnerOptions {
   readonly serial?: string;
   readonly readOnly?: boolean;
   readonly timings?: OwnerTimings;
-  readonly resyncBytesPerSecond?: number;
   /**
    * The record's owner that is proven dead: an earlier run of this daemon, whose locks we hold. Its
    * grants are not waited for, if the record still names it when we claim.
@@ -65,6 +65,8 @@ export interface OwnerModules {
   readonly workspace: OwnerWorkspace;
   readonly records: VolumeRecords;
   readonly grants: ReadGrants;
+  /** Shared by all owners of the node; absent = it has its own. */
+  readonly background?: OwnerBackground;
   /** A replica of the volume on this disk; its first call is a fence. */
   readonly openReplica: (disk: string, session: MemberSession) => Replica;
   /** Something that people can see of the volume has changed: its state, a member, a resync. */

@@ -1,46 +1,57 @@
 // Brings one member back: docs/replication.md, "Bringing a member back".
 //
-//   fence --> slabs under way, its own, the others' : each held, read, written
-//         --> what was sent to it is confirmed --> its grant --> the record --> counted
+//   its turn --> fence --> slabs under way, its own, the others' : each held, read, written
+//            --> what was sent to it is confirmed --> its grant --> the record --> counted
 //
-// Invariants: from the fence on it is sent every new write; a slab is copied only while it is held;
-// from before the record is asked to take it in, it counts and is asked for its grant.
+// Invariants: from the fence on it is sent every new write, so that a slab that was held and copied
+// once is never copied again; a slab is copied only while it is held, and only while the volume has
+// its turn (resync-turns.ts); from before the record is asked to take it in, it counts and is asked
+// for its grant.
 
-import type { Replica, SlabStamp, Stamp } from "../ports/index.ts";
+import type { Replica, Stamp } from "../ports/index.ts";
 import { type Member, ROLE_COUNTED, ROLE_ENTERING, ROLE_RESYNCING } from "./member.ts";
 import { bugsOf } from "./owner-settings.ts";
 import { BLOCKS_PER_SLAB, NONE, SLAB_BYTES } from "./owner-workspace.ts";
-import { SlabCopier } from "./slab-copier.ts";
+import type { TurnTaker } from "./resync-turns.ts";
+import { type CopyProblem, SlabCopier } from "./slab-copier.ts";
+import { SlabSet } from "./slab-set.ts";
 import { slabNumber } from "./slab-work.ts";
 import type { TakeoverParts } from "./takeover.ts";
 
 const CHECK_MS = 5;
+/** A fence that is not answered for so long leaves the turn to others. */
+const FENCE_PATIENCE_MS = 1000;
 
 export interface ResyncProgress {
   readonly disk: string;
-  readonly copiedSlabs: number;
   readonly copiedBytes: number;
-  /** Slabs known to be left; more may be found. */
-  readonly waitingSlabs: number;
-  readonly stage: "fencing" | "copying" | "entering";
+  /** Known to be left. */
+  readonly leftBytes: number;
+  /** No more will be found. */
+  readonly isAllKnown: boolean;
+  /** "waiting": for its turn. */
+  readonly stage: "waiting" | "fencing" | "copying" | "entering";
 }
 
-export class Resync {
+export class Resync implements TurnTaker {
   private readonly parts: TakeoverParts;
   readonly member: Member;
   private readonly done: () => void;
   private replica: Replica | null = null;
   private copier: SlabCopier | null = null;
   private since: Stamp = { epoch: 0, sequence: 0 };
-  private readonly waiting: number[] = [];
+  /** To be copied, and what need not be any more. */
+  private readonly left: SlabSet = new SlabSet();
+  private readonly begun: SlabSet = new SlabSet();
   /** Where the lists go on: of the member itself first, then of another; null = that was all. */
   private ownCursor: number | null = 0;
   private otherCursor: number | null = 0;
   private isOver = false;
   private isAsked = false;
   private isListing = false;
+  private isTimerArmed = false;
   private copiedSlabs = 0;
-  private stage: ResyncProgress["stage"] = "fencing";
+  private stage: ResyncProgress["stage"] = "waiting";
 
   constructor(parts: TakeoverParts, member: Member, done: () => void) {
     this.parts = parts;
@@ -49,13 +60,24 @@ export class Resync {
   }
 
   get progress(): ResyncProgress {
+    const { stage } = this;
+    const copyingCount = this.begun.size - this.copiedSlabs;
+    const isKept = stage === "copying" && !this.parts.background.turns.has(this);
     return {
       disk: this.member.disk,
-      copiedSlabs: this.copiedSlabs,
       copiedBytes: this.copiedSlabs * SLAB_BYTES,
-      waitingSlabs: this.waiting.length,
-      stage: this.stage,
+      leftBytes: (this.left.size + copyingCount) * SLAB_BYTES,
+      isAllKnown: stage === "entering" || (stage === "copying" && this.isListed),
+      stage: isKept ? "waiting" : stage,
     };
+  }
+
+  get inSyncCount(): number {
+    return this.parts.members.filter(({ role }) => role === ROLE_COUNTED).length;
+  }
+
+  private get isListed(): boolean {
+    return this.ownCursor === null && this.otherCursor === null;
   }
 
   private get isEnded(): boolean {
@@ -70,53 +92,71 @@ export class Resync {
   }
 
   start(): void {
+    this.parts.background.turns.ask(this);
+    if (this.stage === "waiting") this.parts.modules.changed?.();
+  }
+
+  turnGiven(): void {
+    if (this.isEnded) return;
+    if (this.stage === "waiting") this.fence();
+    else this.next();
+  }
+
+  private fence(): void {
     const { member } = this;
-    const { sessions, keeper, io, options, modules } = this.parts;
+    const { sessions, keeper, background } = this.parts;
     const out = keeper.record.out.find(({ disk }) => disk === member.disk);
-    if (out === undefined) {
+    if (out === undefined || member.isFencing) {
       // Its return was asked for and is not known to have failed.
       this.end();
       return;
     }
     this.since = out.sinceStamp;
+    this.stage = "fencing";
+    this.later(FENCE_PATIENCE_MS, () => {
+      if (this.stage === "fencing") background.turns.leave(this);
+    });
     sessions.fence(member, (answer) => {
       if (this.isEnded) return;
-      if ("code" in answer) {
-        this.abort(answer.code);
-        return;
-      }
-      const target = member.replica as Replica;
-      this.replica = target;
-      if (!bugsOf(options).resyncForgetsInFlight) this.addInFlight();
-      if (bugsOf(options).resyncForgetsTarget) this.ownCursor = null;
-      member.role = ROLE_RESYNCING;
-      io.viewMask |= member.bit;
-      sessions.makeReady(member);
-      this.copier = new SlabCopier(this.parts, {
-        target,
-        sources: () => this.sources(),
-        copied: (problem) => this.copied(problem),
-      });
-      this.stage = "copying";
-      modules.reactor.log.log("info", "resync-started", {
-        volume: options.volume,
-        disk: member.disk,
-      });
-      this.next();
+      if ("code" in answer) this.abort(answer.code);
+      else this.begin();
     });
+  }
+
+  /** The member has let everybody else go. */
+  private begin(): void {
+    const { member } = this;
+    const { sessions, io, options, modules, background } = this.parts;
+    this.replica = member.replica as Replica;
+    if (!bugsOf(options).resyncForgetsInFlight) this.addInFlight();
+    if (bugsOf(options).resyncForgetsTarget) this.ownCursor = null;
+    member.role = ROLE_RESYNCING;
+    io.viewMask |= member.bit;
+    sessions.makeReady(member);
+    this.copier = new SlabCopier(this.parts, {
+      target: this.replica,
+      sources: () => this.sources(),
+      copied: (slab, problem) => this.copied(slab, problem),
+    });
+    this.stage = "copying";
+    background.pace.begin();
+    modules.reactor.log.log("info", "resync-started", {
+      volume: options.volume,
+      disk: member.disk,
+    });
+    background.turns.ask(this);
+    this.next();
   }
 
   /** Writes under way were not sent to it, and may be on no stamp yet. */
   private addInFlight(): void {
     const { io } = this.parts;
     const { shared } = io;
-    const slabs = new Set<number>();
     for (let at = io.firstPiece; at !== NONE; at = shared.pieceNext[at]) {
       const first = Math.floor(shared.pieceFirst[at] / BLOCKS_PER_SLAB);
       const end = Math.ceil((shared.pieceFirst[at] + shared.pieceBlocks[at]) / BLOCKS_PER_SLAB);
-      for (let slab = first; slab < end; slab++) slabs.add(slab);
+      for (let slab = first; slab < end; slab++) this.left.add(slab);
     }
-    this.waiting.push(...slabs);
   }
 
   // Copying ---------------------------------------------------------------------------------------
@@ -131,31 +171,54 @@ export class Resync {
 
   private next(): void {
     const copier = this.copier as SlabCopier;
-    if (this.isListing || this.isEnded || this.stage !== "copying") return;
-    for (let slab = this.waiting.pop(); slab !== undefined; slab = this.waiting.pop()) {
+    const { turns } = this.parts.background;
+    if (this.isEnded || this.stage !== "copying" || !turns.has(this)) return;
+    if (this.sources().length === 0) {
+      this.waitForSource();
+      return;
+    }
+    this.listOn();
+    for (let slab = this.left.first(); slab !== null; slab = this.left.first()) {
       if (!copier.take(slab)) {
-        this.waiting.push(slab);
-        if (copier.isIdle) this.later(CHECK_MS, () => this.next());
+        this.nextLater(this.parts.background.pace.waitMs);
         return;
       }
+      this.begun.add(slab);
+      this.left.delete(slab);
       if (this.isEnded) return;
     }
+    if (this.isListed && copier.isIdle) this.enter();
+  }
+
+  /** A slab that is copied meanwhile leads here by itself. */
+  private nextLater(delayMs: number): void {
+    if (this.isTimerArmed || !(this.copier as SlabCopier).isIdle) return;
+    this.isTimerArmed = true;
+    this.later(Math.max(delayMs, CHECK_MS), () => {
+      this.isTimerArmed = false;
+      this.next();
+    });
+  }
+
+  private listOn(): void {
+    if (this.isListing || this.isListed) return;
     if (this.ownCursor !== null) {
       this.list(this.replica as Replica, this.ownCursor, (cursor) => {
         this.ownCursor = cursor;
       });
-    } else if (this.otherCursor !== null) {
-      const [source] = this.sources();
-      if (source === undefined) {
-        if (copier.isIdle) this.later(CHECK_MS, () => this.next());
-        return;
-      }
-      this.list(source, this.otherCursor, (cursor) => {
-        this.otherCursor = cursor;
-      });
-    } else if (copier.isIdle) {
-      this.enter();
+      return;
     }
+    const [source] = this.sources();
+    this.list(source, this.otherCursor as number, (cursor) => {
+      this.otherCursor = cursor;
+    });
+  }
+
+  /** Sessions with all others are lost for now: others may have the turn meanwhile. */
+  private waitForSource(): void {
+    const { background, timings } = this.parts;
+    background.turns.leave(this);
+    this.later(timings.retryMs, () => background.turns.ask(this));
   }
 
   private list(from: Replica, cursor: number, go: (cursor: number | null) => void): void {
@@ -166,13 +229,18 @@ export class Resync {
       if ("code" in page) {
         // Another source may be asked from the same place; the member itself must answer.
         if (from === this.replica) this.abort(page.code);
-        else this.later(CHECK_MS, () => this.next());
+        else this.nextLater(CHECK_MS);
         return;
       }
-      this.waiting.push(...page.slabs.map((slab: SlabStamp) => slabNumber(slab)));
+      for (const stamp of page.slabs) this.found(slabNumber(stamp));
       go(page.cursor);
+      this.parts.modules.changed?.();
       this.next();
     });
+  }
+
+  private found(slab: number): void {
+    if (!this.begun.has(slab)) this.left.add(slab);
   }
 
   /** True when it was ours. */
@@ -180,15 +248,20 @@ export class Resync {
     return this.copier?.lockGranted(entry) === true;
   }
 
-  private copied(problem: string | null): void {
+  private copied(slab: number, problem: CopyProblem | null): void {
     if (this.isEnded) return;
-    if (problem !== null) {
-      this.abort(problem);
-      return;
+    if (problem === null) {
+      this.copiedSlabs += 1;
+      this.parts.modules.changed?.();
+      this.next();
+    } else if (problem.mayPass) {
+      // What has been copied counts: the others are waited for, if the member itself stays.
+      this.begun.delete(slab);
+      this.left.add(slab);
+      this.nextLater(CHECK_MS);
+    } else {
+      this.abort(problem.reason);
     }
-    this.copiedSlabs += 1;
-    this.parts.modules.changed?.();
-    this.next();
   }
 
   // Entering --------------------------------------------------------------------------------------
@@ -197,6 +270,7 @@ export class Resync {
   private enter(): void {
     const { io, options } = this.parts;
     this.stage = "entering";
+    this.stopCopying();
     if (bugsOf(options).reentryBeforeConfirmed) {
       this.ask();
       return;
@@ -274,9 +348,18 @@ export class Resync {
 
   private end(): void {
     if (this.isOver) return;
+    const wasCopying = this.stage === "copying";
     this.isOver = true;
     this.copier?.stop();
+    if (wasCopying) this.stopCopying();
+    this.parts.background.turns.leave(this);
     this.done();
     this.parts.modules.changed?.();
+  }
+
+  private stopCopying(): void {
+    const { turns, pace } = this.parts.background;
+    pace.end();
+    turns.leave(this);
   }
 }

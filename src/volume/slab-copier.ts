@@ -26,8 +26,14 @@ export interface CopierEnds {
   readonly target: Replica;
   /** The best first; asked anew for each slab. */
   readonly sources: () => readonly Replica[];
-  /** One slab has been copied, or why it could not be. */
-  readonly copied: (problem: string | null) => void;
+  /** The slab has been copied, or why it could not be. */
+  readonly copied: (slab: number, problem: CopyProblem | null) => void;
+}
+
+export interface CopyProblem {
+  readonly reason: string;
+  /** Nobody who has the slab could be reached: ask again. */
+  readonly mayPass: boolean;
 }
 
 export class SlabCopier {
@@ -35,7 +41,6 @@ export class SlabCopier {
   private readonly ends: CopierEnds;
   private readonly lanes: Lane[] = [];
   private isStopped = false;
-  private notBeforeUs = 0;
 
   constructor(parts: TakeoverParts, ends: CopierEnds) {
     this.parts = parts;
@@ -54,25 +59,16 @@ export class SlabCopier {
 
   /** False: all lanes are at work, it is too early by the rate, or no more slabs may be held. */
   take(slab: number): boolean {
-    const { io, options, modules } = this.parts;
+    const { io, options, background } = this.parts;
     const lane = this.lanes.find(({ isTaken }) => !isTaken);
-    const nowUs = modules.reactor.clock.nowUs();
-    if (lane === undefined || nowUs < this.notBeforeUs) return false;
+    if (lane === undefined || !io.order.canLock || !background.pace.take(SLAB_BYTES)) return false;
+    lane.slab = slab;
+    lane.isTaken = true;
     if (bugsOf(options).resyncWithoutLock) {
-      lane.slab = slab;
-      lane.isTaken = true;
       this.copy(lane);
       return true;
     }
-    const lock = io.order.lockSlab(slab);
-    if (lock === NONE) return false;
-    const { resyncBytesPerSecond: rate } = options;
-    if (rate !== undefined) {
-      this.notBeforeUs = Math.max(nowUs, this.notBeforeUs) + (SLAB_BYTES * 1e6) / rate;
-    }
-    lane.slab = slab;
-    lane.isTaken = true;
-    lane.lock = lock;
+    lane.lock = io.order.lockSlab(slab);
     io.order.run();
     return true;
   }
@@ -91,21 +87,24 @@ export class SlabCopier {
     lane.isCopying = true;
     readFromAny(sources(), lane.slab, address, (read) => {
       if ("failures" in read) {
-        const why = read.failures[0]?.message ?? "none can be reached";
-        this.copied(lane, `no source has the slab whole: ${why}`);
+        const { failures } = read;
+        const why = failures[0]?.message ?? "none can be reached";
+        const mayPass = failures.every(({ code }) => code === "lost" || code === "limit");
+        this.copied(lane, { reason: `no source has the slab whole: ${why}`, mayPass });
       } else if (this.isStopped) {
-        this.copied(lane, "ended");
+        this.copied(lane, { reason: "ended", mayPass: false });
       } else {
         target.writeSlab(placeOf(lane.slab), read.image, address, (failure) => {
-          this.copied(lane, failure === null ? null : failure.code);
+          const problem = failure === null ? null : { reason: failure.code, mayPass: false };
+          this.copied(lane, problem);
         });
       }
     });
   }
 
-  private copied(lane: Lane, problem: string | null): void {
+  private copied(lane: Lane, problem: CopyProblem | null): void {
     const { io, modules } = this.parts;
-    const { lock } = lane;
+    const { lock, slab } = lane;
     lane.lock = NONE;
     lane.isTaken = false;
     lane.isCopying = false;
@@ -114,7 +113,7 @@ export class SlabCopier {
       io.order.end(lock);
       io.order.run();
     }
-    if (!this.isStopped) this.ends.copied(problem);
+    if (!this.isStopped) this.ends.copied(slab, problem);
   }
 
   /** For good. A slab that is still waited for is let go by whoever is granted it. */

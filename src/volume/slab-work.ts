@@ -3,7 +3,7 @@
 
 import type { Replica, ReplicaFailure, SlabImage, SlabStamp } from "../ports/index.ts";
 
-const SLABS_PER_EXTENT = 4096;
+export const SLABS_PER_EXTENT = 4096;
 
 export const slabNumber = (at: { readonly extentIndex: number; readonly slab: number }): number =>
   at.extentIndex * SLABS_PER_EXTENT + at.slab;

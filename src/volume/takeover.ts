@@ -8,14 +8,9 @@
 // Invariant: nothing is served before every member that is in sync by the record has answered the
 // fence, holds the same as all others above the watermark, and has no grant outstanding.
 
-import type {
-  Arena,
-  FenceAnswer,
-  Replica,
-  ReplicaFailure,
-  SlabStamp,
-  Stamp,
-} from "../ports/index.ts";
+import type { FenceAnswer, Replica, Stamp } from "../ports/index.ts";
+import type { OwnerBackground } from "./background.ts";
+import { type Answered, areStampsEqual, type EqualiseFailure, Equaliser } from "./equalise.ts";
 import type { IoPath } from "./io-path.ts";
 import { type Member, ROLE_COUNTED } from "./member.ts";
 import {
@@ -25,21 +20,11 @@ import {
   type OwnerOptions,
   type OwnerTimings,
 } from "./owner-settings.ts";
-import { SLAB_BYTES } from "./owner-workspace.ts";
 import type { RecordKeeper } from "./record-keeper.ts";
 import type { Sessions } from "./sessions.ts";
-import { isNewer, placeOf, readFromAny, slabNumber } from "./slab-work.ts";
+import { isNewer, slabNumber } from "./slab-work.ts";
 
 const CLAIM_CHECK_MS = 2;
-
-interface Answered {
-  readonly member: Member;
-  readonly answer: FenceAnswer;
-  readonly grantsEndUs: number;
-  /** What it has stamped above the watermark, by slab number. */
-  readonly stamps: Map<number, SlabStamp>;
-  readonly uncertain: Set<number>;
-}
 
 export interface TakeoverParts {
   readonly io: IoPath;
@@ -49,6 +34,7 @@ export interface TakeoverParts {
   readonly timings: OwnerTimings;
   readonly modules: OwnerModules;
   readonly members: readonly Member[];
+  readonly background: OwnerBackground;
 }
 
 export class Takeover {
@@ -61,9 +47,9 @@ export class Takeover {
   private isDone = false;
   private watermark: Stamp = { epoch: 0, sequence: 0 };
   private sequence = 0;
-  private arena: Arena | null = null;
   /** The record says that the volume is ours: nothing is written to a member before. */
   isClaimed = false;
+  private equalising: Equaliser | null = null;
   /** Slabs rewritten. */
   equalisedCount = 0;
 
@@ -182,7 +168,7 @@ export class Takeover {
 
   private proceed(): void {
     const { members, options } = this.parts;
-    if (this.isOver || this.isExcluding || this.arena !== null) return;
+    if (this.isOver || this.isExcluding || this.equalising !== null) return;
     if (this.answered.length === 0) return;
     const missing = members.filter(
       (one) => one.role === ROLE_COUNTED && !this.answered.some(({ member }) => member === one),
@@ -271,8 +257,7 @@ export class Takeover {
   // Equalising ------------------------------------------------------------------------------------
 
   private equalise(): void {
-    if (this.arena !== null) return;
-    this.arena = this.parts.modules.reactor.memory.allocate(SLAB_BYTES);
+    if (this.equalising !== null) return;
     const slabs = new Set<number>();
     const bugs = bugsOf(this.parts.options);
     const areEqual = this.isAfterSurrender;
@@ -284,98 +269,42 @@ export class Takeover {
     }
     if (bugs.noEqualise) slabs.clear();
     if (bugs.equalStampsSkipped) {
-      for (const number of slabs) if (this.areStampsEqual(number)) slabs.delete(number);
+      for (const number of slabs) if (areStampsEqual(this.answered, number)) slabs.delete(number);
     }
-    this.rewriteNext(Array.from(slabs));
-  }
-
-  private areStampsEqual(number: number): boolean {
-    const stamps = this.answered.map(({ stamps: known }) => known.get(number));
-    const first = stamps[0];
-    return stamps.every(
-      (one) =>
-        one !== undefined &&
-        first !== undefined &&
-        one.epoch === first.epoch &&
-        one.sequence === first.sequence,
-    );
-  }
-
-  /** The member with the highest stamp first; who cannot vouch for the slab last. */
-  private sourcesOf(number: number): Answered[] {
-    return this.answered.toSorted((a, b) => {
-      const doubt = Number(a.uncertain.has(number)) - Number(b.uncertain.has(number));
-      if (doubt !== 0) return doubt;
-      const first = a.stamps.get(number);
-      const second = b.stamps.get(number);
-      if (first === undefined || second === undefined) {
-        return Number(first === undefined) - Number(second === undefined);
-      }
-      return isNewer(first, second) ? -1 : isNewer(second, first) ? 1 : 0;
-    });
-  }
-
-  private rewriteNext(left: number[]): void {
-    if (this.isOver) {
-      this.release();
-      return;
-    }
-    const number = left.pop();
-    if (number === undefined) {
-      this.finish();
-      return;
-    }
-    if (!this.isClaimed) {
-      left.push(number);
-      const timerFired = (): void => this.rewriteNext(left);
-      this.parts.modules.reactor.setTimer(CLAIM_CHECK_MS, { timerFired }, 0);
-      return;
-    }
-    const sources = this.sourcesOf(number).map(({ member }) => member.replica as Replica);
-    const { address } = this.arena as Arena;
-    readFromAny(sources, number, address, (read) => {
-      if (this.isOver) {
-        this.release();
-      } else if ("failures" in read) {
-        left.push(number);
-        this.failed(null, read.failures[0]);
-      } else {
+    this.equalising = new Equaliser(this.parts, this.answered, {
+      isOver: () => this.isOver,
+      nextSequence: () => {
         this.sequence += 1;
-        this.rewrite(number, read.image.states, left);
-      }
+        return this.sequence;
+      },
+      done: (failure) => this.equalised(failure),
     });
+    this.runOnceClaimed(slabs);
   }
 
-  private rewrite(number: number, states: number, left: number[]): void {
-    const { io } = this.parts;
-    const image = { epoch: io.epoch, sequence: this.sequence, states };
-    let waiting = this.answered.length;
-    const failed: Member[] = [];
-    for (const { member } of this.answered) {
-      const { address } = this.arena as Arena;
-      (member.replica as Replica).writeSlab(placeOf(number), image, address, (failure) => {
-        if (failure !== null) failed.push(member);
-        waiting -= 1;
-        if (waiting > 0) return;
-        if (failed.length === 0) {
-          this.equalisedCount += 1;
-          this.rewriteNext(left);
-        } else {
-          this.failed(failed, null);
-        }
-      });
+  private runOnceClaimed(slabs: Set<number>): void {
+    if (this.isClaimed || slabs.size === 0 || this.isOver) {
+      this.equalising?.run(slabs);
+      return;
     }
+    const timerFired = (): void => this.runOnceClaimed(slabs);
+    this.parts.modules.reactor.setTimer(CLAIM_CHECK_MS, { timerFired }, 0);
+  }
+
+  private equalised(failure: EqualiseFailure | null): void {
+    if (this.equalising === null) return;
+    const { rewrittenCount } = this.equalising;
+    this.equalisedCount += rewrittenCount;
+    this.equalising = null;
+    if (this.isOver) return;
+    if (failure === null) this.finish();
+    else this.failed(failure);
   }
 
   /** A member went away meanwhile: put it out, or begin again with fences. */
-  private failed(
-    members: readonly Member[] | null,
-    failure: ReplicaFailure | undefined | null,
-  ): void {
-    this.release();
-    if (this.isOver) return;
+  private failed({ members, reason }: EqualiseFailure): void {
     const { log } = this.parts.modules.reactor;
-    const fields = { volume: this.parts.options.volume, reason: failure?.message ?? "lost" };
+    const fields = { volume: this.parts.options.volume, reason };
     log.log("warn", "takeover-interrupted", fields);
     const suspects = members ?? this.answered.map(({ member }) => member);
     this.answered = this.answered.filter(({ member }) => !suspects.includes(member));
@@ -385,14 +314,8 @@ export class Takeover {
     this.waitForAnswers();
   }
 
-  private release(): void {
-    if (this.arena !== null) this.parts.modules.reactor.memory.free(this.arena);
-    this.arena = null;
-  }
-
   private finish(): void {
     const { io, sessions } = this.parts;
-    this.release();
     this.isDone = true;
     io.startEpoch(io.epoch, this.sequence);
     for (const { member } of this.answered) sessions.makeReady(member);

@@ -4,6 +4,8 @@
 // Nothing of it runs while nothing waits: the tick is armed by a write, a parked read or a lost
 // session, and ends with the last of them; members that are out are tried now and then.
 //
+// A member that is to leave is put out as soon as another can be reached, and not brought back.
+//
 // Invariant: the last member is never put out, nor one while no other can be reached.
 
 import type { VolumeCare } from "./care.ts";
@@ -17,6 +19,7 @@ import type { TakeoverParts } from "./takeover.ts";
 
 const TAG_TICK = 0;
 const TAG_RETURN = 1;
+const TAG_LEAVE = 2;
 
 export class Upkeep implements VolumeCare {
   private readonly parts: TakeoverParts;
@@ -25,6 +28,9 @@ export class Upkeep implements VolumeCare {
   private resync: Resync | null = null;
   private isTickArmed = false;
   private isReturnArmed = false;
+  private isLeaveArmed = false;
+  /** The disk whose copy is to go. */
+  private leaving: string | null = null;
   private isServing = false;
   private isStopped = false;
   private ungrantedSinceUs = Infinity;
@@ -57,6 +63,7 @@ export class Upkeep implements VolumeCare {
   serve(): void {
     this.isServing = true;
     this.armReturn();
+    this.tryLeave();
     this.wantTick();
   }
 
@@ -110,17 +117,26 @@ export class Upkeep implements VolumeCare {
     this.io.settleAll();
   }
 
+  private canReturn({ role, isRemoved, disk }: Member): boolean {
+    return role === ROLE_OUT && !isRemoved && disk !== this.leaving;
+  }
+
   private armReturn(): void {
     if (this.isReturnArmed || this.isStopped) return;
-    if (!this.parts.members.some((one) => one.role === ROLE_OUT && !one.isRemoved)) return;
+    if (!this.parts.members.some((one) => this.canReturn(one))) return;
     this.isReturnArmed = true;
     this.parts.modules.reactor.setTimer(this.parts.timings.returnMs, this, TAG_RETURN);
   }
 
   timerFired(tag: number): void {
     if (tag === TAG_RETURN) this.isReturnArmed = false;
+    else if (tag === TAG_LEAVE) this.isLeaveArmed = false;
     else this.isTickArmed = false;
     if (this.isStopped || this.io.isSurrendered) return;
+    if (tag === TAG_LEAVE) {
+      this.tryLeave();
+      return;
+    }
     if (tag === TAG_RETURN) {
       this.bringBack();
       this.armReturn();
@@ -204,6 +220,26 @@ export class Upkeep implements VolumeCare {
     this.returnAtUs.set(member, this.nowUs + penaltyMs * 1000);
   }
 
+  /** Its copy is to go, or is to stay after all. */
+  setLeaving(disk: string | null): void {
+    this.leaving = disk;
+    if (!this.isServing) return;
+    this.armReturn();
+    this.tryLeave();
+  }
+
+  /** Tried again while it counts: no other may be reachable now. */
+  private tryLeave(): void {
+    if (this.isLeaveArmed || this.isStopped || this.leaving === null) return;
+    const { members, timings, modules } = this.parts;
+    const isHere = (one: Member): boolean => one.disk === this.leaving && one.role === ROLE_COUNTED;
+    const member = members.find(isHere);
+    if (member === undefined) return;
+    this.exclude(member, "drained");
+    this.isLeaveArmed = true;
+    modules.reactor.setTimer(timings.returnMs, this, TAG_LEAVE);
+  }
+
   private exclude(member: Member, reason: string): void {
     const { members, keeper, sessions, modules, options } = this.parts;
     const isOther = (one: Member): boolean =>
@@ -237,20 +273,24 @@ export class Upkeep implements VolumeCare {
         sessions.close(member);
         this.io.settleAll();
         this.armReturn();
+        this.parts.background.turns.look();
       },
     );
   }
 
   private bringBack(): void {
-    if (this.resync !== null) return;
     const { nowUs } = this;
-    const isDue = (member: Member): boolean =>
-      member.role === ROLE_OUT &&
-      !member.isRemoved &&
-      !member.isFencing &&
-      nowUs >= (this.returnAtUs.get(member) ?? 0);
-    const member = this.parts.members.find(isDue);
-    if (member === undefined) return;
+    const dueUs = (member: Member): number => this.returnAtUs.get(member) ?? 0;
+    const member = this.parts.members
+      .filter((one) => this.canReturn(one) && !one.isFencing && nowUs >= dueUs(one))
+      .reduce<Member | null>((a, b) => (a === null || dueUs(b) < dueUs(a) ? b : a), null);
+    if (member === null) return;
+    // Whoever is gone answers no fence, maybe for ever: it must not keep the others out.
+    const isStuck =
+      this.resync?.progress.stage === "fencing" &&
+      this.resync.member.replica?.isReachable === false;
+    if (isStuck) this.resync?.abort("unreachable");
+    if (this.resync !== null) return;
     // Whoever does not answer goes to the end of the line.
     this.returnAtUs.set(member, nowUs + this.parts.timings.returnMs * 1000);
     this.resync = new Resync(this.parts, member, () => {

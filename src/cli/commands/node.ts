@@ -1,11 +1,12 @@
-// node list, show, remove; rebuild list.
+// node list, show, remove.
 
 import { formatBytes } from "../../base/units.ts";
-import type { ClusterNode, Rebuild } from "../../model/cluster-types.ts";
+import type { ClusterNode } from "../../model/cluster-types.ts";
 import { checkVolumeName } from "../../model/volume-rules.ts";
 import type { CommandRun } from "../command-spec.ts";
-import { countOf, formatDuration, formatPercent, formatRate } from "../format.ts";
+import { countOf } from "../format.ts";
 import type { Column } from "../output.ts";
+import { describeCopies } from "./drain.ts";
 
 const LIST_COLUMNS: readonly Column[] = [
   { title: "NAME" },
@@ -80,7 +81,8 @@ function describeNode(node: ClusterNode): string {
   ];
   for (const disk of node.disks) {
     const free = `${formatBytes(disk.freeBytes)} of ${formatBytes(disk.sizeBytes)} free`;
-    rows.push(["disk", `${disk.name}, ${free}`]);
+    const phase = disk.phase === "active" ? "" : `, ${disk.phase}`;
+    rows.push(["disk", `${disk.name}, ${free}${phase}`]);
   }
   return rows.map(([key, value]) => `${key.padEnd(14)}${value}\n`).join("");
 }
@@ -100,42 +102,6 @@ export const remove: CommandRun = async (context, { arguments: [name = ""], opti
     volumes.length === 0
       ? "no volume loses a copy"
       : `${countOf(volumes.length, "volume")} with a copy less: ${volumes.join(", ")}`;
-  return { data: reply, shown: `node ${name} ${verb}: ${lost}`, names: [name] };
-};
-
-const REBUILD_COLUMNS: readonly Column[] = [
-  { title: "VOLUME" },
-  { title: "NODE" },
-  { title: "DISK" },
-  { title: "DONE", right: true },
-  { title: "OF", right: true },
-  { title: "PROGRESS", right: true },
-  { title: "RATE", right: true },
-  { title: "LEFT", right: true },
-];
-
-function rebuildRow(rebuild: Rebuild): readonly string[] {
-  const { doneBytes, totalBytes, secondsLeft } = rebuild;
-  return [
-    rebuild.volume,
-    rebuild.node,
-    rebuild.disk,
-    formatBytes(doneBytes),
-    formatBytes(totalBytes),
-    formatPercent(doneBytes, totalBytes),
-    formatRate(rebuild.bytesPerSecond),
-    secondsLeft === null ? "-" : formatDuration(secondsLeft),
-  ];
-}
-
-export const listRebuilds: CommandRun = async (context) => {
-  const reply = await context.client.listRebuilds();
-  if (reply.rebuilds.length === 0 && context.global.form === "table") {
-    context.note("this node's volumes bring no copy up to date");
-  }
-  return {
-    data: reply,
-    shown: { columns: REBUILD_COLUMNS, rows: reply.rebuilds.map(rebuildRow) },
-    names: reply.rebuilds.map((rebuild) => rebuild.volume),
-  };
+  const shown = `node ${name} ${verb}: ${lost}${describeCopies(reply.copies)}`;
+  return { data: reply, shown, names: [name] };
 };

@@ -33,6 +33,8 @@ export interface ClusterOptions {
   readonly diskLatencyMaxUs?: number;
   /** Of faults, in virtual time. */
   readonly milliseconds?: number;
+  /** Of each volume. */
+  readonly sizeBlocks?: number;
   /** Blocks in use: few make requests meet. */
   readonly blocks?: number;
   readonly bugs?: ClusterBugs;
@@ -64,7 +66,7 @@ export class ClusterSim {
   /** Nodes that do not reach the metadata. */
   readonly cutOff: Set<number> = new Set();
   readonly options: ClusterOptions;
-  readonly sizeBytes: number = BLOCKS * BLOCK_BYTES;
+  readonly sizeBytes: number;
   owners: ClusterOwner[] = [];
   isOver = false;
   private readonly counts = { requests: 0, connections: 0, resumes: 0, equalised: 0 };
@@ -75,7 +77,9 @@ export class ClusterSim {
 
   constructor(seed: number, options: ClusterOptions = {}) {
     this.options = options;
-    this.blocks = options.blocks ?? BLOCKS;
+    const sizeBlocks = options.sizeBlocks ?? BLOCKS;
+    this.sizeBytes = sizeBlocks * BLOCK_BYTES;
+    this.blocks = options.blocks ?? sizeBlocks;
     this.world = new SimScheduler(seed, { stepsMax: STEPS_MAX });
     this.network = new ClusterNetwork(this.world, NODE_COUNT);
     this.diskLatencyMaxUs = options.diskLatencyMaxUs ?? this.prng.pick([200, 2000, 10_000]);
@@ -263,7 +267,8 @@ export class ClusterSim {
     for (const volume of this.volumes) {
       const owner = this.serving(volume);
       for (let round = 0; round < 2; round++) {
-        for (let at = 0; at < BLOCKS; at += 8) owner.read(at * BLOCK_BYTES, 8 * BLOCK_BYTES);
+        const step = 8 * BLOCK_BYTES;
+        for (let at = 0; at < this.sizeBytes; at += step) owner.read(at, step);
         const untilUs = this.world.clock.nowUs() + SETTLE_US;
         while (owner.inflightCount > 0) {
           if (this.world.clock.nowUs() > untilUs) this.fail("reads at the end do not end");
@@ -279,7 +284,7 @@ export class ClusterSim {
       const owner = this.serving(volume);
       const { members } = volume.entry.record;
       const holders = this.nodes.filter(({ index }) => members.includes(diskUuid(index)));
-      const slabCount = (BLOCKS * BLOCK_BYTES) / 65536;
+      const slabCount = this.sizeBytes / 65536;
       const difference = compareCopies(this.world, holders, volume.uuid, owner, slabCount);
       if (difference !== null) this.fail(difference);
       compared += slabCount;

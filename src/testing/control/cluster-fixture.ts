@@ -31,6 +31,7 @@ const FAST: ClusterTimings = {
   abandonedMs: 2500,
   lookMs: 200,
   freeReportMs: 50,
+  repairAfterMs: Number.POSITIVE_INFINITY,
   retryFirstMs: 50,
   retryMaxMs: 300,
 };
@@ -59,8 +60,10 @@ export class NodeFixture {
   readonly fixture: HostFixture;
   readonly cluster: DaemonCluster;
   readonly control: DaemonControl;
+  readonly #timings: ClusterTimings;
 
   constructor(name: string, address: string, root: string, timings: ClusterTimings = FAST) {
+    this.#timings = timings;
     this.name = name;
     this.address = address;
     this.root = root;
@@ -118,13 +121,15 @@ export class NodeFixture {
   /** The next life of the node, over what the last one left. */
   async restart(): Promise<NodeFixture> {
     await this.end();
-    return await new NodeFixture(this.name, this.address, this.root).start();
+    return await new NodeFixture(this.name, this.address, this.root, this.#timings).start();
   }
 }
 
 export class ClusterFixture {
   readonly directory: string = mkdtempSync(join(tmpdir(), "rs-ctl-"));
   readonly nodes: NodeFixture[] = [];
+  /** Of nodes that are made from here on. */
+  timings: Partial<ClusterTimings> = {};
   #server: MetaServer | null = null;
   #address = "127.0.0.1:0";
 
@@ -158,7 +163,10 @@ export class ClusterFixture {
   }
 
   /** A node that is in no cluster. */
-  async node(name: string, timings?: ClusterTimings): Promise<NodeFixture> {
+  async node(
+    name: string,
+    timings: ClusterTimings = { ...FAST, ...this.timings },
+  ): Promise<NodeFixture> {
     const address = `127.0.0.1:${freePort("127.0.0.1")}`;
     const node = new NodeFixture(name, address, temporaryDirectory(), timings);
     this.nodes.push(node);

@@ -9,7 +9,9 @@ import type {
   FrontState,
   OwnerStats,
   PeerStats,
+  ResyncPlane,
   StoredReplica,
+  VolumeMembers,
   VolumeRecordsHost,
 } from "../../ports/cluster-plane.ts";
 import type { VolumeSpec } from "../../ports/data-plane.ts";
@@ -30,6 +32,8 @@ export class FakeClusterPlane extends FakeDataPlane implements ClusterPlane {
   peers: readonly ClusterPeer[] = [];
   /** Backings of the volumes that were opened, in order. */
   readonly backings: ClusterBacking[] = [];
+  /** As told last, by volume. */
+  readonly members: Map<string, VolumeMembers> = new Map();
   readonly owners: Map<string, OwnerStats> = new Map();
   /** Consulted before each replica is made or deleted: throw to fail it. */
   onReplica: (what: "make" | "delete", diskId: string) => void = () => undefined;
@@ -80,9 +84,29 @@ export class FakeClusterPlane extends FakeDataPlane implements ClusterPlane {
     return all;
   }
 
+  async setMembers(volumeId: string, members: VolumeMembers): Promise<void> {
+    if (!this.open.has(volumeId)) {
+      throw Object.assign(new Error("it is not open"), { code: "VOLUME_NOT_FOUND" });
+    }
+    this.members.set(volumeId, members);
+  }
+
   ownerStats(): readonly OwnerStats[] {
     return [...this.owners.values()];
   }
+
+  /** What resyncs may do, as it was set last. */
+  resyncLimit: number | null = null;
+  readonly resyncs: ResyncPlane = {
+    pace: () => {
+      if (this.started === null) return null;
+      const { resyncLimit: limitBytesPerSecond } = this;
+      return { limitBytesPerSecond, bytesPerSecond: limitBytesPerSecond ?? 1000, movedBytes: 0 };
+    },
+    setLimit: async (bytesPerSecond) => {
+      this.resyncLimit = bytesPerSecond;
+    },
+  };
 
   peerStats(): readonly PeerStats[] {
     return this.peers.map(({ nodeId }) => ({ nodeId, state: "up", lastFailure: "" }));
@@ -161,6 +185,15 @@ export class FakeClusterPlane extends FakeDataPlane implements ClusterPlane {
     }));
     const backing = this.open.get(volumeId)?.spec.backing as ClusterBacking;
     this.tell(this.#statsOf(volumeId, record, backing));
+  }
+
+  /** The owner takes a member in. */
+  async takeIn(volumeId: string, disk: string): Promise<void> {
+    await this.#swapUntilDone(volumeId, (found) => ({
+      ...found,
+      out: found.out.filter((one) => one.disk !== disk),
+      membershipVersion: found.membershipVersion + 1,
+    }));
   }
 
   async surrenderVolume(volumeId: string): Promise<void> {

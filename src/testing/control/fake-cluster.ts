@@ -2,7 +2,7 @@
 // and of the CLI. Everything it says is made up, and it refuses what a real one refuses.
 
 import { join } from "node:path";
-import type { ClusterControl } from "../../api/cluster-control.ts";
+import type { ClusterControl, DrainOptions } from "../../api/cluster-control.ts";
 import type { AttachResult, ControlPlane, RequestOptions } from "../../api/control-plane.ts";
 import { createApiServer } from "../../api/index.ts";
 import type {
@@ -11,7 +11,9 @@ import type {
   ClusterNode,
   ClusterTokenReply,
   ClusterView,
+  DrainReply,
   NodeRemoveReply,
+  PlannedCopy,
   Rebuild,
   VolumeCopy,
 } from "../../model/cluster-types.ts";
@@ -23,6 +25,7 @@ import type {
   NodeMaintenanceReply,
   VolumeHandOver,
 } from "../../model/move-types.ts";
+import type { RebuildLimit, RebuildLimitChange } from "../../model/rebuild-types.ts";
 import type { DeleteReply, Status, Volume, VolumeAttach, VolumeCreate } from "../../model/types.ts";
 import type { LogFields } from "../../ports/log.ts";
 
@@ -49,7 +52,15 @@ function nodeOf(number: number, more: Partial<ClusterNode> = {}): ClusterNode {
     phase: "active",
     isThis: number === 1,
     joinedAt: AT,
-    disks: [{ id: idOf(10 + number), name: "nvme0", sizeBytes: 100 * GIB, freeBytes: 60 * GIB }],
+    disks: [
+      {
+        id: idOf(10 + number),
+        name: "nvme0",
+        sizeBytes: 100 * GIB,
+        freeBytes: 60 * GIB,
+        phase: "active",
+      },
+    ],
     ownedVolumes: [],
     copiesOf: ["db1"],
     link: number === 1 ? null : "up",
@@ -127,7 +138,31 @@ class FakeCluster implements ClusterControl {
     const node = await this.showNode(name);
     if (node.state === "alive") refuse("node_alive", `node ${name} is alive`);
     if (!options.dryRun) this.nodes = this.nodes.filter((other) => other !== node);
-    return { node: name, volumes: node.copiesOf };
+    return { node: name, volumes: node.copiesOf, copies: this.#copiesOf(name) };
+  }
+
+  /** On a node whose last figure is 2: to host-3. Elsewhere there is no place. */
+  #copiesOf(name: string): readonly PlannedCopy[] {
+    const to = name === "host-2" ? { node: "host-3", disk: "nvme0" } : null;
+    const why = to === null ? "no other node has a disk with 1 GiB free" : "the most room";
+    return [{ volume: "db1", from: { node: name, disk: "nvme0" }, to, why }];
+  }
+
+  async drainNode(name: string, { cancel, dryRun }: DrainOptions): Promise<DrainReply> {
+    const node = await this.showNode(name);
+    const copies = this.#copiesOf(name);
+    if (!cancel && copies[0]?.to === null) refuse("no_space", "no place for copies of db1");
+    // It is emptied at once.
+    const phase = cancel ? "active" : "draining";
+    const emptied = { ...node, phase, copiesOf: cancel ? node.copiesOf : [] } as const;
+    if (!dryRun) this.nodes = this.nodes.map((other) => (other === node ? emptied : other));
+    return { node: name, disk: null, draining: !cancel, copies };
+  }
+
+  async drainDisk(name: string, { cancel }: DrainOptions): Promise<DrainReply> {
+    this.#require();
+    const copies = this.#copiesOf("host-2");
+    return { node: "host-1", disk: name, draining: !cancel, copies };
   }
 
   async handOver(name: string, { node }: VolumeHandOver): Promise<HandOverReply> {
@@ -152,6 +187,24 @@ class FakeCluster implements ClusterControl {
   async rebuilds(): Promise<readonly Rebuild[]> {
     this.#require();
     return this.work;
+  }
+
+  limit: RebuildLimit = {
+    bytesPerSecond: null,
+    currentBytesPerSecond: 16 * 1_048_576,
+    movedBytes: 0,
+  };
+
+  async rebuildLimit(): Promise<RebuildLimit> {
+    this.#require();
+    return this.limit;
+  }
+
+  async setRebuildLimit({ bytesPerSecond }: RebuildLimitChange): Promise<RebuildLimit> {
+    this.#require();
+    const currentBytesPerSecond = bytesPerSecond ?? 16 * 1_048_576;
+    this.limit = { bytesPerSecond, currentBytesPerSecond, movedBytes: 0 };
+    return this.limit;
   }
 
   #require(): void {
@@ -182,6 +235,7 @@ export class FakeClusterPlane {
         copies: Array.from({ length: replicaCount }, (_, at) => {
           return { node: `host-${at + 1}`, disk: "nvme0", ...inSync, ...copies[at] };
         }),
+        replacement: null,
         epoch: 4,
         owner: null,
         attachedTo: null,

@@ -146,8 +146,8 @@ export const FAULT_CASES: readonly Case[] = [
       assert.equal(outcome.outcome, "unknown");
       await until("it was applied", async () => textOf((await store.get(key))?.value) === "second");
       setTimeout(() => {
-        proxy.setMode("pass");
         proxy.cut();
+        proxy.setMode("pass");
       }, 2000);
       const { modRevision } = (await store.get(key))!;
       const swap = { key, modRevision, value: bytes("third") };
@@ -197,8 +197,8 @@ export const FAULT_CASES: readonly Case[] = [
         const { modRevision = 0 } = entry ?? {};
         const swap = { key, modRevision, value: bytes(String(round)) };
         assert.equal((await swapUntilKnown(client, swap, () => false)).outcome, "applied");
-        bad.setMode("pass");
         bad.cut();
+        bad.setMode("pass");
       }
       await until("the watch follows", () => follower.held.get(key) === "3");
     },

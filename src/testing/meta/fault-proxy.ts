@@ -1,28 +1,28 @@
 // A TCP proxy that misbehaves on demand: between a client and a server, or between two of anything.
 //
 //   pass          bytes go both ways
-//   drop-answers  what the server says is swallowed: requests arrive, answers do not
+//   drop-answers  requests arrive, answers do not
 //   stall         nothing goes either way, and nobody is told
 //   refuse        connections are closed at once, old ones too
+//
+// What does not arrive is held, and comes when all passes again, unless the connection is cut.
 
-import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
+import { type AddressInfo, createServer, type Server } from "node:net";
+import { FaultPath } from "../nodes/fault-path.ts";
 
 export type FaultMode = "pass" | "drop-answers" | "stall" | "refuse";
 
-interface Pair {
-  readonly client: Socket;
-  readonly server: Socket;
-}
-
 export class FaultProxy {
+  /** Finer faults than a mode: delays, slow lines, one direction alone. */
+  readonly path: FaultPath = new FaultPath();
   readonly #listener: Server;
-  readonly #pairs = new Set<Pair>();
-  #mode: FaultMode = "pass";
-  #targetPort: number;
+  #isRefusing = false;
 
   private constructor(targetPort: number) {
-    this.#targetPort = targetPort;
-    this.#listener = createServer((client) => this.#accept(client));
+    this.#listener = createServer((client) => {
+      if (this.#isRefusing) client.destroy();
+      else this.path.join(client, targetPort);
+    });
   }
 
   static async start(targetPort: number): Promise<FaultProxy> {
@@ -35,53 +35,21 @@ export class FaultProxy {
     return `127.0.0.1:${(this.#listener.address() as AddressInfo).port}`;
   }
 
-  get mode(): FaultMode {
-    return this.#mode;
-  }
-
   setMode(mode: FaultMode): void {
-    this.#mode = mode;
-    if (mode === "refuse") this.cut();
+    this.#isRefusing = mode === "refuse";
+    if (this.#isRefusing) this.cut();
+    if (mode === "stall") this.path.there.hold();
+    if (mode === "stall" || mode === "drop-answers") this.path.back.hold();
+    if (mode === "pass") this.path.heal();
   }
 
   /** Ends all connections; new ones are taken. */
   cut(): void {
-    for (const { client, server } of this.#pairs) {
-      client.destroy();
-      server.destroy();
-    }
-    this.#pairs.clear();
+    this.path.cut();
   }
 
   async close(): Promise<void> {
     this.cut();
     await new Promise((resolve) => this.#listener.close(resolve));
-  }
-
-  #accept(client: Socket): void {
-    if (this.#mode === "refuse") {
-      client.destroy();
-      return;
-    }
-    const server = connect(this.#targetPort, "127.0.0.1");
-    const pair = { client, server };
-    this.#pairs.add(pair);
-    const end = (): void => {
-      this.#pairs.delete(pair);
-      client.destroy();
-      server.destroy();
-    };
-    for (const socket of [client, server]) {
-      socket.setNoDelay(true);
-      socket.on("error", end);
-      socket.on("close", end);
-    }
-    // What is swallowed is gone: such a connection is good for nothing but to be cut.
-    client.on("data", (bytes) => {
-      if (this.#mode !== "stall") server.write(bytes);
-    });
-    server.on("data", (bytes) => {
-      if (this.#mode === "pass") client.write(bytes);
-    });
   }
 }

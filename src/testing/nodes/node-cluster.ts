@@ -9,12 +9,14 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { KIB } from "../../base/index.ts";
 import type { RingstoreClient } from "../../client/index.ts";
+import { decodeToken, encodeToken } from "../../daemon/cluster-token.ts";
 import {
   type LoadOptions,
   type LoadProcess,
   type LoadReport,
   startLoad,
 } from "../../load/index.ts";
+import { MetaKeys, nodeCodec } from "../../meta/index.ts";
 import type { ClusterBackingView, CopyState } from "../../model/cluster-types.ts";
 import type { Volume } from "../../model/types.ts";
 import { freePort } from "../../sys/index.ts";
@@ -23,6 +25,8 @@ import { type MetaKind, MetaProcess } from "../meta/meta-process.ts";
 import { apiOf, makeDisks, untilAnswering } from "../soak/api.ts";
 import type { Cleanup } from "../soak/cleanup.ts";
 import { diskFolder } from "../soak/places.ts";
+import { compareReplicas } from "../store/compare-replicas.ts";
+import { FaultNetwork } from "./fault-network.ts";
 
 /** What users do to a volume, small enough that the same blocks are written again and again. */
 export const CLUSTER_LOAD: Partial<LoadOptions> = {
@@ -39,6 +43,10 @@ const LOAD_RUNTIME_MS = 24 * 3600 * 1000;
 const POLL_MS = 20;
 const SOON_MS = 60_000;
 
+function indexOf(nodeName: string): number {
+  return Number(nodeName.replace("node", "")) - 1;
+}
+
 export interface NodeClusterOptions {
   readonly nodeCount: number;
   readonly diskBytes: number;
@@ -47,22 +55,35 @@ export interface NodeClusterOptions {
   readonly flags?: readonly string[];
   /** Default: the embedded server. */
   readonly metadata?: MetaKind;
+  /** Everything between nodes, and between them and the metadata, passes proxies: `faults`. */
+  readonly hasFaultyNetwork?: boolean;
+  /** Of the disk files; default: full. */
+  readonly allocation?: "full" | "sparse";
+  /** Disk files of these nodes lie elsewhere. */
+  readonly diskFolders?: Readonly<Record<number, string>>;
 }
 
 export class NodeCluster {
   readonly nodes: readonly Daemon[];
   readonly metadata: MetaProcess;
   readonly folder: string;
+  private readonly network: FaultNetwork | null;
+  private readonly options: NodeClusterOptions;
   private readonly cleanup: Cleanup;
 
   private constructor(
     cleanup: Cleanup,
-    parts: { nodes: readonly Daemon[]; metadata: MetaProcess; folder: string },
+    parts: Pick<NodeCluster, "nodes" | "metadata" | "folder"> & {
+      readonly network: FaultNetwork | null;
+      readonly options: NodeClusterOptions;
+    },
   ) {
     this.cleanup = cleanup;
     this.nodes = parts.nodes;
     this.metadata = parts.metadata;
     this.folder = parts.folder;
+    this.network = parts.network;
+    this.options = parts.options;
   }
 
   /** Resolves when all nodes are in the cluster, each with a disk that takes data. */
@@ -70,27 +91,16 @@ export class NodeCluster {
     const folder = options.folder ?? diskFolder(cleanup);
     const metadata = await MetaProcess.start(options.metadata ?? "embedded");
     cleanup.after(async () => void (await metadata.stop()));
-    const nodes: Daemon[] = [];
-    for (let index = 0; index < options.nodeCount; index++) {
-      const dataDirectory = join(folder, `node${index + 1}`);
-      const { flags = [] } = options;
-      const daemon = await Daemon.start({ dataDirectory, flags });
-      cleanup.after(() => daemon.stop());
-      nodes.push(daemon);
-      const disk = { path: `disk${index + 1}`, sizeBytes: options.diskBytes };
-      await makeDisks(apiOf(daemon), folder, [disk]);
-      const address = `127.0.0.1:${freePort("127.0.0.1")}`;
-      const common = ["--address", address, "--node-name", `node${index + 1}`];
-      if (index === 0) {
-        await daemon.json(["cluster", "init", "trio", "--metadata", metadata.endpoint, ...common]);
-        continue;
-      }
-      const { token } = await (nodes[0] as Daemon).json(["cluster", "token"]);
-      const tokenFile = join(folder, "token");
-      writeFileSync(tokenFile, token, { mode: 0o600 });
-      await daemon.json(["cluster", "join", "--cluster-token-file", tokenFile, ...common]);
+    let network: FaultNetwork | null = null;
+    if (options.hasFaultyNetwork === true) {
+      const faulty = await FaultNetwork.start(options.nodeCount, metadata.port);
+      cleanup.after(() => faulty.close());
+      network = faulty;
     }
-    const cluster = new NodeCluster(cleanup, { nodes, metadata, folder });
+    const nodes: Daemon[] = [];
+    const cluster = new NodeCluster(cleanup, { nodes, metadata, folder, network, options });
+    for (let index = 0; index < options.nodeCount; index++) nodes[index] = await cluster.add(index);
+    if (network !== null) await cluster.reroute(network);
     await cluster.roomIsKnown();
     return cluster;
   }
@@ -107,6 +117,107 @@ export class NodeCluster {
         await sleep(POLL_MS);
       }
     }
+  }
+
+  private async add(index: number): Promise<Daemon> {
+    const { folder, options, network, metadata, cleanup } = this;
+    const dataDirectory = join(folder, `node${index + 1}`);
+    const { flags = [] } = options;
+    const daemon = await Daemon.start({ dataDirectory, flags });
+    cleanup.after(() => daemon.stop());
+    const disk = {
+      path: `disk${index + 1}`,
+      sizeBytes: options.diskBytes,
+      allocation: options.allocation ?? "full",
+    } as const;
+    await makeDisks(apiOf(daemon), options.diskFolders?.[index] ?? folder, [disk]);
+    const address = `127.0.0.1:${freePort("127.0.0.1")}`;
+    const common = { address, nodeName: `node${index + 1}` };
+    const endpoint = network?.metadataEndpoint(index) ?? metadata.endpoint;
+    if (index === 0) {
+      await apiOf(daemon).initCluster({ name: "trio", metadata: [endpoint], ...common });
+      return daemon;
+    }
+    const { token } = await this.api(0).clusterToken();
+    const own = encodeToken({ ...decodeToken(token), endpoints: [endpoint] });
+    await apiOf(daemon).joinCluster({ token: own, ...common });
+    return daemon;
+  }
+
+  /**
+   * The machine is gone, with its disk; the cluster forgets it, and a new one of the same name joins.
+   * Not the first node, which gives out the token.
+   */
+  async replace(index: number): Promise<void> {
+    const node = this.node(index);
+    await this.kill(index);
+    rmSync(node.dataDirectory, { recursive: true });
+    rmSync(this.diskPath(index));
+    await this.removeSoon(`node${index + 1}`);
+    (this.nodes as Daemon[])[index] = await this.add(index);
+    for (const each of this.nodes.keys()) await this.joined(each);
+  }
+
+  /** A node is removed when it counts as missing, which takes a lease's life. */
+  private async removeSoon(name: string): Promise<void> {
+    const deadline = Date.now() + SOON_MS;
+    for (;;) {
+      const refusal = await this.api(0)
+        .removeNode(name)
+        .then(() => "", String);
+      if (refusal === "") return;
+      if (Date.now() > deadline) throw new Error(refusal);
+      await sleep(POLL_MS);
+    }
+  }
+
+  /** From now on the nodes reach each other by the proxies' addresses only. */
+  private async reroute(network: FaultNetwork): Promise<void> {
+    const store = this.metadata.connect();
+    const keys = new MetaKeys();
+    for (const { key, value, modRevision } of (await store.list(keys.nodes)).entries) {
+      const record = nodeCodec.decode(key, value);
+      const port = Number(record.address.split(":")[1]);
+      const address = network.place(indexOf(record.name), record.id, port);
+      const moved = nodeCodec.encode({ ...record, address });
+      const { outcome } = await store.compareAndSwap(key, modRevision, moved);
+      if (outcome !== "applied") throw new Error(`the address of ${record.name}: ${outcome}`);
+    }
+    store.close();
+    // A link that is up stays as it is: only a new one goes to the new address.
+    for (const node of this.nodes) {
+      node.signal("SIGTERM");
+      await node.waitForExit();
+    }
+    await Promise.all([...this.nodes.keys()].map((index) => this.restart(index)));
+    for (const index of this.nodes.keys()) await this.joined(index);
+  }
+
+  /** Waits until the node reaches the metadata and all others. */
+  private async joined(index: number): Promise<void> {
+    const deadline = Date.now() + SOON_MS;
+    for (;;) {
+      const seen = await this.api(index)
+        .listNodes()
+        .catch((error: Error) => ({ nodes: [], problem: error.message }));
+      const reached = seen.nodes.filter(({ state, link }) => {
+        return state === "alive" && (link === null || link === "up");
+      });
+      if (reached.length === this.nodes.length) return;
+      if (Date.now() > deadline) throw new Error(`node${index + 1} sees ${JSON.stringify(seen)}`);
+      await sleep(POLL_MS);
+    }
+  }
+
+  /** Where faults are made; the cluster was started with `hasFaultyNetwork`. */
+  get faults(): FaultNetwork {
+    if (this.network === null) throw new Error("this cluster's nodes reach each other directly");
+    return this.network;
+  }
+
+  /** The file of that node's disk. */
+  diskPath(index: number): string {
+    return join(this.options.diskFolders?.[index] ?? this.folder, `disk${index + 1}`);
   }
 
   node(index: number): Daemon {
@@ -161,7 +272,7 @@ export class NodeCluster {
   /** The nodes with a copy, by index, in the order of the volume's members. */
   async holders(index: number, name: string): Promise<readonly number[]> {
     const { copies } = (await this.volume(index, name)).backing;
-    return copies.map(({ node }) => Number(node.replace("node", "")) - 1);
+    return copies.map(({ node }) => indexOf(node));
   }
 
   private async showSoon(index: number, name: string): Promise<Volume> {
@@ -195,6 +306,29 @@ export class NodeCluster {
       }
       await sleep(POLL_MS);
     }
+  }
+
+  /**
+   * The end: all daemons stop, and every slab of every copy in sync must be the same, with states and
+   * stamps. Returns how many slabs held data.
+   */
+  async compareCopies(name: string): Promise<number> {
+    const { id, sizeBytes, backing } = await this.volumeSomewhere(name);
+    const inSync = backing.copies.filter(({ state }) => state === "in-sync");
+    if (inSync.length < 2) throw new Error(`not two in sync: ${JSON.stringify(backing.copies)}`);
+    for (const node of this.nodes) node.signal("SIGTERM");
+    for (const node of this.nodes) await node.waitForExit();
+    const paths = inSync.map(({ node }) => this.diskPath(indexOf(node)));
+    return compareReplicas(paths, id, sizeBytes).withData;
+  }
+
+  /** As its owner sees it: that one knows the copies' states. */
+  private async volumeSomewhere(
+    name: string,
+  ): Promise<Volume & { readonly backing: ClusterBackingView }> {
+    const asked = this.nodes.findIndex(({ running }) => running);
+    const { attachedTo } = (await this.volume(asked, name)).backing;
+    return await this.volume(attachedTo === null ? asked : indexOf(attachedTo), name);
   }
 
   /** Verified load on a volume that is attached; resolves when its first pass is written. */

@@ -2,6 +2,7 @@
 // to the log as soon as it has ended, so that an interrupted run keeps what it has done.
 
 import { fuzzSuite, guestSuite } from "./child-suites.ts";
+import { clusterFaultsSuite } from "./cluster-faults-suite.ts";
 import { failoverSuite } from "./failover-suite.ts";
 import { appendEntry, currentCommit, formatEntry, journalPath, KEPT } from "./journal.ts";
 import { lateDmaSuite } from "./late-dma.ts";
@@ -42,6 +43,8 @@ function runSuite(
       return storePowerCutsSuite(context, options.cutCount);
     case "failovers":
       return failoverSuite(context, options.failoverCount);
+    case "cluster-faults":
+      return clusterFaultsSuite(context, options.faultCount);
   }
 }
 

@@ -19,9 +19,10 @@ test("without arguments: every suite, full counts, a seed", () => {
     "store-power-cuts",
     "store-crash-points",
     "failovers",
+    "cluster-faults",
   ]);
   assert.deepEqual([options.storeRoundCount, options.cutCount], [500, 1000]);
-  assert.equal(options.failoverCount, 50);
+  assert.deepEqual([options.failoverCount, options.faultCount], [50, 200]);
   assert.equal(options.roundCount, 1000);
   assert.equal(options.crashStates, 2_000_000);
   assert.equal(options.reconnectCount, 1000);

@@ -13,6 +13,7 @@ const SUITES = [
   "store-power-cuts",
   "store-crash-points",
   "failovers",
+  "cluster-faults",
 ] as const;
 export type SuiteName = (typeof SUITES)[number];
 
@@ -35,6 +36,8 @@ export interface SoakOptions {
   readonly cutCount: number;
   /** Daemons of a cluster that are killed under load. */
   readonly failoverCount: number;
+  /** Faults that a cluster of real processes meets under load. */
+  readonly faultCount: number;
   /** No suite begins, and none goes on for long, after so much time. */
   readonly minutesMax: number;
   readonly seed: number;
@@ -59,6 +62,7 @@ suite to docs/soak.md. Exit code 0: every promise was kept.
   --store-rounds N   kills under load of a disk that is checked after each (default 500)
   --cuts N           power cuts of a store on a real file (default 1000)
   --failovers N      daemons of a cluster that are killed under load (default 50)
+  --faults N         faults of network, metadata, processes, disks that a cluster meets (default 200)
   --minutes N        stop early after so long; the log says what was done (default 1440)
   --seed N           default: from the clock
   --log FILE         default docs/soak.md
@@ -95,6 +99,7 @@ export function parseSoakOptions(argv: readonly string[]): SoakOptions | null {
         "store-rounds": text,
         cuts: text,
         failovers: text,
+        faults: text,
         minutes: text,
         seed: text,
         log: text,
@@ -124,6 +129,7 @@ export function parseSoakOptions(argv: readonly string[]): SoakOptions | null {
     storeRoundCount: number("store-rounds", 500),
     cutCount: number("cuts", 1000),
     failoverCount: number("failovers", 50),
+    faultCount: number("faults", 200),
     minutesMax: number("minutes", 1440),
     seed: number("seed", Math.floor(Date.now() / 1000) % 1_000_000_000),
     logPath: (values["log"] as string | undefined) ?? "",

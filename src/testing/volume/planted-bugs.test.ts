@@ -45,6 +45,9 @@ const slowDisks = campaign(["takeOver"], {
   blocks: 16,
   slowDisk: { chance: 0.05, longestUs: 4_000_000 },
 });
+const slowSlabs = campaign(["takeOver"], {
+  slowDisk: { chance: 0.3, longestUs: 400_000 },
+});
 const crashes = campaign(["crashOwner", "crashNode", "cut"], { blocks: 8 });
 
 /** How many seeds, from which on. */
@@ -62,10 +65,11 @@ const OWNER_FINDERS: Readonly<Record<Exclude<keyof OwnerBugs, Elsewhere>, Found>
   readUncommitted: [scene(readsAhead), 1],
   noEqualise: [powerCuts, 12],
   equalStampsSkipped: [powerCuts, 16],
+  equaliseEndsEarly: [slowSlabs, 3],
   resyncForgetsTarget: [scene(returnsWithMore), 1],
   resyncForgetsInFlight: [scene(returnsAmongWrites), 1],
   resyncWithoutLock: [cuts, 8],
-  reentryBeforeConfirmed: [cuts, 3, 16],
+  reentryBeforeConfirmed: [cuts, 2, 4],
   unknownIsApplied: [campaign(["cut", "metadata"], { blocks: 32 }), 3, 12],
 };
 
