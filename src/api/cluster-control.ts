@@ -11,6 +11,12 @@ import type {
   NodeRemoveReply,
   Rebuild,
 } from "../model/cluster-types.ts";
+import type {
+  HandOverReply,
+  NodeMaintenance,
+  NodeMaintenanceReply,
+  VolumeHandOver,
+} from "../model/move-types.ts";
 import type { RebuildLimit, RebuildLimitChange } from "../model/rebuild-types.ts";
 import type { RequestOptions } from "./control-plane.ts";
 
@@ -19,7 +25,18 @@ export interface DrainOptions extends RequestOptions {
   readonly cancel: boolean;
 }
 
-export interface ClusterControl {
+/** Volumes that move between nodes, and nodes that are put aside. */
+export interface MoveControl {
+  /** Resolves when the other node has it. Refused while a guest uses it. */
+  handOver(volume: string, request: VolumeHandOver): Promise<HandOverReply>;
+  maintain(
+    node: string,
+    request: NodeMaintenance,
+    options: RequestOptions,
+  ): Promise<NodeMaintenanceReply>;
+}
+
+export interface ClusterControl extends MoveControl {
   /** null: this daemon is in no cluster. */
   show(): Promise<ClusterView | null>;
   /** Makes a cluster of which this daemon is the first node. */

@@ -14,6 +14,7 @@ import { OPENAPI_OPTIONS } from "./openapi.ts";
 import { addClusterRoutes } from "./routes-cluster.ts";
 import { addDaemonRoutes } from "./routes-daemon.ts";
 import { addDiskRoutes } from "./routes-disks.ts";
+import { addMoveRoutes } from "./routes-moves.ts";
 import { addRebuildRoutes } from "./routes-rebuilds.ts";
 import { addVolumeRoutes } from "./routes-volumes.ts";
 import { callerOf, type Token } from "./tokens.ts";
@@ -69,6 +70,7 @@ export async function createApiServer(
   addVolumeRoutes(app, modules.controlPlane);
   addDiskRoutes(app, modules.controlPlane);
   addClusterRoutes(app, modules.controlPlane);
+  addMoveRoutes(app, modules.controlPlane);
   addRebuildRoutes(app, modules.controlPlane);
   addDaemonRoutes(app, modules.controlPlane, streams);
   await app.ready();

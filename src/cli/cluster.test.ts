@@ -314,3 +314,28 @@ describe("volumes of the cluster", () => {
     assert.equal(api.plane.attachRequest, null);
   });
 });
+
+describe("moves", () => {
+  test("a volume is handed over, or it is said why not", async () => {
+    await done(INIT);
+    assert.equal(await done("volume hand-over db1 host-2"), "volume db1 is on node host-2\n");
+    const same = await done("volume hand-over db1 host-1");
+    assert.equal(same, "volume db1 was already on node host-1\n");
+    assert.match(await fails("volume hand-over db1 host-3", 5), /serves a guest/);
+  });
+
+  test("a node is put aside and taken back; what moves and what stays is told", async () => {
+    await done(INIT);
+    const words = "node maintenance on host-1";
+    const would = await done(`${words} --dry-run`);
+    assert.match(
+      would,
+      /^node host-1 would be in maintenance\nvolume db1 would be on node host-2\n/,
+    );
+    assert.doesNotMatch(await done("node list"), /maintenance/);
+    assert.match(await done(words), /\nvolume db2 stays there: its guest runs there\n$/);
+    assert.match(await done("node list"), /host-1 +alive, maintenance/);
+    assert.equal(await done("node maintenance off host-1"), "node host-1 is active\n");
+    assert.match(await fails("node maintenance maybe host-1", 2), /neither on nor off/);
+  });
+});

@@ -5,6 +5,7 @@ import { QUEUE_COUNT_MAX, REPLICA_COUNT_MAX } from "../model/limits.ts";
 import { CLUSTER_COMMANDS } from "./cluster-commands.ts";
 import type { ArgumentSpec, CommandSpec, CommandTable, OptionSpec } from "./command-spec.ts";
 import { DISK_COMMANDS } from "./disk-commands.ts";
+import { MOVE_COMMANDS } from "./move-commands.ts";
 import { OUTPUT_FORMS } from "./output.ts";
 import { REBUILD_COMMANDS } from "./rebuild-commands.ts";
 
@@ -199,6 +200,9 @@ const VOLUME_COMMANDS: readonly CommandSpec[] = [
         "volume changes nothing and prints the same.",
       "A volume of the cluster is attached to one node. With --take-over it is taken from a node " +
         "that is alive: that node is cut off, and a guest of its own loses the disk.",
+      "With --standby the node gets ready for a VM that is about to move here: its socket takes " +
+        "connections, and serves when the VM has stopped on the node that has the volume. Detach " +
+        "the volume there afterwards.",
     ],
     arguments: [NAME],
     options: [
@@ -216,6 +220,11 @@ const VOLUME_COMMANDS: readonly CommandSpec[] = [
         long: "take-over",
         kind: "switch",
         description: "of a volume of the cluster: also from a node that is alive",
+      },
+      {
+        long: "standby",
+        kind: "switch",
+        description: "of a volume of the cluster: for a VM that is about to move here",
       },
       {
         long: "vm-memory",
@@ -236,6 +245,7 @@ const VOLUME_COMMANDS: readonly CommandSpec[] = [
       "ringstore volume attach db1",
       "ringstore volume attach db1 --libvirt-xml > disk.xml && virsh attach-device vm1 disk.xml",
       "qemu-system-x86_64 -cpu host -enable-kvm $(ringstore volume attach db1 --qemu 7.2)",
+      "ringstore volume attach db1 --standby",
     ],
     load: async () => (await import("./commands/volume.ts")).attach,
   },
@@ -379,6 +389,7 @@ export const COMMAND_TABLE: CommandTable = {
     ...VOLUME_COMMANDS,
     ...DISK_COMMANDS,
     ...CLUSTER_COMMANDS,
+    ...MOVE_COMMANDS,
     ...REBUILD_COMMANDS,
     ...OTHER_COMMANDS,
   ],

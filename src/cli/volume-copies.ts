@@ -37,6 +37,7 @@ export function copyRows(backing: ClusterBackingView): readonly (readonly [strin
   return [
     ["owner", backing.owner === null ? "none yet" : `${backing.owner}, epoch ${backing.epoch}`],
     ["attached to", backing.attachedTo ?? "-"],
+    ...(backing.standby === null ? [] : [["standby", backing.standby] as const]),
     ...backing.copies.map((copy) => ["copy", copyText(copy)] as const),
     ...replacementRows(backing.replacement),
   ];

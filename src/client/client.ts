@@ -15,6 +15,12 @@ import type {
   RebuildList,
 } from "../model/cluster-types.ts";
 import type { Disk, DiskCreate, DiskList, DiskRemoveReply } from "../model/disk-types.ts";
+import type {
+  HandOverReply,
+  NodeMaintenance,
+  NodeMaintenanceReply,
+  VolumeHandOver,
+} from "../model/move-types.ts";
 import type { RebuildLimit, RebuildLimitChange } from "../model/rebuild-types.ts";
 import type {
   AdviseReply,
@@ -138,6 +144,20 @@ export class RingstoreClient {
   async removeNode(name: string, options: CallOptions = {}): Promise<NodeRemoveReply> {
     const path = `${nodePath(name)}${query(options)}`;
     return await this.#call({ method: "DELETE", path }, ["node", "volumes"]);
+  }
+
+  async handOverVolume(name: string, body: VolumeHandOver): Promise<HandOverReply> {
+    const path = `${volumePath(name)}/hand-over`;
+    return await this.#call({ method: "POST", path, body }, ["volume", "node"]);
+  }
+
+  async setNodeMaintenance(
+    name: string,
+    body: NodeMaintenance,
+    options: CallOptions = {},
+  ): Promise<NodeMaintenanceReply> {
+    const path = `${nodePath(name)}/maintenance${query(options)}`;
+    return await this.#call({ method: "POST", path, body }, ["node", "phase"]);
   }
 
   async drainNode(name: string, body: Drain, options: CallOptions = {}): Promise<DrainReply> {

@@ -5,7 +5,13 @@ import { randomBytes, randomUUID } from "node:crypto";
 import { createServer, connect as dial, type Server, type Socket } from "node:net";
 import type { TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import type { OwnerStats, ReplicaPlace, VolumeRecordsHost } from "../ports/cluster-plane.ts";
+import type {
+  ClusterBacking,
+  FrontState,
+  OwnerStats,
+  ReplicaPlace,
+  VolumeRecordsHost,
+} from "../ports/cluster-plane.ts";
 import type { VolumeSpec } from "../ports/data-plane.ts";
 import type { OwnedRecord, RecordEntry } from "../ports/volume-records.ts";
 import { MIB, TestPlane, until, volume } from "./_test-plane.ts";
@@ -75,6 +81,7 @@ export class TestNode {
   /** It reaches the metadata. */
   isConnected = true;
   readonly told: OwnerStats[] = [];
+  readonly fronts: FrontState[] = [];
   port = 0;
   private readonly test: TestPlane;
 
@@ -145,6 +152,7 @@ export class TestCluster {
       const modules = {
         records: cluster.host(node),
         ownerChanged: (stats: OwnerStats) => void node.told.push(stats),
+        frontChanged: (state: FrontState) => void node.fronts.push(state),
       };
       ({ port: node.port } = await node.plane.startCluster({ identity, key, listen }, modules));
       await node.openDisk();
@@ -240,12 +248,18 @@ export class TestCluster {
     members: readonly TestNode[],
     deadPredecessor: string | null = null,
   ): Promise<void> {
-    const backing = {
+    const backing = { ...this.backing(node, members), deadPredecessor };
+    await node.plane.openVolume({ ...spec, backing }, { create: false });
+  }
+
+  /** As a run of the node's daemon that has not been seen yet. */
+  backing(node: TestNode, members: readonly TestNode[], isStandby = false): ClusterBacking {
+    return {
       kind: "cluster",
       owner: `${node.nodeId} ${randomUUID()}`,
       members: members.map(({ place }) => place),
-      deadPredecessor,
-    } as const;
-    await node.plane.openVolume({ ...spec, backing }, { create: false });
+      deadPredecessor: null,
+      isStandby,
+    };
   }
 }

@@ -16,21 +16,24 @@ import type { MetaStore } from "../ports/meta-store.ts";
 import { type ClusterContext, changeVolume, readVolume } from "./cluster-context.ts";
 import type { ClusterServing } from "./cluster-serve.ts";
 import type { ServedVolume } from "./cluster-served.ts";
+import { type ClusterStandbys, isReady } from "./cluster-standby.ts";
 import { asApiError } from "./failure.ts";
 import { requireSameSettings } from "./volume-operations.ts";
 
 export class ClusterAttaching {
   readonly #context: ClusterContext;
   readonly #serving: ClusterServing;
+  readonly #standbys: ClusterStandbys;
   readonly #view: (record: VolumeRecord) => Volume;
 
   constructor(
     context: ClusterContext,
-    serving: ClusterServing,
+    parts: { readonly serving: ClusterServing; readonly standbys: ClusterStandbys },
     view: (record: VolumeRecord) => Volume,
   ) {
     this.#context = context;
-    this.#serving = serving;
+    this.#serving = parts.serving;
+    this.#standbys = parts.standbys;
     this.#view = view;
   }
 
@@ -45,6 +48,7 @@ export class ClusterAttaching {
       // Another operation may have let go of it while this one waited.
       this.#context.served.set(id, entry);
       try {
+        if (request.standby === true) return await this.#attachStandby(entry, request);
         return await this.#attach(entry, request);
       } finally {
         if (entry.declared === null && !entry.open) this.#context.served.delete(id);
@@ -94,6 +98,103 @@ export class ClusterAttaching {
     const volume = this.#view(record);
     host.modules.events.add("volume.attached", name, `socket ${volume.attachment?.socket}`);
     return { volume, changed: true };
+  }
+
+  /** A socket for a guest that is about to move here; the volume stays where it is until then. */
+  async #attachStandby(entry: ServedVolume, request: VolumeAttach): Promise<AttachResult> {
+    const { link, member, host } = this.#context;
+    const { id, name } = entry;
+    const what = `cannot stand by for volume ${name}`;
+    const found = await link.ask(what, (store) => readVolume(this.#context, store, id));
+    if (found === null) throw new ApiError("volume_not_found", `volume ${name} does not exist`);
+    this.#requireHeld(found.record, request);
+    const { attachment } = found.record;
+    if (attachment.standby?.node === member.nodeId && entry.serving) {
+      return { volume: this.#view(found.record), changed: false };
+    }
+    const { readOnly } = attachment;
+    await this.#serving.declare(entry, {
+      ...this.#serving.defaultsOf(found.record),
+      queueCountMax: request.queueCountMax ?? QUEUE_COUNT_MAX,
+      packedAllowed: request.packedAllowed ?? true,
+      readOnly,
+    });
+    try {
+      const record = await changeVolume(this.#context, id, what, (now) => {
+        this.#requireHeld(now, request);
+        const standby = { node: member.nodeId, incarnation: 0, isWanted: false, isMove: false };
+        return { ...now, attachment: { ...now.attachment, standby } };
+      });
+      await this.#serving.standBy(entry, record);
+    } catch (error) {
+      await this.#endStandby(entry).catch(() => this.#context.look());
+      throw asApiError(error, what);
+    }
+    const record = this.#context.inventory.volumes.get(id)?.record ?? found.record;
+    const volume = this.#view(record);
+    host.modules.events.add("volume.attached", name, `stands by at ${volume.attachment?.socket}`);
+    return { volume, changed: true };
+  }
+
+  #requireHeld(record: VolumeRecord, { takeOver }: VolumeAttach): void {
+    requireReady(record);
+    const { member, inventory } = this.#context;
+    const { name, attachment } = record;
+    const { node, standby } = attachment;
+    if (takeOver === true) {
+      throw new ApiError("invalid_request", "standby and takeOver exclude each other", {
+        advice: "leave one of them out",
+      });
+    }
+    if (node === null || node === member.nodeId) {
+      const where = node === null ? "nowhere" : "on this node";
+      throw new ApiError("invalid_request", `volume ${name} is attached ${where}`, {
+        advice: "a node stands by for a volume that is attached on another",
+      });
+    }
+    if (standby === undefined || standby.node === member.nodeId) return;
+    if (!isReady(this.#context, standby)) return;
+    const other = inventory.nodeName(standby.node);
+    throw new ApiError("volume_busy", `node ${other} stands by for volume ${name}`, {
+      advice: `detach it there first: ringstore volume detach ${name}`,
+    });
+  }
+
+  /** Closes a socket behind which nothing runs, and says so in the record. */
+  async #endStandby(entry: ServedVolume): Promise<void> {
+    const { member } = this.#context;
+    const { id, name } = entry;
+    const { declared } = entry;
+    if (declared !== null) await this.#serving.declare(entry, { ...declared, phase: "detaching" });
+    if (entry.isStandby) await this.#serving.cutOff(entry);
+    await changeVolume(this.#context, id, `cannot detach volume ${name}`, (record) => {
+      const { standby, ...attachment } = record.attachment;
+      return standby?.node === member.nodeId ? { ...record, attachment } : null;
+    });
+    await this.#serving.declare(entry, null);
+  }
+
+  /** Its guest goes on, or may, at the standby: that gets the volume. */
+  async #leaveTo(entry: ServedVolume, what: string): Promise<boolean> {
+    const { plane, member } = this.#context;
+    const marked = await changeVolume(this.#context, entry.id, what, (record) => {
+      const { attachment } = record;
+      const { node, standby } = attachment;
+      if (node !== member.nodeId || standby === undefined || standby.isMove) return null;
+      return { ...record, attachment: { ...attachment, standby: { ...standby, isMove: true } } };
+    });
+    const { standby } = marked.attachment;
+    if (standby === undefined) return false;
+    try {
+      if (entry.serving) await plane.detach(entry.id);
+      entry.serving = false;
+      await this.#standbys.handOver(entry, standby);
+      await this.#serving.cutOff(entry);
+    } catch (error) {
+      throw asApiError(error, what);
+    }
+    await this.#serving.declare(entry, null);
+    return true;
   }
 
   #moved(record: VolumeRecord): ApiError {
@@ -184,6 +285,12 @@ export class ClusterAttaching {
     const found = await link.ask(what, (store) => readVolume(this.#context, store, id));
     const node = found?.record.attachment.node ?? null;
     if (node === null) return false;
+    const { standby } = found!.record.attachment;
+    if (standby?.node === member.nodeId) {
+      await this.#endStandby(entry);
+      host.modules.events.add("volume.detached", name, "this node stands by no more");
+      return true;
+    }
     if (node !== member.nodeId) {
       const isAlive = await link.ask(what, (store) => this.#isAlive(store, node));
       if (isAlive) {
@@ -198,6 +305,10 @@ export class ClusterAttaching {
     }
     const declared = entry.declared ?? this.#serving.defaultsOf(found!.record);
     await this.#serving.declare(entry, { ...declared, phase: "detaching" });
+    if (entry.open && isReady(this.#context, standby) && (await this.#leaveTo(entry, what))) {
+      host.modules.events.add("volume.detached", name, "the node that stood by has it");
+      return true;
+    }
     try {
       await this.#serving.letGo(entry);
     } catch (error) {

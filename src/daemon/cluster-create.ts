@@ -156,12 +156,29 @@ export async function waitForCopies(
   const wanted = members.filter((disk) => out.every((one) => one.disk !== disk));
   const lacking = (): string[] =>
     wanted.filter((disk) => (inventory.copy(id, disk)?.sizeBytes ?? 0) < sizeBytes);
+  const nodeOf = (disk: string): string => inventory.disks.get(disk)?.record.node ?? "";
+  /** A copy that cannot be made now: its node has said so, or is gone. */
+  const failure = (): string | null => {
+    for (const disk of lacking()) {
+      const where = inventory.nodeName(nodeOf(disk));
+      const problem = inventory.copy(id, disk)?.problem;
+      if (problem !== undefined && problem !== known.get(disk)) return `on ${where}: ${problem}`;
+      if (!inventory.isAlive(nodeOf(disk))) return `on ${where}: the node is missing`;
+    }
+    return null;
+  };
+  const known = new Map(wanted.map((disk) => [disk, inventory.copy(id, disk)?.problem]));
   context.look();
-  if (await inventory.until(() => lacking().length === 0, timings.copiesMs)) return;
-  const nodes = lacking().map((disk) => {
-    const node = inventory.disks.get(disk)?.record.node;
-    return node === undefined ? disk : inventory.nodeName(node);
-  });
+  const isDecided = (): boolean => lacking().length === 0 || failure() !== null;
+  await inventory.until(isDecided, timings.copiesMs);
+  if (lacking().length === 0) return;
+  const failed = failure();
+  if (failed !== null) {
+    throw new ApiError("backing_failed", `volume ${name}: no copy ${failed}`, {
+      advice: "see whether these nodes are well: ringstore node list",
+    });
+  }
+  const nodes = lacking().map((disk) => inventory.nodeName(nodeOf(disk)));
   throw new ApiError("timed_out", `volume ${name}: no copy yet on ${nodes.join(", ")}`, {
     advice: "see whether these nodes are well: ringstore node list",
   });

@@ -3,6 +3,7 @@
 //   DATA/cluster.json         which cluster, as which node, where its metadata is
 //   DATA/cluster.key          0600, the 32 bytes that all its daemons share, in base64
 //   DATA/cluster.incarnation  counts the daemon's starts while in the cluster
+//   DATA/cluster.peers        the other nodes and where they were, when last heard of
 //   DATA/cluster.rebuild-limit  bytes per second, or "auto"; none is "auto"
 //
 // Invariants: cluster.json is written after the key, and replaced whole. Its step tells how far an
@@ -12,6 +13,7 @@
 import { randomBytes } from "node:crypto";
 import { dirname, join } from "node:path";
 import { RingstoreError } from "../base/error.ts";
+import type { ClusterPeer } from "../ports/cluster-plane.ts";
 import type { StateFs } from "./state-fs.ts";
 
 export type MembershipStep = "init" | "join" | "member";
@@ -42,6 +44,7 @@ export class ClusterFile {
   readonly path: string;
   readonly #keyPath: string;
   readonly #incarnationPath: string;
+  readonly #peersPath: string;
   readonly #rebuildLimitPath: string;
   readonly #fs: StateFs;
 
@@ -49,6 +52,7 @@ export class ClusterFile {
     this.path = join(root, "cluster.json");
     this.#keyPath = join(root, "cluster.key");
     this.#incarnationPath = join(root, "cluster.incarnation");
+    this.#peersPath = join(root, "cluster.peers");
     this.#rebuildLimitPath = join(root, "cluster.rebuild-limit");
     this.#fs = fs;
   }
@@ -86,6 +90,7 @@ export class ClusterFile {
   async remove(): Promise<void> {
     await this.#fs.remove(this.path);
     await this.#fs.remove(this.#keyPath);
+    await this.#fs.remove(this.#peersPath);
     await this.#fs.syncDirectory(dirname(this.path));
   }
 
@@ -101,6 +106,23 @@ export class ClusterFile {
     const key = Buffer.from(this.#text(this.#keyPath) ?? "", "base64");
     if (key.length === KEY_BYTES) return key;
     throw damaged(this.#keyPath, `holds ${key.length} bytes instead of ${KEY_BYTES}`);
+  }
+
+  async savePeers(peers: readonly ClusterPeer[]): Promise<void> {
+    await this.#replace(this.#peersPath, `${JSON.stringify(peers)}\n`);
+  }
+
+  /** None where nothing is known, or what is there makes no sense: the metadata tells soon. */
+  readPeers(): readonly ClusterPeer[] {
+    try {
+      const found = JSON.parse(this.#text(this.#peersPath) ?? "[]") as readonly ClusterPeer[];
+      return found.filter(
+        ({ nodeId, host, port }) =>
+          typeof nodeId === "string" && typeof host === "string" && Number.isInteger(port),
+      );
+    } catch {
+      return [];
+    }
   }
 
   /** The next one, durable. */

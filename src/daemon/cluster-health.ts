@@ -94,8 +94,16 @@ function clusterHealth(context: ClusterContext, troubles: NodeTroubles): readonl
   // Whom we do not see when the metadata is away says nothing about them.
   if (!link.isReachable) return items;
   for (const { record } of inventory.nodes.values()) {
-    if (inventory.isAlive(record.id)) continue;
-    const message = `node ${record.name} at ${record.address} is missing`;
+    const { name, phase } = record;
+    const isMissing = !inventory.isAlive(record.id);
+    if (phase === "maintenance") {
+      const how = isMissing ? "in maintenance, and away" : "in maintenance";
+      const end = `when it is done: ringstore node maintenance off ${name}`;
+      const message = `node ${name} is ${how}; ${end}`;
+      items.push({ code: "NODE_IN_MAINTENANCE", severity: "warn", message });
+    }
+    if (!isMissing || phase === "maintenance") continue;
+    const message = `node ${name} at ${record.address} is missing`;
     items.push({ code: "NODE_MISSING", severity: "warn", message });
   }
   return items;

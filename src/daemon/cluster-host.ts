@@ -15,6 +15,12 @@ import type {
   Rebuild,
 } from "../model/cluster-types.ts";
 import { ApiError } from "../model/errors.ts";
+import type {
+  HandOverReply,
+  NodeMaintenance,
+  NodeMaintenanceReply,
+  VolumeHandOver,
+} from "../model/move-types.ts";
 import type { RebuildLimit, RebuildLimitChange } from "../model/rebuild-types.ts";
 import type { Health } from "../model/types.ts";
 import { quote } from "../model/volume-rules.ts";
@@ -22,7 +28,7 @@ import type { ClusterPlane } from "../ports/cluster-plane.ts";
 import type { DataPlane } from "../ports/data-plane.ts";
 import type { ClusterFile, Membership } from "./cluster-file.ts";
 import type { FormingModules } from "./cluster-forming.ts";
-import { MemberPlane } from "./cluster-member-plane.ts";
+import { MemberPlane, type MemberPlaneParts } from "./cluster-member-plane.ts";
 import type { ClusterRuntime } from "./cluster-runtime.ts";
 import type { AttachmentStore } from "./cluster-serve.ts";
 import type { ClusterTimings } from "./cluster-timings.ts";
@@ -86,9 +92,12 @@ export class ClusterHost implements ClusterControl, DaemonCluster {
     const { file, plane, host } = this.#modules;
     const incarnation = await file.raiseIncarnation();
     const { log } = host.modules;
+    const peers = file.readPeers();
+    const savePeers: MemberPlaneParts["savePeers"] = (known) => file.savePeers(known);
     const resyncLimit = (): number | null => file.readRebuildLimit();
     const key = file.readKey();
-    const taking = new MemberPlane({ member, incarnation, key, plane, log, resyncLimit });
+    const known = { peers, savePeers, resyncLimit };
+    const taking = new MemberPlane({ member, incarnation, key, plane, log, ...known });
     await taking.start();
     return taking;
   }
@@ -237,6 +246,33 @@ export class ClusterHost implements ClusterControl, DaemonCluster {
       return await removeNode(runtime, record, options);
     } catch (error) {
       throw asApiError(error, `cannot remove node ${name}`);
+    }
+  }
+
+  async handOver(name: string, { node }: VolumeHandOver): Promise<HandOverReply> {
+    const { context } = await this.#require();
+    const record = (this.volumes as ClusterVolumes).find(name);
+    const { handOverVolume } = await import("./cluster-hand-over.ts");
+    try {
+      return await handOverVolume(context, record, node);
+    } catch (error) {
+      throw asApiError(error, `cannot hand volume ${name} over`);
+    }
+  }
+
+  async maintain(
+    name: string,
+    { on }: NodeMaintenance,
+    options: RequestOptions,
+  ): Promise<NodeMaintenanceReply> {
+    const { context } = await this.#require();
+    const record = context.inventory.nodeByName(name);
+    if (record === null) throw unknownNode(name);
+    const { setMaintenance } = await import("./cluster-maintenance.ts");
+    try {
+      return await setMaintenance(context, record, on, options);
+    } catch (error) {
+      throw asApiError(error, `cannot change the maintenance of node ${name}`);
     }
   }
 

@@ -188,6 +188,12 @@ export class ClusterInventory implements MetaWatchHandler {
       .map((key) => key.slice(start.length));
   }
 
+  /** The disk's node is put aside: its copies are not made anew elsewhere, they come back. */
+  isInMaintenance(diskId: string): boolean {
+    const nodeId = this.disks.get(diskId)?.record.node ?? "";
+    return this.nodes.get(nodeId)?.record.phase === "maintenance";
+  }
+
   nodeName(nodeId: string): string {
     return this.nodes.get(nodeId)?.record.name ?? nodeId;
   }

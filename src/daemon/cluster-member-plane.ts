@@ -4,7 +4,13 @@
 //
 // Owners that ask for their records meanwhile are told to ask again.
 
-import type { ClusterPlane, OwnerStats, VolumeRecordsHost } from "../ports/cluster-plane.ts";
+import type {
+  ClusterPeer,
+  ClusterPlane,
+  FrontState,
+  OwnerStats,
+  VolumeRecordsHost,
+} from "../ports/cluster-plane.ts";
 import type { DataPlane } from "../ports/data-plane.ts";
 import type { Log } from "../ports/log.ts";
 import type { RecordEntry, RecordSwap } from "../ports/volume-records.ts";
@@ -17,6 +23,9 @@ export interface MemberPlaneParts {
   readonly key: Uint8Array;
   readonly plane: DataPlane & ClusterPlane;
   readonly log: Log;
+  /** Other nodes as they were last heard of: known before the metadata answers. */
+  readonly peers: readonly ClusterPeer[];
+  readonly savePeers: (peers: readonly ClusterPeer[]) => Promise<void>;
   /** As it was set last; see ResyncPlane. */
   readonly resyncLimit: () => number | null;
 }
@@ -28,6 +37,7 @@ export class MemberPlane implements VolumeRecordsHost {
   problem = "";
   records: VolumeRecordsHost | null = null;
   ownerChanged: (stats: OwnerStats) => void = () => undefined;
+  frontChanged: (state: FrontState) => void = () => undefined;
 
   constructor(parts: MemberPlaneParts) {
     this.parts = parts;
@@ -42,6 +52,7 @@ export class MemberPlane implements VolumeRecordsHost {
     const modules = {
       records: this,
       ownerChanged: (stats: OwnerStats): void => this.ownerChanged(stats),
+      frontChanged: (state: FrontState): void => this.frontChanged(state),
     };
     try {
       const listen = parseAddress(address, "address");
@@ -49,12 +60,25 @@ export class MemberPlane implements VolumeRecordsHost {
       await this.#limitResyncs();
       this.isStarted = true;
       this.problem = "";
+      // Those who are up already need not be refused until the metadata has been read.
+      if (this.parts.peers.length > 0) await plane.setPeers(this.parts.peers);
       log.log("info", "cluster.listening", { address, incarnation });
     } catch (error) {
       const message = (error as Error).message;
       const problem = `this node takes no part in its cluster, at ${address}: ${message}`;
       if (problem !== this.problem) log.log("error", "cluster.not-listening", { address, message });
       this.problem = problem;
+    }
+  }
+
+  /** All other nodes, by the metadata. */
+  async setPeers(peers: readonly ClusterPeer[]): Promise<void> {
+    const { plane, savePeers, log } = this.parts;
+    await plane.setPeers(peers);
+    try {
+      await savePeers(peers);
+    } catch (error) {
+      log.log("warn", "cluster.peers-not-saved", { message: (error as Error).message });
     }
   }
 

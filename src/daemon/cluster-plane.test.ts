@@ -64,6 +64,14 @@ test("a volume lives on: a member is cut off and comes back, another node takes 
 
   for (const path of cluster.pathsOf(b)) path.state = "open";
   await until(() => cluster.record(spec).out.length === 0, "b is in sync again");
+  // It was dialled in vain many times meanwhile.
+  const said = a.lines.filter(({ event, fields }) => {
+    return fields["node"] === b.nodeId && !event.startsWith("a peer");
+  });
+  assert.deepEqual(said.map(({ event }) => event).slice(-2), [
+    "lost the connection to a peer",
+    "connected to a peer",
+  ]);
   assert.ok(
     a.told.some(({ resync }) => resync?.diskId === b.diskId && resync.doneBytes > 0),
     "the resync's progress was told",
@@ -353,7 +361,9 @@ test("what a cluster's volume is to a guest; what does not fit is refused by nam
     identity: { clusterId: "", nodeId: "", incarnation: 1 },
     key: new Uint8Array(32),
   };
-  const modules = { records: {} as VolumeRecordsHost, ownerChanged: () => undefined };
+  const ignore = (): void => undefined;
+  const records = {} as VolumeRecordsHost;
+  const modules = { records, ownerChanged: ignore, frontChanged: ignore };
   const again = a.plane.startCluster({ ...start, listen: { host: "127.0.0.1", port: 0 } }, modules);
   await assert.rejects(again, refused("INVALID_REQUEST", /started already/));
   const plane = await TestPlane.start(t);

@@ -81,6 +81,8 @@ class OneKey {
   }
 }
 
+const inMaintenance = DISKS[0]!;
+
 let key: OneKey;
 let records: ClusterRecords;
 let isWorker = false;
@@ -93,6 +95,7 @@ beforeEach(() => {
     isWorker: () => isWorker,
     log: { log: () => undefined },
     now: () => new Date(NOW),
+    isInMaintenance: (disk) => disk === inMaintenance,
   });
 });
 
@@ -169,6 +172,34 @@ describe("records of owned volumes", () => {
     assert.equal(again.found.record.owner, `${NODE}/9`);
     key.floating[0]!();
     assert.equal(key.record.epoch, 2);
+  });
+
+  test("who hands over moves the attachment in the same swap; nobody else does", async () => {
+    const node = "00000000-0000-4000-8000-000000000003";
+    const standby = { node, incarnation: 7, isWanted: true, isMove: false };
+    key.change({ attachment: { ...RECORD.attachment, standby } });
+    const { record, revision } = await owned();
+    const wanted = { ...record, epoch: 2, owner: `${node}/7`, state: "handed-over" } as const;
+    assert.equal((await records.swap(VOLUME, revision, wanted)).outcome, "applied");
+    const moved = { generation: 5, node, readOnly: false };
+    const back = { node: NODE, incarnation: 3, isWanted: false, isMove: false };
+    assert.deepEqual(key.record.attachment, { ...moved, standby: back });
+    assert.deepEqual(key.record.owner, { node, incarnation: 7 });
+    // Taken by the one that was named, and then handed back for good.
+    await records.swap(VOLUME, revision + 1, { ...wanted, state: "open" });
+    assert.deepEqual(key.record.attachment, { ...moved, standby: back });
+    key.change({ attachment: { ...moved, standby: { ...back, isMove: true } } });
+    const next = await owned();
+    const again = { ...next.record, epoch: 3, owner: `${NODE}/3`, state: "handed-over" } as const;
+    await records.swap(VOLUME, next.revision, again);
+    assert.deepEqual(key.record.attachment, { generation: 6, node: NODE, readOnly: false });
+  });
+
+  test("a copy on a node in maintenance is out for that", async () => {
+    const { record, revision } = await owned();
+    const out = [{ ...OUT, disk: inMaintenance }];
+    await records.swap(VOLUME, revision, { ...record, out, membershipVersion: 2 });
+    assert.deepEqual(key.record.out, [{ ...out[0], reason: "maintenance", since: NOW }]);
   });
 
   test("nobody answers: unknown, never a rejection; a read says nothing", async () => {

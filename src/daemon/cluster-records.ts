@@ -1,12 +1,15 @@
 // The records of the volumes that this node owns, as the owners in the data plane read and swap
 // them: a part of the metadata's record. Everything else in it is kept as it is.
 //
+// Whoever hands a volume over moves its attachment with it, in the same swap: nobody ever reads
+// that one has moved and not the other.
+//
 // An owner that got no answer sends the same swap again. It then goes out with the same bytes, so
 // that at most one of the two is applied, and the conflict that the second may meet is recognised
 // as the first one's success.
 
 import { volumeCodec } from "../meta/index.ts";
-import type { OutReason, ProcessName, VolumeRecord } from "../meta/records.ts";
+import type { Attachment, OutReason, ProcessName, VolumeRecord } from "../meta/records.ts";
 import type { VolumeRecordsHost } from "../ports/cluster-plane.ts";
 import type { Log } from "../ports/log.ts";
 import type { MetaEntry, MetaStore } from "../ports/meta-store.ts";
@@ -20,6 +23,8 @@ export interface RecordsModules {
   readonly isWorker: (volumeId: string) => boolean;
   readonly log: Log;
   readonly now: () => Date;
+  /** The disk's node is put aside: its copy is expected back. */
+  readonly isInMaintenance: (diskId: string) => boolean;
 }
 
 /** A swap that was sent and not answered for certain. */
@@ -71,7 +76,7 @@ export class ClusterRecords implements VolumeRecordsHost {
       if (!("record" in before)) return before;
       // Asked again until it is closed, which is soon: see cluster-workers.ts.
       if (this.#isForbidden(volumeId, before.record, wanted)) return UNKNOWN;
-      const record = merged(before.record, wanted, this.#modules.now);
+      const record = merged(before.record, wanted, this.#modules);
       open = { revision, wanted: text, bytes: volumeCodec.encode(record) };
       this.#open.set(volumeId, open);
     }
@@ -138,14 +143,20 @@ function ownedPart(record: VolumeRecord): OwnedRecord {
   return { epoch, owner, state, members, out, membershipVersion, clusterGeneration };
 }
 
-function merged(before: VolumeRecord, wanted: OwnedRecord, now: () => Date): VolumeRecord {
+function merged(
+  before: VolumeRecord,
+  wanted: OwnedRecord,
+  { now, isInMaintenance }: RecordsModules,
+): VolumeRecord {
   const known = new Map(before.out.map((one) => [one.disk, one]));
   const { epoch, state, members, membershipVersion, clusterGeneration } = wanted;
+  const owner = processOf(wanted.owner);
   return {
     ...before,
     changeId: newChangeId(),
     epoch,
-    owner: processOf(wanted.owner),
+    owner,
+    attachment: state === "handed-over" ? movedTo(owner, before) : before.attachment,
     state,
     members,
     membershipVersion,
@@ -154,9 +165,20 @@ function merged(before: VolumeRecord, wanted: OwnedRecord, now: () => Date): Vol
       const earlier = known.get(disk);
       const at = { disk, sinceStamp };
       if (earlier !== undefined) return { ...at, reason: earlier.reason, since: earlier.since };
-      return { ...at, reason: reasonOf(reason), since: now().toISOString() };
+      const told = isInMaintenance(disk) ? "maintenance" : reasonOf(reason);
+      return { ...at, reason: told, since: now().toISOString() };
     }),
   };
+}
+
+/** To the node of the new owner; the one before stands by in turn, unless it was not to. */
+function movedTo(to: ProcessName | null, { attachment, owner }: VolumeRecord): Attachment {
+  const { generation, node, readOnly, standby } = attachment;
+  if (to === null || node === null || node === to.node) return attachment;
+  const moved = { generation: generation + 1, node: to.node, readOnly };
+  if (standby?.isMove === true || owner?.node !== node) return moved;
+  const { incarnation } = owner;
+  return { ...moved, standby: { node, incarnation, isWanted: false, isMove: false } };
 }
 
 function processOf(owner: string | null): ProcessName | null {

@@ -5,7 +5,7 @@
 // A copy that still counts is never forgotten: its volume's owner puts it out first.
 
 import type { RequestOptions } from "../api/control-plane.ts";
-import type { DiskRecord, NodeRecord, VolumeRecord } from "../meta/records.ts";
+import type { Attachment, DiskRecord, NodeRecord, VolumeRecord } from "../meta/records.ts";
 import type { NodeRemoveReply } from "../model/cluster-types.ts";
 import { ApiError } from "../model/errors.ts";
 import { type ClusterContext, changeVolume, transact } from "./cluster-context.ts";
@@ -89,6 +89,11 @@ function requireEmpty(
   refuse(`node ${name} is the one that answers`, "give this command on another node");
 }
 
+function withoutStandby(attachment: Attachment, nodeId: string): Attachment {
+  const { standby, ...rest } = attachment;
+  return standby?.node === nodeId ? rest : attachment;
+}
+
 /** Does the volume count on a copy there? */
 function counts({ phase, members, out }: VolumeRecord, ids: ReadonlySet<string>): boolean {
   if (phase !== "ready") return false;
@@ -114,7 +119,7 @@ async function forgetCopies(
       membershipVersion: record.membershipVersion + 1,
       attachment: isThere
         ? { generation: attachment.generation + 1, node: null, readOnly: false }
-        : attachment,
+        : withoutStandby(attachment, node.id),
     };
   };
   await changeVolume(

@@ -14,12 +14,14 @@
 //   archive is another; then it is only told.
 
 import { clusterCodec, copyCodec } from "../meta/index.ts";
-import { RECORD_FORMAT, type VolumeRecord } from "../meta/records.ts";
+import { type CopyRecord, RECORD_FORMAT, type VolumeRecord } from "../meta/records.ts";
 import type { MetaStore } from "../ports/meta-store.ts";
 import { type ClusterContext, readVolume, transact } from "./cluster-context.ts";
 import { takeBackCreation } from "./cluster-create.ts";
 import type { Known } from "./cluster-inventory.ts";
 import { noMapPages } from "./cluster-placement.ts";
+
+const PROBLEM_LENGTH_MAX = 1000;
 
 export class ClusterReplicas {
   /** Replicas that nobody knows, on disks of this node, and that must not be deleted. */
@@ -105,16 +107,38 @@ export class ClusterReplicas {
   }
 
   async #make(known: Known<VolumeRecord>, diskId: string, sizeBytes: number): Promise<void> {
-    const { plane, link, keys, host } = this.#context;
+    const { plane } = this.#context;
+    const { id } = known.record;
+    try {
+      await plane.makeReplica(diskId, { volumeId: id, sizeBytes });
+    } catch (error) {
+      await this.#tellProblem(known, diskId, (error as Error).message);
+      throw error;
+    }
+    await this.#tell(known, { disk: diskId, sizeBytes });
+  }
+
+  /** Whoever waits for the copy need not wait any longer. */
+  async #tellProblem(known: Known<VolumeRecord>, disk: string, message: string): Promise<void> {
+    const present = this.#context.inventory.copy(known.record.id, disk);
+    const problem = message.slice(0, PROBLEM_LENGTH_MAX) || "it failed";
+    if (present?.problem === problem) return;
+    await this.#tell(known, { disk, sizeBytes: present?.sizeBytes ?? 0, problem });
+  }
+
+  async #tell(
+    known: Known<VolumeRecord>,
+    what: Pick<CopyRecord, "disk" | "sizeBytes" | "problem">,
+  ): Promise<void> {
+    const { link, keys, host } = this.#context;
     const { id, name } = known.record;
-    await plane.makeReplica(diskId, { volumeId: id, sizeBytes });
     const madeAt = host.modules.now().toISOString();
-    const copy = { format: RECORD_FORMAT, disk: diskId, sizeBytes, madeAt };
+    const copy = { format: RECORD_FORMAT, madeAt, ...what };
     await link.ask(`cannot tell of the copy of volume ${name}`, async (store) => {
       const key = keys.volumeRecord(id);
       const answer = await transact(this.#context, store, {
         guards: [{ key, modRevision: known.modRevision }],
-        writes: [{ key: keys.volumeCopy(id, diskId), value: copyCodec.encode(copy) }],
+        writes: [{ key: keys.volumeCopy(id, what.disk), value: copyCodec.encode(copy) }],
       });
       if (answer.outcome === "applied") return;
       // Changed meanwhile: looked at again. Gone: what was just made is nobody's.

@@ -95,7 +95,13 @@ function check(
       advice: "volumes of the cluster only grow; make a smaller one and copy what is needed",
     });
   }
-  const { node } = attachment;
+  const { node, standby } = attachment;
+  if (standby !== undefined) {
+    const other = inventory.nodeName(standby.node);
+    throw new ApiError("volume_busy", `node ${other} stands by for volume ${name}`, {
+      advice: `resize it when its guest has moved, or detach it there: volume detach ${name}`,
+    });
+  }
   if (node === null || node === member.nodeId) return;
   const where = inventory.nodeName(node);
   throw new ApiError("attached_elsewhere", `volume ${name} is attached on node ${where}`, {

@@ -21,8 +21,9 @@ import { tellMembers } from "./cluster-members.ts";
 import { ClusterRecords } from "./cluster-records.ts";
 import { ClusterRepair } from "./cluster-repair.ts";
 import { ClusterReplicas } from "./cluster-replicas.ts";
-import { type AttachmentStore, ClusterServing } from "./cluster-serve.ts";
+import { type AttachmentStore, ClusterServing, roleOf } from "./cluster-serve.ts";
 import type { ServedVolume } from "./cluster-served.ts";
+import { ClusterStandbys } from "./cluster-standby.ts";
 import type { ClusterTimings } from "./cluster-timings.ts";
 import { ClusterViews } from "./cluster-view.ts";
 import { ClusterWorkers } from "./cluster-workers.ts";
@@ -49,6 +50,7 @@ export class ClusterRuntime {
   readonly #disks: ClusterDisks;
   readonly #replicas: ClusterReplicas;
   readonly #serving: ClusterServing;
+  readonly #standbys: ClusterStandbys;
   readonly #workers: ClusterWorkers;
   /** Volumes whose owner here has lost its epoch. */
   readonly #deposed = new Set<string>();
@@ -75,7 +77,10 @@ export class ClusterRuntime {
       host,
       link: new MetaLink(store, member.endpoints),
       keys,
-      inventory: new ClusterInventory(keys, look),
+      inventory: new ClusterInventory(keys, () => {
+        look();
+        this.#standbys.notice();
+      }),
       timings,
       served: new Map(),
       look,
@@ -93,8 +98,12 @@ export class ClusterRuntime {
     this.#serving = new ClusterServing(this.context, modules.attachments);
     this.#workers = new ClusterWorkers(this.context, this.#serving);
     this.repair = new ClusterRepair(this.context, this.#liveness);
+    this.#standbys = new ClusterStandbys(this.context, this.#serving, (entry) => {
+      void this.#align(entry);
+    });
     this.views = new ClusterViews(this.context, (id) => this.repair.blocked.get(id));
-    this.attaching = new ClusterAttaching(this.context, this.#serving, (record) =>
+    const attachParts = { serving: this.#serving, standbys: this.#standbys };
+    this.attaching = new ClusterAttaching(this.context, attachParts, (record) =>
       this.views.volume(this.context.inventory.volumes.get(record.id)?.record ?? record),
     );
   }
@@ -104,9 +113,13 @@ export class ClusterRuntime {
     const { log, now } = this.context.host.modules;
     const { store, memberPlane } = this.#modules;
     const keyOf = (volumeId: string): string => this.context.keys.volumeRecord(volumeId);
+    const { inventory } = this.context;
+    const isInMaintenance = (diskId: string): boolean => inventory.isInMaintenance(diskId);
     const isWorker = (id: string): boolean => this.context.served.get(id)?.working === true;
-    memberPlane.records = new ClusterRecords({ store, keyOf, isWorker, log, now });
+    const parts = { store, keyOf, log, now, isInMaintenance, isWorker };
+    memberPlane.records = new ClusterRecords(parts);
     memberPlane.ownerChanged = (stats) => this.#ownerChanged(stats);
+    memberPlane.frontChanged = (state) => this.#standbys.frontChanged(state);
     this.#liveness.start();
     store.watch(this.context.keys.root, this.context.inventory);
     this.#lookAgainIn(this.context.timings.lookMs);
@@ -114,6 +127,7 @@ export class ClusterRuntime {
 
   #ownerChanged(stats: OwnerStats): void {
     this.views.ownerChanged(stats);
+    this.#standbys.notice();
     const entry = this.context.served.get(stats.volumeId);
     if (stats.state !== "surrendered" || entry === undefined) return;
     if (entry.serving) this.#deposed.add(stats.volumeId);
@@ -208,14 +222,14 @@ export class ClusterRuntime {
   }
 
   async #setPeers(): Promise<void> {
-    const { inventory, member, plane } = this.context;
+    const { inventory, member } = this.context;
     const peers: ClusterPeer[] = [...inventory.nodes.values()]
       .filter(({ record }) => record.id !== member.nodeId)
       .map(({ record }) => ({ nodeId: record.id, ...parseAddress(record.address, record.name) }))
       .sort((a, b) => (a.nodeId < b.nodeId ? -1 : 1));
     const text = JSON.stringify(peers);
     if (text === this.#peers) return;
-    await plane.setPeers(peers);
+    await this.#modules.memberPlane.setPeers(peers);
     this.#peers = text;
   }
 
@@ -223,22 +237,23 @@ export class ClusterRuntime {
   #alignAll(): void {
     const { inventory, member, served } = this.context;
     for (const { record } of inventory.volumes.values()) {
-      if (record.attachment.node === member.nodeId && record.phase === "ready") {
-        this.#serving.entryOf(record.id, record.name);
-      }
+      if (roleOf(record, member.nodeId) !== null) this.#serving.entryOf(record.id, record.name);
     }
     const nowMs = performance.now();
     for (const entry of served.values()) {
       if (entry.busy || entry.retryAtMs > nowMs || !this.#isToAlign(entry)) continue;
       void this.#align(entry);
     }
+    this.#standbys.notice();
   }
 
-  #isToAlign({ id, serving, declared }: ServedVolume): boolean {
+  #isToAlign({ id, serving, isStandby, declared }: ServedVolume): boolean {
     const { inventory, member } = this.context;
     if (this.#deposed.has(id) || declared?.phase === "detaching") return true;
-    const isHere = inventory.volumes.get(id)?.record.attachment.node === member.nodeId;
-    return isHere !== serving || (declared !== null && !isHere);
+    const record = inventory.volumes.get(id)?.record;
+    const role = record === undefined ? null : roleOf(record, member.nodeId);
+    const present = !serving ? null : isStandby ? "standby" : "owner";
+    return role !== present || (declared !== null && role === null);
   }
 
   async #align(entry: ServedVolume): Promise<void> {

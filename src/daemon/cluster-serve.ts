@@ -10,14 +10,31 @@ import type { VolumeRecord } from "../meta/records.ts";
 import type { DeclaredClusterAttachment } from "../model/declared.ts";
 import { ApiError } from "../model/errors.ts";
 import { QUEUE_COUNT_MAX } from "../model/limits.ts";
-import type { ReplicaPlace } from "../ports/cluster-plane.ts";
+import type { ClusterBacking, ReplicaPlace } from "../ports/cluster-plane.ts";
 import type { VolumeSpec } from "../ports/data-plane.ts";
-import { type ClusterContext, ownerName, processText, readVolume } from "./cluster-context.ts";
+import {
+  type ClusterContext,
+  changeVolume,
+  ownerName,
+  processText,
+  readVolume,
+} from "./cluster-context.ts";
 import { ServedVolume } from "./cluster-served.ts";
 import { nameBytesMax } from "./data-directory.ts";
 import { asApiError } from "./failure.ts";
 import type { StateStore } from "./state-store.ts";
 import { attachmentSpecOf, serialOf } from "./volume-entry.ts";
+
+const TAKEN = "this node was given it, and serves it";
+
+/** What a node is to a volume, by its record; null = nothing. */
+export type Role = "owner" | "standby";
+
+export function roleOf({ phase, attachment }: VolumeRecord, nodeId: string): Role | null {
+  if (phase !== "ready") return null;
+  if (attachment.node === nodeId) return "owner";
+  return attachment.standby?.node === nodeId ? "standby" : null;
+}
 
 export type AttachmentStore = StateStore<DeclaredClusterAttachment>;
 
@@ -87,16 +104,41 @@ export class ClusterServing {
 
   /** The record has just been read, and says that it is attached here. */
   async serve(entry: ServedVolume, record: VolumeRecord): Promise<void> {
-    if (entry.serving) return;
+    const { plane } = this.#context;
+    if (entry.open && entry.isStandby) {
+      entry.toldMembers = "";
+      await plane.takeVolume(entry.id, this.#backingOf(record));
+      entry.isStandby = false;
+    }
+    if (!entry.serving) await this.#listen(entry, record, false);
+  }
+
+  /** The record has just been read, and says that this node stands by. */
+  async standBy(entry: ServedVolume, record: VolumeRecord): Promise<void> {
+    if (!entry.serving) await this.#listen(entry, record, true);
+    const { member, incarnation } = this.#context;
+    const { id, name } = record;
+    await changeVolume(this.#context, id, `cannot stand by for volume ${name}`, (found) => {
+      const { attachment } = found;
+      const { standby } = attachment;
+      if (standby?.node !== member.nodeId || standby.incarnation === incarnation) return null;
+      // What an earlier run of this daemon asked for it does not wait for any more.
+      const { isMove, isWanted } = standby;
+      const fresh = { ...standby, incarnation, isWanted: isMove && isWanted };
+      return { ...found, attachment: { ...attachment, standby: fresh } };
+    });
+  }
+
+  async #listen(entry: ServedVolume, record: VolumeRecord, isStandby: boolean): Promise<void> {
     const { plane, host } = this.#context;
     this.checkName(record.name);
     if (entry.declared === null) await this.declare(entry, this.defaultsOf(record));
     const settings = entry.declared ?? this.defaultsOf(record);
     if (entry.working) {
       entry.working = false;
-      if (this.#isDeposed(entry.id)) await this.#close(entry);
+      if (isStandby || this.#isDeposed(entry.id)) await this.#close(entry);
     }
-    if (!entry.open) await this.open(entry, record);
+    if (!entry.open) await this.open(entry, record, isStandby);
     const { readOnly } = record.attachment;
     try {
       await plane.attach(attachmentSpecOf(host.options, record, { ...settings, readOnly }));
@@ -110,10 +152,11 @@ export class ClusterServing {
     entry.retryAtMs = 0;
   }
 
-  async open(entry: ServedVolume, record: VolumeRecord): Promise<void> {
+  async open(entry: ServedVolume, record: VolumeRecord, isStandby = false): Promise<void> {
     entry.toldMembers = "";
-    await this.#context.plane.openVolume(this.#specOf(record), { create: false });
+    await this.#context.plane.openVolume(this.#specOf(record, isStandby), { create: false });
     entry.open = true;
+    entry.isStandby = isStandby;
   }
 
   #isDeposed(volumeId: string): boolean {
@@ -121,11 +164,8 @@ export class ClusterServing {
     return stats?.state === "surrendered";
   }
 
-  #specOf(record: VolumeRecord): VolumeSpec {
-    const { member, incarnation } = this.#context;
-    const { id, name, sizeBytes, blockBytes, owner, attachment } = record;
-    // An earlier run of this daemon: we hold the lock that it held.
-    const isDead = owner?.node === member.nodeId && owner.incarnation < incarnation;
+  #specOf(record: VolumeRecord, isStandby: boolean): VolumeSpec {
+    const { id, name, sizeBytes, blockBytes, attachment } = record;
     return {
       id,
       name,
@@ -133,12 +173,20 @@ export class ClusterServing {
       blockBytes,
       readOnly: attachment.readOnly,
       serial: serialOf(id),
-      backing: {
-        kind: "cluster",
-        owner: ownerName(this.#context),
-        members: this.placesOf(record),
-        deadPredecessor: isDead ? processText(owner) : null,
-      },
+      backing: { ...this.#backingOf(record), isStandby },
+    };
+  }
+
+  #backingOf(record: VolumeRecord): ClusterBacking {
+    const { member, incarnation } = this.#context;
+    const { owner } = record;
+    // An earlier run of this daemon: we hold the lock that it held.
+    const isDead = owner?.node === member.nodeId && owner.incarnation < incarnation;
+    return {
+      kind: "cluster",
+      owner: ownerName(this.#context),
+      members: this.placesOf(record),
+      deadPredecessor: isDead ? processText(owner) : null,
     };
   }
 
@@ -168,6 +216,9 @@ export class ClusterServing {
   async #close(entry: ServedVolume): Promise<void> {
     await this.#context.plane.closeVolume(entry.id);
     entry.open = false;
+    entry.isStandby = false;
+    entry.askedAtMs = 0;
+    entry.isLeaving = false;
   }
 
   /** Another node has it now. */
@@ -205,20 +256,16 @@ export class ClusterServing {
     const { id, name } = entry;
     const what = `cannot serve volume ${name}`;
     const known = await link.ask(what, (store) => readVolume(this.#context, store, id));
-    const isHere = known?.record.attachment.node === member.nodeId;
-    if (isHere && known.record.phase === "ready") {
+    const role = known === null ? null : roleOf(known.record, member.nodeId);
+    if (known !== null && role !== null) {
       if (entry.declared?.phase === "detaching") {
         await detach(entry);
         return;
       }
-      if (entry.serving) return;
-      await this.serve(entry, known.record);
-      events.add("volume.restored", name, "its socket is served again");
-      const { generation } = known.record.attachment;
-      log.log("info", "volume.served", { volume: name, generation });
+      await this.#assume(role, entry, known.record);
       return;
     }
-    const wasServing = entry.serving;
+    const wasServing = entry.serving && !entry.isStandby;
     await this.cutOff(entry);
     await this.declare(entry, null);
     entry.problem = null;
@@ -226,6 +273,30 @@ export class ClusterServing {
     if (!wasServing) return;
     events.add("volume.detached", name, "it was taken over by another node");
     log.log("warn", "cluster.volume-moved", { volume: name });
+  }
+
+  async #assume(role: Role, entry: ServedVolume, record: VolumeRecord): Promise<void> {
+    const { events, log } = this.#context.host.modules;
+    const { name } = entry;
+    const { generation } = record.attachment;
+    const { serving: wasServing, isStandby: wasStandby } = entry;
+    if (role === "owner") {
+      await this.serve(entry, record);
+      if (wasServing && !wasStandby) return;
+      events.add("volume.restored", name, wasStandby ? TAKEN : "its socket is served again");
+      log.log("info", "volume.served", { volume: name, generation });
+      return;
+    }
+    if (entry.open && !wasStandby) await this.#becomeStandby(entry);
+    await this.standBy(entry, record);
+    if (!wasServing) log.log("info", "volume.stands-by", { volume: name, generation });
+  }
+
+  /** We have handed it over, and perhaps nobody was there to note that; or we have lost it. */
+  async #becomeStandby(entry: ServedVolume): Promise<void> {
+    const owner = this.#context.plane.ownerStats().find((one) => one.volumeId === entry.id);
+    if (owner?.state === "standby") entry.isStandby = true;
+    else await this.cutOff(entry);
   }
 
   /** Notes why a volume is not served, and when to try again. */

@@ -8,6 +8,8 @@ import type { DeclaredClusterAttachment } from "../model/declared.ts";
 import type { Health } from "../model/types.ts";
 import { OperationQueue } from "./operation-queue.ts";
 
+const NO_FRONT = { isRunning: false, isWaiting: false };
+
 export class ServedVolume extends OperationQueue {
   readonly id: string;
   readonly name: string;
@@ -17,6 +19,18 @@ export class ServedVolume extends OperationQueue {
   open = false;
   /** The data plane listens on its socket. */
   serving = false;
+  /** Another node has it, and this one's socket is open in case its guest comes here. */
+  isStandby = false;
+  /** What front-ends here do with its rings. */
+  front: { readonly isRunning: boolean; readonly isWaiting: boolean } = NO_FRONT;
+  /** Its rings have stopped while another node stands by, and have not been started again. */
+  isLeaving = false;
+  /** Since when this node asks for it; monotonic, 0 = it does not. */
+  askedAtMs = 0;
+  /** Whether it is to be given or taken is not looked at before; monotonic. */
+  noticeAtMs = 0;
+  /** Of the last attempt at that, as the log has it. */
+  stepProblem = "";
   /** It is open because a copy of it is being made, and is attached nowhere. */
   working = false;
   /** What its owner was told of its members last; "" = nothing since it was opened. */

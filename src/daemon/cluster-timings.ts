@@ -15,6 +15,10 @@ export interface ClusterTimings {
   readonly deleteMs: number;
   /** Draining a front end of a volume that has moved. */
   readonly drainMs: number;
+  /** A standby whose front end waits takes over when the volume's holder says nothing so long. */
+  readonly takeOverMs: number;
+  /** Whoever asks for a volume to be handed over waits so long for an answer. */
+  readonly handOverMs: number;
   /** A volume that is "creating" for so long has lost its creator. Longer than copiesMs. */
   readonly abandonedMs: number;
   /** Everything is looked at again, without being told that anything changed. */
@@ -34,6 +38,8 @@ export const CLUSTER_TIMINGS: ClusterTimings = {
   copiesMs: 10_000,
   deleteMs: 5000,
   drainMs: 10_000,
+  takeOverMs: 2000,
+  handOverMs: 10_000,
   abandonedMs: 60_000,
   lookMs: 30_000,
   freeReportMs: 30_000,

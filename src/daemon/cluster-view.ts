@@ -87,6 +87,7 @@ export class ClusterViews {
       epoch: record.epoch,
       owner: nameOf(record.owner?.node ?? null),
       attachedTo: nameOf(record.attachment.node),
+      standby: nameOf(record.attachment.standby?.node ?? null),
     };
   }
 
@@ -125,8 +126,9 @@ export class ClusterViews {
   #state({ id, phase, attachment }: VolumeRecord, { stats }: Sight): VolumeState {
     const { member, inventory, served } = this.#context;
     if (phase !== "ready") return phase;
-    const { node } = attachment;
+    const { node, standby } = attachment;
     if (node === null) return "detached";
+    if (standby?.node === member.nodeId && served.get(id)?.serving === true) return "standby";
     if (node !== member.nodeId) return inventory.isAlive(node) ? "attached" : "unavailable";
     if (served.get(id)?.serving !== true) return "unavailable";
     return stats.get(id)?.connected === true ? "connected" : "attached";
@@ -135,7 +137,9 @@ export class ClusterViews {
   #attachment({ id, name, attachment }: VolumeRecord, { stats }: Sight): Attachment | null {
     const { member, served, host } = this.#context;
     const declared = served.get(id)?.declared ?? null;
-    if (attachment.node !== member.nodeId || declared === null) return null;
+    const { node, standby } = attachment;
+    const isOurs = node === member.nodeId || standby?.node === member.nodeId;
+    if (!isOurs || declared === null) return null;
     return {
       generation: attachment.generation,
       socket: socketPathOf(host.options.paths, name),

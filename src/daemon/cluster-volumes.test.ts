@@ -126,8 +126,11 @@ describe("create and delete", () => {
     c.plane.onReplica = (what) => {
       if (what === "make") throw new Error("the disk is full");
     };
+    const beganMs = performance.now();
     const create = a.create({ name: "v", sizeBytes: MIB, replicas: 3 });
-    await refused(create, "timed_out", /no copy yet on c/);
+    await refused(create, "backing_failed", /no copy on c: .*the disk is full/);
+    // The fixture's patience is 1500 ms: c has said that it cannot.
+    assert.ok(performance.now() - beganMs < 1200, "it is told at once");
     await until(() => !has(a, "v") && !has(c, "v"));
     assert.equal((await inventory()).volumes.size, 0);
     for (const node of [a, b]) {
@@ -408,7 +411,7 @@ describe("copies", () => {
       throw new Error("full");
     };
     const stuck = a.control.resize("v", { sizeBytes: 8 * MIB }, REALLY);
-    await refused(stuck, "timed_out", new RegExp(`no copy yet on ${other}`));
+    await refused(stuck, "backing_failed", new RegExp(`no copy on ${other}: .*full`));
     assert.equal(a.control.show("v").sizeBytes, 4 * MIB);
     assert.equal(a.plane.open.get(id)?.sizeBytes, 4 * MIB);
     await inventory();

@@ -12,6 +12,7 @@
 
 import { RingstoreError } from "../base/index.ts";
 import type {
+  ClusterBacking,
   ClusterPlane,
   OwnerStats,
   ResyncPlane,
@@ -34,6 +35,7 @@ import { closeBacking, type OpenedBacking } from "../uring/index.ts";
 import type { DataPlaneOptions } from "./data-plane-factory.ts";
 import { PlaneCluster } from "./plane-cluster.ts";
 import { PlaneDisks } from "./plane-disks.ts";
+import { attachedError, stopped } from "./plane-errors.ts";
 import { leastLoaded } from "./plane-loads.ts";
 import {
   backingBytes,
@@ -217,7 +219,7 @@ export class ReactorDataPlane implements DataPlane, ClusterPlane {
 
   async closeVolume(volumeId: string): Promise<void> {
     const volume = this.find(volumeId);
-    if (volume.attached) throw attachedError(volume, "closed");
+    if (volume.attached) throw attachedError(volume.spec.name, "closed");
     await volume.thread.request({ op: "close", volumeId }, this.quick);
     this.volumes.delete(volumeId);
     this.cluster.forget(volumeId);
@@ -252,7 +254,7 @@ export class ReactorDataPlane implements DataPlane, ClusterPlane {
     const volume = this.find(volumeId);
     const { opened } = volume;
     const isCut = sizeBytes < volume.sizeBytes;
-    if (isCut && volume.attached) throw attachedError(volume, "made smaller");
+    if (isCut && volume.attached) throw attachedError(volume.spec.name, "made smaller");
     if (opened !== null && !isCut) await growBacking(opened, sizeBytes);
     await this.resizeOnThread(volume, sizeBytes);
     if (opened !== null && isCut) await cutBacking(opened, sizeBytes);
@@ -270,7 +272,7 @@ export class ReactorDataPlane implements DataPlane, ClusterPlane {
 
   async attach(spec: AttachmentSpec): Promise<void> {
     const volume = this.find(spec.volumeId);
-    if (volume.attached) throw attachedError(volume, "attached twice");
+    if (volume.attached) throw attachedError(volume.spec.name, "attached twice");
     const { thread } = volume;
     const { volumeId } = spec;
     const onLate = (): void => {
@@ -338,6 +340,19 @@ export class ReactorDataPlane implements DataPlane, ClusterPlane {
   async surrenderVolume(volumeId: string): Promise<void> {
     this.find(volumeId);
     await this.cluster.surrender(volumeId);
+  }
+
+  async takeVolume(volumeId: string, backing: ClusterBacking): Promise<void> {
+    this.find(volumeId);
+    await this.cluster.takeVolume(volumeId, backing);
+  }
+
+  async handOverVolume(volumeId: string, to: string): Promise<void> {
+    await this.cluster.handOver(volumeId, to);
+  }
+
+  async cutWaiting(volumeId: string): Promise<void> {
+    await this.cluster.cutWaiting(volumeId);
   }
 
   private find(volumeId: string): OpenVolume {
@@ -481,17 +496,4 @@ export class ReactorDataPlane implements DataPlane, ClusterPlane {
     }
     return isDrained === true;
   }
-}
-
-function attachedError(volume: OpenVolume, what: string): RingstoreError {
-  const { name } = volume.spec;
-  return new RingstoreError("VOLUME_ATTACHED", `volume ${name} is attached and cannot be ${what}`, {
-    advice: `Detach it first: ringstore volume detach ${name}`,
-  });
-}
-
-function stopped(): RingstoreError {
-  return new RingstoreError("SHUTTING_DOWN", "the data plane is stopping", {
-    advice: "Try again when the daemon has been started.",
-  });
 }

@@ -31,6 +31,8 @@ export class NoCluster implements DaemonCluster {
   drainNode = async (): Promise<never> => refuse();
   drainDisk = async (): Promise<never> => refuse();
   removeNode = async (): Promise<never> => refuse();
+  handOver = async (): Promise<never> => refuse();
+  maintain = async (): Promise<never> => refuse();
   rebuilds = async (): Promise<never> => refuse();
   rebuildLimit = async (): Promise<never> => refuse();
   setRebuildLimit = async (): Promise<never> => refuse();

@@ -8,8 +8,10 @@ import { lookup } from "node:dns/promises";
 import { isIP } from "node:net";
 import { errnoName, RingstoreError } from "../base/index.ts";
 import type {
+  ClusterBacking,
   ClusterPeer,
   ClusterStart,
+  FrontState,
   OwnerStats,
   PeerStats,
   ResyncPaceStats,
@@ -37,9 +39,13 @@ export interface PlaneClusterModules {
 export interface ClusterModules {
   readonly records: VolumeRecordsHost;
   readonly ownerChanged: (stats: OwnerStats) => void;
+  readonly frontChanged: (state: FrontState) => void;
 }
 
-type ClusterMessage = Extract<ReactorMessage, { kind: "record" | "owner" | "peers" | "pace" }>;
+type ClusterMessage = Extract<
+  ReactorMessage,
+  { kind: "record" | "owner" | "front" | "peers" | "pace" }
+>;
 
 export class PlaneCluster implements ResyncPlane {
   private readonly modules: PlaneClusterModules;
@@ -73,8 +79,12 @@ export class PlaneCluster implements ResyncPlane {
     return { port };
   }
 
-  private take(message: ClusterMessage, { records, ownerChanged }: ClusterModules): void {
+  private take(message: ClusterMessage, modules: ClusterModules): void {
+    const { records, ownerChanged } = modules;
     switch (message.kind) {
+      case "front":
+        modules.frontChanged(message.state);
+        return;
       case "owner":
         this.owners.set(message.stats.volumeId, message.stats);
         ownerChanged(message.stats);
@@ -157,6 +167,18 @@ export class PlaneCluster implements ResyncPlane {
 
   async surrender(volumeId: string): Promise<void> {
     await this.askPatiently({ op: "surrender", volumeId });
+  }
+
+  async takeVolume(volumeId: string, backing: ClusterBacking): Promise<void> {
+    await this.ask({ op: "take", volumeId, backing });
+  }
+
+  async handOver(volumeId: string, to: string): Promise<void> {
+    await this.askPatiently({ op: "handOver", volumeId, to });
+  }
+
+  async cutWaiting(volumeId: string): Promise<void> {
+    await this.ask({ op: "cutWaiting", volumeId });
   }
 
   async setMembers(volumeId: string, members: VolumeMembers): Promise<void> {

@@ -31,7 +31,7 @@ import { OwnedVolumes } from "./reactor-owned.ts";
 import { ReactorPeers } from "./reactor-peers.ts";
 import type { ClusterCommand, ReactorMessage } from "./reactor-protocol.ts";
 import { ReactorRecords } from "./reactor-records.ts";
-import { type OwnedDevice, refusal } from "./reactor-volume.ts";
+import { type MadeDevice, refusal } from "./reactor-volume.ts";
 
 const END_CHECK_MS = 2;
 /** What a replica that is deleted still has on its way. */
@@ -94,11 +94,12 @@ export class ReactorCluster {
       recordsOf: (volumeId) => this.records.of(volumeId),
       sourceOf: (volumeId, place, changed) => this.sourceOf(volumeId, place, changed),
       tell: (stats) => send({ kind: "owner", stats }),
+      tellFront: (state) => send({ kind: "front", state }),
       tellPace: (pace) => send({ kind: "pace", pace }),
     });
   }
 
-  openVolume(spec: VolumeSpec, meter: SharedArrayBuffer): OwnedDevice {
+  openVolume(spec: VolumeSpec, meter: SharedArrayBuffer): MadeDevice {
     const { backing } = spec;
     if (backing.kind !== "cluster") {
       throw refusal("INVALID_REQUEST", `volume ${spec.name} is not one of the cluster`);
@@ -128,6 +129,17 @@ export class ReactorCluster {
         return;
       case "surrender":
         this.owned.surrender(command.volumeId, () => done(null));
+        return;
+      case "take":
+        this.owned.take(command.volumeId, command.backing);
+        done(null);
+        return;
+      case "handOver":
+        this.owned.handOver(command.volumeId, command.to, () => done(null));
+        return;
+      case "cutWaiting":
+        this.owned.cutWaiting(command.volumeId);
+        done(null);
         return;
       case "setResyncLimit":
         this.owned.setResyncLimit(command.bytesPerSecond);

@@ -219,8 +219,7 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
       throw refusal("VOLUME_BUSY", `volume ${spec.name} is open already`);
     }
     if (backing.kind === "cluster") {
-      const device = this.requireCluster().openVolume(spec, meter);
-      this.addVolume(spec, { kind: "made", device }, meter);
+      this.addVolume(spec, this.requireCluster().openVolume(spec, meter), meter);
       return true;
     }
     if (backing.kind !== "store") {

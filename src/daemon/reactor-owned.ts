@@ -2,6 +2,10 @@
 // them to the main thread.
 //
 //   open --> taking over --> serving --surrender--> surrendered --> forgotten
+//               ^               |
+//              take         hand over
+//               |               v
+//   open ----> standby <--------'        rings of front-ends wait meanwhile
 //
 // Invariants:
 //  - the device is there at once; requests wait until the volume serves;
@@ -10,6 +14,7 @@
 
 import type {
   ClusterBacking,
+  FrontState,
   OwnerStats,
   ReadGrants,
   ReplicaPlace,
@@ -22,6 +27,7 @@ import type {
 } from "../ports/index.ts";
 import type { Reactor } from "../reactor/index.ts";
 import type { VolumeMeter } from "../telemetry/index.ts";
+import { FrontGate } from "../vhost-user/index.ts";
 import {
   type MemberSession,
   OwnedVolume,
@@ -32,7 +38,8 @@ import {
 } from "../volume/index.ts";
 import { ReactorClients } from "./reactor-clients.ts";
 import { MemberReplica, type MemberSource } from "./reactor-member.ts";
-import { type OwnedDevice, refusal } from "./reactor-volume.ts";
+import { SwitchedDevice } from "./reactor-switch.ts";
+import { type MadeDevice, type OwnedDevice, refusal } from "./reactor-volume.ts";
 
 const REPORT_MS = 100;
 const TIMER_REPORT = 0;
@@ -45,6 +52,7 @@ export interface OwnedVolumesModules {
   /** `changed`: whether a session with it is open may have. */
   readonly sourceOf: (volumeId: string, place: ReplicaPlace, changed: () => void) => MemberSource;
   readonly tell: (stats: OwnerStats) => void;
+  readonly tellFront: (state: FrontState) => void;
   readonly tellPace: (pace: ResyncPaceStats) => void;
 }
 
@@ -71,8 +79,13 @@ class OwnedMembers implements ReadGrants {
 interface Owned {
   readonly spec: VolumeSpec;
   readonly meter: VolumeMeter;
-  readonly members: OwnedMembers;
-  readonly volume: OwnedVolume;
+  backing: ClusterBacking;
+  members: OwnedMembers;
+  volume: OwnedVolume;
+  readonly device: SwitchedDevice;
+  readonly gate: FrontGate;
+  /** Another node has it. */
+  isStandby: boolean;
   /** What was told last, as text, and which members had a session then. */
   told: string;
   connectedMask: number;
@@ -95,7 +108,30 @@ export class OwnedVolumes implements TimerHandler {
   }
 
   /** Throws RingstoreError where the volume cannot be what it should be. */
-  open(spec: VolumeSpec, backing: ClusterBacking, meter: VolumeMeter): OwnedDevice {
+  open(spec: VolumeSpec, backing: ClusterBacking, meter: VolumeMeter): MadeDevice {
+    const isStandby = backing.isStandby === true;
+    const made = this.make(spec, backing);
+    const { id: volumeId } = spec;
+    const gate = new FrontGate(isStandby, (isRunning, isWaiting) =>
+      this.modules.tellFront({ volumeId, isRunning, isWaiting }),
+    );
+    const device = new SwitchedDevice(made.device);
+    const unseen = { told: "", connectedMask: 0 };
+    const owned = { spec, meter, backing, ...made, device, gate, isStandby, ...unseen };
+    this.volumes.set(volumeId, owned);
+    this.note(volumeId);
+    if (!isStandby) owned.volume.takeOver(() => this.note(volumeId));
+    return { kind: "made", device, gate };
+  }
+
+  private make(
+    spec: VolumeSpec,
+    backing: ClusterBacking,
+  ): {
+    readonly volume: OwnedVolume;
+    readonly members: OwnedMembers;
+    readonly device: OwnedDevice;
+  } {
     const { reactor, workspace, recordsOf } = this.modules;
     const disks = backing.members.map(({ diskId }) => diskId);
     if (disks.length === 0 || disks.length > 8 || new Set(disks).size !== disks.length) {
@@ -138,12 +174,65 @@ export class OwnedVolumes implements TimerHandler {
         changed: note,
       },
     );
-    const unseen = { told: "", connectedMask: 0 };
-    this.volumes.set(spec.id, { spec, meter, members, volume, ...unseen });
-    this.note(spec.id);
-    volume.takeOver(note);
-    if (spec.blockBytes === volume.info.blockBytes) return volume;
-    return new SectorDevice(volume, { workspace: this.modules.sectors() });
+    const isWhole = spec.blockBytes === volume.info.blockBytes;
+    const sectors = (): OwnedDevice =>
+      new SectorDevice(volume, { workspace: this.modules.sectors() });
+    return { volume, members, device: isWhole ? volume : sectors() };
+  }
+
+  // Given and taken -------------------------------------------------------------------------------
+
+  /** A standby takes the volume over; its front's rings run when it serves. */
+  take(volumeId: string, backing: ClusterBacking): void {
+    const owned = this.find(volumeId);
+    if (!owned.isStandby) {
+      throw refusal("VOLUME_BUSY", `volume ${owned.spec.name} is not a standby here`);
+    }
+    this.replace(owned, backing);
+    owned.isStandby = false;
+    const { volume } = owned;
+    volume.takeOver((outcome) => {
+      this.note(volumeId);
+      if (outcome === "serving" && owned.volume === volume) owned.gate.open();
+    });
+  }
+
+  /** `done`: the volume is another's, or was already. */
+  handOver(volumeId: string, to: string, done: () => void): void {
+    const owned = this.find(volumeId);
+    const { volume, spec } = owned;
+    if (volume.state !== "serving") {
+      throw refusal("VOLUME_BUSY", `volume ${spec.name} is not served here: ${volume.state}`);
+    }
+    if (!owned.gate.hold()) {
+      throw refusal("VOLUME_BUSY", `volume ${spec.name} serves a guest`);
+    }
+    volume.handOver(to, () => {
+      // Nobody may have waited: the volume is closed, or is about to be.
+      if (this.volumes.get(volumeId) !== owned || owned.volume !== volume) return;
+      owned.isStandby = true;
+      this.replace(owned, owned.backing);
+      done();
+    });
+  }
+
+  private replace(owned: Owned, backing: ClusterBacking): void {
+    const { volume, members, device } = this.make(owned.spec, backing);
+    owned.device.exchange(device);
+    owned.backing = backing;
+    owned.members = members;
+    owned.volume = volume;
+    this.note(owned.spec.id);
+  }
+
+  cutWaiting(volumeId: string): void {
+    this.find(volumeId).gate.cutWaiting();
+  }
+
+  private find(volumeId: string): Owned {
+    const owned = this.volumes.get(volumeId);
+    if (owned !== undefined) return owned;
+    throw refusal("VOLUME_NOT_FOUND", `volume ${volumeId} is not open as one of the cluster`);
   }
 
   /** Its device has been closed. */
@@ -163,12 +252,6 @@ export class OwnedVolumes implements TimerHandler {
     owned.volume.setLeaving(leaving);
     owned.volume.membersChanged();
     this.note(volumeId);
-  }
-
-  private find(volumeId: string): Owned {
-    const owned = this.volumes.get(volumeId);
-    if (owned !== undefined) return owned;
-    throw refusal("VOLUME_NOT_FOUND", `volume ${volumeId} is not open as one of the cluster`);
   }
 
   /** Of all volumes; whoever has not said "clean" when patience ends is left as a crash would. */
@@ -281,7 +364,7 @@ function statsOf(owned: Owned): OwnerStats {
   const present = volume.members.filter((member) => !member.isRemoved);
   return {
     volumeId: owned.spec.id,
-    state: state === "idle" ? "taking-over" : state,
+    state: state !== "idle" ? state : owned.isStandby ? "standby" : "taking-over",
     epoch: volume.epoch,
     members: present.map((member) => ({
       place: places.placeOf(member.disk),

@@ -6,8 +6,10 @@
 
 import type { MessagePort } from "node:worker_threads";
 import type {
+  ClusterBacking,
   ClusterIdentity,
   ClusterPeer,
+  FrontState,
   OwnerStats,
   PeerStats,
   ResyncPaceStats,
@@ -67,6 +69,10 @@ export type ClusterCommand =
   /** Answered with StoredReplica[]. */
   | { readonly op: "listReplicas"; readonly diskId: string }
   | { readonly op: "surrender"; readonly volumeId: string }
+  | { readonly op: "take"; readonly volumeId: string; readonly backing: ClusterBacking }
+  /** Answered when the volume has been let go of. */
+  | { readonly op: "handOver"; readonly volumeId: string; readonly to: string }
+  | { readonly op: "cutWaiting"; readonly volumeId: string }
   | { readonly op: "setResyncLimit"; readonly bytesPerSecond: number | null }
   | { readonly op: "setMembers"; readonly volumeId: string; readonly members: VolumeMembers }
   /** What the main thread found out for a "record" message. Not answered. */
@@ -140,6 +146,8 @@ export type ReactorMessage =
     }
   /** Sent when they have changed. */
   | { readonly kind: "owner"; readonly stats: OwnerStats }
+  /** At once. */
+  | { readonly kind: "front"; readonly state: FrontState }
   | { readonly kind: "peers"; readonly peers: readonly PeerStats[] }
   | { readonly kind: "pace"; readonly pace: ResyncPaceStats }
   /** Before the answer to stop. The thread ends, or, with I/O still in the kernel, it stays. */

@@ -38,7 +38,10 @@ export interface ReactorThreadModules {
   readonly entry: URL | undefined;
 }
 
-type ClusterMessage = Extract<ReactorMessage, { kind: "record" | "owner" | "peers" | "pace" }>;
+type ClusterMessage = Extract<
+  ReactorMessage,
+  { kind: "record" | "owner" | "front" | "peers" | "pace" }
+>;
 
 interface Pending {
   readonly resolve: (value: unknown) => void;
@@ -157,6 +160,7 @@ export class ReactorThread {
         return;
       case "record":
       case "owner":
+      case "front":
       case "peers":
       case "pace":
         this.onCluster(message);

@@ -19,7 +19,7 @@ import type { AttachmentSpec, VolumeSpec } from "../ports/data-plane.ts";
 import type { Reactor } from "../reactor/index.ts";
 import { VOLUME_COUNTERS, VolumeMeter } from "../telemetry/index.ts";
 import { createDisk, type OwnedDisk } from "../uring/index.ts";
-import { listenError, VhostUserDevice } from "../vhost-user/index.ts";
+import { type FrontGate, listenError, VhostUserDevice } from "../vhost-user/index.ts";
 import type { OpenedForReactor } from "./reactor-protocol.ts";
 
 /** Where a volume lives. */
@@ -39,6 +39,8 @@ export interface OwnedDevice extends BlockDevice {
 export interface MadeDevice {
   readonly kind: "made";
   readonly device: OwnedDevice;
+  /** Decides whether rings run; none = they always may. */
+  readonly gate?: FrontGate;
 }
 
 export class ReactorVolume {
@@ -47,6 +49,7 @@ export class ReactorVolume {
   private readonly meter: VolumeMeter;
   private readonly disk: OwnedDisk | null;
   private readonly device: OwnedDevice;
+  private readonly gate: FrontGate | null;
   private front: VhostUserDevice | null = null;
   /** Who waits for the end of detach(). */
   private detaching: (() => void)[] | null = null;
@@ -62,6 +65,7 @@ export class ReactorVolume {
     this.modules = modules;
     this.meter = new VolumeMeter(shared);
     const { reactor, workspace } = modules;
+    this.gate = (backing.kind === "made" ? backing.gate : undefined) ?? null;
     if (backing.kind === "made") {
       this.disk = null;
       this.device = backing.device;
@@ -109,6 +113,7 @@ export class ReactorVolume {
       readOnly: spec.readOnly || this.spec.readOnly,
       trustMemory,
       meter: this.meter,
+      ...(this.gate === null ? {} : { gate: this.gate }),
     });
     const result = front.listen();
     if (result < 0) {

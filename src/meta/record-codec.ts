@@ -83,6 +83,10 @@ function checkVolume(record: VolumeRecord): string | null {
     return `growToBytes ${growToBytes} is no size that it can grow to`;
   }
   if (record.owner !== null && record.epoch === 0) return "it has an owner without an epoch";
+  const { node, standby } = record.attachment;
+  if (standby !== undefined && (node === null || node === standby.node)) {
+    return "a node stands by for a volume that is attached nowhere, or there";
+  }
   return null;
 }
 

@@ -58,8 +58,18 @@ const replacement = Type.Object(
   closed,
 );
 
+const standby = Type.Object(
+  { node: id, incarnation: count, isWanted: Type.Boolean(), isMove: Type.Boolean() },
+  closed,
+);
+
 const attachment = Type.Object(
-  { generation: count, node: Type.Union([id, Type.Null()]), readOnly: Type.Boolean() },
+  {
+    generation: count,
+    node: Type.Union([id, Type.Null()]),
+    readOnly: Type.Boolean(),
+    standby: Type.Optional(standby),
+  },
   closed,
 );
 
@@ -79,7 +89,7 @@ export const VOLUME_SCHEMA: SchemaOf<VolumeRecord> = describes<VolumeRecord>()(
       clusterGeneration: count,
       epoch,
       owner: Type.Union([process, Type.Null()]),
-      state: Type.Enum(["clean", "open"]),
+      state: Type.Enum(["clean", "open", "handed-over"]),
       members: Type.Array(id, { maxItems: VOLUME_MEMBERS_MAX }),
       out: Type.Array(out, { maxItems: VOLUME_MEMBERS_MAX }),
       membershipVersion: count,
@@ -95,7 +105,16 @@ export const VOLUME_SCHEMA: SchemaOf<VolumeRecord> = describes<VolumeRecord>()(
 );
 
 export const COPY_SCHEMA: SchemaOf<CopyRecord> = describes<CopyRecord>()(
-  Type.Object({ format, disk: id, sizeBytes: count, madeAt: when }, closed),
+  Type.Object(
+    {
+      format,
+      disk: id,
+      sizeBytes: count,
+      madeAt: when,
+      problem: Type.Optional(Type.String({ minLength: 1, maxLength: 1024 })),
+    },
+    closed,
+  ),
 );
 
 const wireFormat = Type.Integer({ minimum: 1, maximum: 0xffff });

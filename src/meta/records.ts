@@ -8,7 +8,7 @@
 //   so that who lost the answer to a swap can tell its own change from anybody else's (swap.ts).
 // - Times are for people. No decision compares clocks of two machines.
 
-import type { Stamp } from "../ports/index.ts";
+import type { OwnedState, Stamp } from "../ports/index.ts";
 
 /** Numbers are never used again. */
 export const RECORD_FORMAT = 1;
@@ -53,6 +53,19 @@ export interface Attachment {
   /** null: attached nowhere. */
   readonly node: string | null;
   readonly readOnly: boolean;
+  /** Another node that stands by to take the attachment over, with its owner. */
+  readonly standby?: Standby;
+}
+
+/** A node whose socket for the volume is open while another node has the volume. */
+export interface Standby {
+  readonly node: string;
+  /** Of the run of its daemon that has the socket open; 0 = none has told yet. */
+  readonly incarnation: number;
+  /** It asks for the volume: whoever has it hands it over, or says no where its guest runs. */
+  readonly isWanted: boolean;
+  /** Whoever has the volume shall not stand by in turn. */
+  readonly isMove: boolean;
 }
 
 /**
@@ -80,8 +93,11 @@ export interface VolumeRecord {
   /** Rises by one with every takeover, a restarted owner's too. 0: never owned. */
   readonly epoch: number;
   readonly owner: ProcessName | null;
-  /** "clean": nothing was under way when the owner let go, and there is nothing to equalise. */
-  readonly state: "clean" | "open";
+  /**
+   * "clean": nothing was under way when the owner let go, and there is nothing to equalise.
+   * "handed-over": the same, and `owner` is whom it was given to, in an epoch not yet written in.
+   */
+  readonly state: OwnedState;
   /** Disks that hold copies. In sync are those that are not in `out`. */
   readonly members: readonly string[];
   readonly out: readonly OutMember[];
@@ -101,8 +117,11 @@ export interface CopyRecord {
   readonly format: number;
   /** UUID of the disk. */
   readonly disk: string;
+  /** 0: there is none yet. */
   readonly sizeBytes: number;
   readonly madeAt: string;
+  /** Why it could not be made, or grown, at the last attempt. */
+  readonly problem?: string;
 }
 
 export type NodePhase = "active" | "maintenance" | "draining";

@@ -220,6 +220,7 @@ export const clusterBacking: TUnsafe<ClusterBackingView> = partOf<ClusterBacking
       epoch: count("rises with every takeover"),
       owner: nullable(name),
       attachedTo: nullable(name),
+      standby: nullable(name),
     },
     closed,
   ),

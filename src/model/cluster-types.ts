@@ -159,6 +159,8 @@ export interface ClusterBackingView {
   readonly owner: string | null;
   /** The node that it is attached to; null = none. */
   readonly attachedTo: string | null;
+  /** The node that stands by for a guest that moves; null = none. */
+  readonly standby: string | null;
 }
 
 type RebuildStage = "waiting" | "copying" | "entering";

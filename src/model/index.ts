@@ -14,6 +14,8 @@ export * from "./disk-types.ts";
 export * from "./errors.ts";
 export * from "./limits.ts";
 export * from "./metrics.ts";
+export * from "./move-schemas.ts";
+export * from "./move-types.ts";
 export type { SchemaOf } from "./schema.ts";
 export * from "./schemas.ts";
 export * from "./types.ts";

@@ -41,6 +41,8 @@ export type VolumeState =
   | "attached"
   /** A front-end has started rings. */
   | "connected"
+  /** Another node has it; the socket here is for a guest that moves. */
+  | "standby"
   /** Declared attached but not served: see `health`. */
   | "unavailable"
   | "deleting";
@@ -105,6 +107,11 @@ export interface VolumeAttach {
   readonly readOnly?: boolean;
   /** Of a volume of the cluster: also when a node that is alive has it. That node is cut off. */
   readonly takeOver?: boolean;
+  /**
+   * Of a volume of the cluster that another node has: its guest is about to move here. The socket
+   * takes connections; rings start when that node has handed the volume over.
+   */
+  readonly standby?: boolean;
   /** Only for the printed command line: the VM's memory size. */
   readonly vmMemoryBytes?: number;
 }
@@ -236,6 +243,8 @@ export type EventType =
   | "volume.attached"
   | "volume.detached"
   | "volume.restored"
+  | "volume.handed-over"
+  | "volume.taken"
   | "volume.unavailable"
   | "volume.connected"
   | "volume.disconnected"

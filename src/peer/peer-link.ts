@@ -100,6 +100,8 @@ export class PeerLink implements MessageHandler, Poller, TimerHandler, ReplicaLi
   readonly requests: LinkRequests;
   readonly counters: PeerLinkCounters = { connectionCount: 0, failedCount: 0, grantCount: 0 };
   /** Of the last failure, for people. */
+  /** Why it is down, as the log has it; "" = it is up, or nothing was said. */
+  private toldReason = "";
   lastFailure = "";
   private readonly options: PeerLinkOptions;
   private readonly modules: PeerLinkModules;
@@ -221,11 +223,17 @@ export class PeerLink implements MessageHandler, Poller, TimerHandler, ReplicaLi
     this.counters.failedCount += 1;
     this.lastFailure = outcome.reason;
     if (outcome.isLasting) this.backOffMs = BACK_OFF_MAX_MS;
-    this.modules.log.log("warn", "no connection to a peer", {
-      node: this.options.targetNodeId,
-      target: this.modules.dialer.target,
-      reason: outcome.reason,
-    });
+    // Once when it goes: that it does not answer for hours is told by health, not here. A refusal
+    // in its own words is news.
+    const isNews = outcome.isLasting ? outcome.reason !== this.toldReason : this.toldReason === "";
+    if (isNews) {
+      this.toldReason = outcome.reason;
+      this.modules.log.log("warn", "no connection to a peer", {
+        node: this.options.targetNodeId,
+        target: this.modules.dialer.target,
+        reason: outcome.reason,
+      });
+    }
     this.wentDown();
   }
 
@@ -240,6 +248,7 @@ export class PeerLink implements MessageHandler, Poller, TimerHandler, ReplicaLi
     this.requests.smallCredits = outcome.welcome.smallCredits;
     this.requests.largeCredits = outcome.welcome.largeCredits;
     this.times[HEARD_US] = this.reactor.clock.nowUs();
+    this.toldReason = "";
     this.modules.log.log("info", "connected to a peer", { node: outcome.nodeId });
     if (this.isClosing) {
       this.end("closed");
@@ -366,6 +375,7 @@ export class PeerLink implements MessageHandler, Poller, TimerHandler, ReplicaLi
       this.ending();
     }
     this.stream = null;
+    this.toldReason = this.lastFailure;
     this.modules.log.log("warn", "lost the connection to a peer", {
       node: this.options.targetNodeId,
       reason: this.lastFailure,

@@ -8,6 +8,8 @@
 //   setMembers                      ------------>   looks at the record, at members come and gone
 //   VolumeRecordsHost               <------------   reads and swaps the records of what it owns
 //   ownerChanged                    <------------   taking over, serving, deposed; members, resync
+//   takeVolume, handOverVolume      ------------>   a standby becomes the owner, and the other way
+//   frontChanged                    <------------   the guest's rings run, stop, or wait to run
 //
 // All cluster disks and volumes of a node are on one reactor, the first: disks that are opened
 // after startCluster() are put there. A replica on one that was opened before, on another reactor,
@@ -58,6 +60,19 @@ export interface ClusterBacking {
   readonly members: readonly ReplicaPlace[];
   /** The record's owner, where that was an earlier run of this daemon, whose locks we hold. */
   readonly deadPredecessor: string | null;
+  /**
+   * Another node has the volume: it is opened without being taken. Front-ends may connect, and
+   * their rings start when takeVolume() has succeeded.
+   */
+  readonly isStandby?: boolean;
+}
+
+/** What front-ends of a cluster's volume do with its rings. */
+export interface FrontState {
+  readonly volumeId: string;
+  readonly isRunning: boolean;
+  /** They could run, and the volume is not ours. */
+  readonly isWaiting: boolean;
 }
 
 /**
@@ -96,7 +111,7 @@ export interface ResyncPaceStats {
 /** Of a volume that was opened with backing "cluster". */
 export interface OwnerStats {
   readonly volumeId: string;
-  readonly state: "taking-over" | "serving" | "draining" | "surrendered";
+  readonly state: "standby" | "taking-over" | "serving" | "draining" | "surrendered";
   readonly epoch: number;
   readonly members: readonly {
     readonly place: ReplicaPlace;
@@ -143,6 +158,8 @@ export interface ClusterPlane {
     modules: {
       readonly records: VolumeRecordsHost;
       readonly ownerChanged: (stats: OwnerStats) => void;
+      /** Rings began to run, ceased to, or wait to. */
+      readonly frontChanged: (state: FrontState) => void;
     },
   ): Promise<{ readonly port: number }>;
   /**
@@ -166,6 +183,19 @@ export interface ClusterPlane {
   ownerStats(): readonly OwnerStats[];
   peerStats(): readonly PeerStats[];
   readonly resyncs: ResyncPlane;
+  /**
+   * A volume that was opened or left as standby: takes it over, with the members that there are
+   * now. Resolves when that has begun; what becomes of it is told by ownerChanged.
+   */
+  takeVolume(volumeId: string, backing: ClusterBacking): Promise<void>;
+  /**
+   * Gives the volume to a run of another daemon, by its name, and goes on as its standby: answers
+   * what is under way, names it in the record. Resolves when we have let go; whether the record was
+   * still ours it does not say. VOLUME_BUSY while rings run, or when it does not serve.
+   */
+  handOverVolume(volumeId: string, to: string): Promise<void>;
+  /** Hangs up on front-ends whose rings wait for a volume that we are not given. */
+  cutWaiting(volumeId: string): Promise<void>;
   /**
    * Lets go of a volume in an orderly way: its front end has been detached. Answers what is under
    * way, writes "clean" into the record. closeVolume follows. One that has not been taken over yet

@@ -17,12 +17,17 @@ export interface OutMember {
   readonly reason: string;
 }
 
+/**
+ * "clean": nothing was under way when the owner let go. "handed-over": the same, and `owner` is
+ * whom it gave the volume to, in an epoch that nobody has written in yet. Otherwise "open".
+ */
+export type OwnedState = "clean" | "open" | "handed-over";
+
 export interface OwnedRecord {
   readonly epoch: number;
   /** The incarnation of the daemon that owns the volume; null = nobody. */
   readonly owner: string | null;
-  /** "clean": nothing was under way when the owner let go. */
-  readonly state: "clean" | "open";
+  readonly state: OwnedState;
   /** Disks with a replica. In sync are those that are not in `out`. */
   readonly members: readonly string[];
   readonly out: readonly OutMember[];

@@ -14,6 +14,7 @@ const VOLUME_STATES: readonly VolumeState[] = [
   "detached",
   "attached",
   "connected",
+  "standby",
   "unavailable",
   "deleting",
 ];

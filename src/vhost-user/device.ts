@@ -25,6 +25,7 @@ import { LimitedLog } from "../telemetry/index.ts";
 import type { BlkMeter } from "../virtio/index.ts";
 import { COUNTER_CONNECTED, COUNTER_OPEN_SESSIONS, COUNTER_SESSION } from "../virtio/index.ts";
 import { DescriptorBudget } from "./descriptor-budget.ts";
+import type { FrontGate, GatedFront } from "./front-gate.ts";
 import { MemoryBudget } from "./memory-budget.ts";
 import { MemoryTable } from "./memory-table.ts";
 import { Session, type SessionDevice } from "./session.ts";
@@ -48,9 +49,11 @@ export interface VhostDeviceOptions {
   /** Touch memory directly that its owner could truncate: faster, and a SIGBUS ends the daemon. */
   readonly trustMemory: boolean;
   readonly meter: BlkMeter;
+  /** Rings run only while it is open; none = always. */
+  readonly gate?: FrontGate;
 }
 
-export class VhostUserDevice implements SessionDevice {
+export class VhostUserDevice implements SessionDevice, GatedFront {
   readonly name: string;
   readonly reactor: ReactorPort;
   readonly block: BlockDevice;
@@ -120,6 +123,7 @@ export class VhostUserDevice implements SessionDevice {
     }
     this.listenFd = fd;
     this.listenWatch = this.reactor.watch(fd, POLLIN, this, 0);
+    this.options.gate?.guard(this);
     return 0;
   }
 
@@ -190,7 +194,16 @@ export class VhostUserDevice implements SessionDevice {
     return new MemoryTable(this.reactor.memory, this.bounce);
   }
 
+  /** Whoever wants to run rings waits for a word from elsewhere, however long that takes. */
+  get isHeld(): boolean {
+    return this.options.gate?.isHeld === true;
+  }
+
   claim(session: Session): boolean {
+    if (this.isHeld) {
+      this.options.gate?.changed();
+      return false;
+    }
     if (this.owner !== null && this.owner !== session) return false;
     this.setOwner(session);
     return true;
@@ -213,6 +226,7 @@ export class VhostUserDevice implements SessionDevice {
     this.meter.counters[COUNTER_CONNECTED] = owner === null ? 0 : 1;
     const event = owner === null ? "vhost_user.stopped" : "vhost_user.started";
     this.log.log("info", event);
+    this.options.gate?.changed();
   }
 
   sessionEnded(session: Session): void {
@@ -220,7 +234,22 @@ export class VhostUserDevice implements SessionDevice {
     assert(index >= 0, "a session ended twice");
     this.sessions.splice(index, 1);
     this.meter.counters[COUNTER_OPEN_SESSIONS] = this.sessions.length;
+    this.options.gate?.changed();
     this.finishClosing();
+  }
+
+  // GatedFront ------------------------------------------------------------------------------------
+
+  get isWaiting(): boolean {
+    return this.sessions.some((session) => session.wantsToRun);
+  }
+
+  gateOpened(): void {
+    for (const session of [...this.sessions]) session.claimFreed();
+  }
+
+  cutWaiting(): void {
+    for (const session of [...this.sessions]) if (session.wantsToRun) session.cutWaiting();
   }
 
   // Management ------------------------------------------------------------------------------------
@@ -241,6 +270,7 @@ export class VhostUserDevice implements SessionDevice {
       unlink(this.options.socketPath);
     }
     this.listenFd = -1;
+    this.options.gate?.guard(null);
     for (const session of [...this.sessions]) session.end("");
     this.finishClosing();
   }

@@ -47,6 +47,8 @@ const MESSAGES_US_PER_TURN = 1000;
 /** How long a second front-end may wait for the first to stop its rings, then it is cut off. */
 const CLAIM_TIMEOUT_MS = 900;
 
+const OTHERS_RUN = "another front-end has the device's rings running";
+
 const TIMER_PARTIAL = 1;
 const TIMER_CLAIM = 2;
 const TIMER_CONTINUE = 3;
@@ -71,6 +73,8 @@ export interface SessionDevice {
   /** True when `session` may run rings. False: session.claimFreed() is called when it is free. */
   claim(session: Session): boolean;
   release(session: Session): void;
+  /** No session may run rings now; who wants to is not cut off for it. */
+  readonly isHeld: boolean;
   sessionEnded(session: Session): void;
 }
 
@@ -266,7 +270,8 @@ export class Session implements RingOwner {
     if (this.closing || this.onDrained !== null) return;
     if (!this.rings.some((ring) => ring.startable)) return;
     if (!this.claimed && !this.device.claim(this)) {
-      if (this.timers[TIMER_CLAIM - 1] === -1) this.startTimer(TIMER_CLAIM, CLAIM_TIMEOUT_MS);
+      const isTimed = this.device.isHeld || this.timers[TIMER_CLAIM - 1] !== -1;
+      if (!isTimed) this.startTimer(TIMER_CLAIM, CLAIM_TIMEOUT_MS);
       return;
     }
     this.claimed = true;
@@ -299,6 +304,15 @@ export class Session implements RingOwner {
   /** The device's rings are free: try again. */
   claimFreed(): void {
     this.startRings();
+  }
+
+  /** It has rings that could run, and does not run any. */
+  get wantsToRun(): boolean {
+    return !this.claimed && !this.closing && this.rings.some((ring) => ring.startable);
+  }
+
+  cutWaiting(): void {
+    this.end(OTHERS_RUN);
   }
 
   /** The log that writes go to, when one is set and asked for by the features. */
@@ -423,7 +437,7 @@ export class Session implements RingOwner {
   timerFired(which: number): void {
     this.timers[which - 1] = -1;
     if (which === TIMER_PARTIAL) this.end("half a message and then silence");
-    else if (which === TIMER_CLAIM) this.end("another front-end has the device's rings running");
+    else if (which === TIMER_CLAIM) this.end(OTHERS_RUN);
     else this.receive();
   }
 }

@@ -3,6 +3,7 @@
 //   const volume = new OwnedVolume(options, members, modules);
 //   volume.takeOver((outcome) => ...);    // requests wait until it serves
 //   volume.drain(() => ...);              // answers what is under way, says "clean", lets go
+//   volume.handOver(to, () => ...);       // the same, and names the next owner
 //
 //   idle --takeOver--> taking over --> serving --drain--> draining --> surrendered
 //                           |             '------------- deposed ----------^
@@ -18,7 +19,7 @@ import { type Member, ROLE_COUNTED, ROLE_OUT } from "./member.ts";
 import { MEMBERS_MAX, Membership } from "./membership.ts";
 import { bugsOf, OWNER_TIMINGS, type OwnerModules, type OwnerOptions } from "./owner-settings.ts";
 import { NONE } from "./owner-workspace.ts";
-import { RecordKeeper } from "./record-keeper.ts";
+import { RecordKeeper, type RecordOutcome } from "./record-keeper.ts";
 import type { ResyncProgress } from "./resync.ts";
 import type { WholeBlockDevice } from "./sector-device.ts";
 import { Sessions } from "./sessions.ts";
@@ -58,6 +59,11 @@ export class OwnedVolume implements WholeBlockDevice {
   private takeover: Takeover | null = null;
   private current: OwnerState = "idle";
   private onTakenOver: ((outcome: "serving" | "deposed") => void) | null = null;
+  /** Both are needed to serve: the record says that it is ours, and the members are. */
+  private isClaimed = false;
+  private isTaken = false;
+  /** Whom the volume is handed over to; null = nobody, it is let go of. */
+  private successor: string | null = null;
   /** Who waits for its end. */
   private readonly leaving: (() => void)[] = [];
 
@@ -155,15 +161,27 @@ export class OwnedVolume implements WholeBlockDevice {
     assert(this.current === "idle", "a volume is taken over once");
     this.current = "taking-over";
     this.onTakenOver = done;
-    this.keeper.claim((outcome) => {
+    const claimed = (outcome: RecordOutcome): void => {
       if (this.io.isSurrendered) return;
       if (outcome === "deposed") {
         this.io.deposed();
         return;
       }
-      this.takeover = new Takeover(this.parts, () => this.serve());
-      this.takeover.start();
+      this.isClaimed = true;
+      this.fenceMembers();
+      if (this.takeover !== null) this.takeover.isClaimed = true;
+      this.serveIfReady();
+    };
+    this.keeper.claim(claimed, () => this.fenceMembers());
+  }
+
+  private fenceMembers(): void {
+    if (this.takeover !== null || this.io.isSurrendered) return;
+    this.takeover = new Takeover(this.parts, () => {
+      this.isTaken = true;
+      this.serveIfReady();
     });
+    this.takeover.start();
   }
 
   /** Somebody has added a member to the record, or taken one away; or so it is said. */
@@ -179,7 +197,8 @@ export class OwnedVolume implements WholeBlockDevice {
     this.upkeep.setLeaving(disk);
   }
 
-  private serve(): void {
+  private serveIfReady(): void {
+    if (!this.isClaimed || !this.isTaken || this.current !== "taking-over") return;
     this.current = "serving";
     const { reactor } = this.parts.modules;
     reactor.log.log("info", "volume-taken-over", {
@@ -194,6 +213,15 @@ export class OwnedVolume implements WholeBlockDevice {
     const told = this.onTakenOver;
     this.onTakenOver = null;
     told?.("serving");
+  }
+
+  /**
+   * As drain(), and the record names `to`, a run of another daemon, as the owner of the next epoch:
+   * it need not wait for grants, and has nothing to equalise.
+   */
+  handOver(to: string, done: () => void): void {
+    this.successor = to;
+    this.drain(done);
   }
 
   /** Waits for what is under way. The front end has been stopped: what came later would fail. */
@@ -222,18 +250,19 @@ export class OwnedVolume implements WholeBlockDevice {
 
   private awaitEnd(): void {
     if (this.io.isSurrendered) return;
-    if (this.io.firstPiece !== NONE || this.io.inflightCount > 0 || this.keeper.isBusy) {
+    const isAtRest = this.io.firstPiece === NONE && this.io.inflightCount === 0;
+    const isHasty = bugsOf(this.parts.options).surrenderBeforeDrain;
+    if ((!isAtRest && !isHasty) || this.keeper.isBusy) {
       const timerFired = (): void => this.awaitEnd();
       this.parts.modules.reactor.setTimer(DRAIN_CHECK_MS, { timerFired }, 0);
       return;
     }
     this.io.order.isOpen = false;
-    this.keeper.change(
-      (record) => ({ ...record, state: "clean" }),
-      () => {
-        if (!this.io.isSurrendered) this.io.surrender();
-      },
-    );
+    const ended = (): void => {
+      if (!this.io.isSurrendered) this.io.surrender();
+    };
+    if (this.successor !== null) this.keeper.handOver(this.successor, ended);
+    else this.keeper.change((record) => ({ ...record, state: "clean" }), ended);
   }
 
   private surrendered(): void {

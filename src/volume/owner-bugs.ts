@@ -34,6 +34,8 @@ export interface OwnerBugs {
   readonly versionIsEnough: boolean;
   /** A swap whose answer is unknown is taken for applied. */
   readonly unknownIsApplied: boolean;
+  /** The volume is handed over while writes are under way. */
+  readonly surrenderBeforeDrain: boolean;
 }
 
 export const NO_OWNER_BUGS: OwnerBugs = {
@@ -53,4 +55,5 @@ export const NO_OWNER_BUGS: OwnerBugs = {
   reentryBeforeConfirmed: false,
   versionIsEnough: false,
   unknownIsApplied: false,
+  surrenderBeforeDrain: false,
 };

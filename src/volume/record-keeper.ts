@@ -39,6 +39,8 @@ export class RecordKeeper {
   entry: RecordEntry | null = null;
   /** Whom the record named when we claimed it. */
   predecessor: string | null = null;
+  /** It had let go in good order, by the record that our claim replaced. */
+  wasClean = false;
   private readonly reactor: ReactorPort;
   private readonly records: VolumeRecords;
   private readonly owner: string;
@@ -71,22 +73,43 @@ export class RecordKeeper {
     this.waiting.length = 0;
   }
 
-  /** Makes the next epoch ours. "deposed": somebody else took the volume meanwhile. */
-  claim(done: (outcome: RecordOutcome) => void): void {
+  /**
+   * Makes the next epoch ours. "deposed": somebody else took the volume meanwhile. One that was
+   * handed to us is ours in the epoch that it has: `named` is told so before the record says that
+   * we have taken it.
+   */
+  claim(done: (outcome: RecordOutcome) => void, named: () => void): void {
     this.records.read((entry) => {
       if (this.isStopped) return;
       if (entry === null) {
-        this.later(() => this.claim(done));
+        this.later(() => this.claim(done, named));
         return;
       }
-      this.predecessor = entry.record.owner;
+      const { owner, state } = entry.record;
+      this.predecessor = owner;
       this.learn(entry);
-      const epoch = entry.record.epoch + 1;
-      this.start({
-        make: (record) => ({ ...record, epoch, owner: this.owner, state: "open" }),
-        done,
-      });
+      const isHanded = state === "handed-over" && owner === this.owner;
+      const epoch = entry.record.epoch + (isHanded ? 0 : 1);
+      const make = (record: OwnedRecord): OwnedRecord => {
+        if (record.owner !== this.owner || record.epoch !== epoch || record.state !== "open") {
+          this.wasClean = record.state !== "open";
+        }
+        return { ...record, epoch, owner: this.owner, state: "open" };
+      };
+      this.start({ make, done });
+      if (isHanded && !this.isStopped) named();
     });
+  }
+
+  /** Names the next owner, in the next epoch. Nothing of ours may be under way. */
+  handOver(to: string, done: (outcome: RecordOutcome) => void): void {
+    const epoch = this.record.epoch + 1;
+    // Whoever was named may have taken it already.
+    const isDone = (record: OwnedRecord): boolean => record.owner === to && record.epoch === epoch;
+    this.change(
+      (record) => (isDone(record) ? record : { ...record, epoch, owner: to, state: "handed-over" }),
+      done,
+    );
   }
 
   change(make: (record: OwnedRecord) => OwnedRecord, done: (outcome: RecordOutcome) => void): void {

@@ -2,6 +2,9 @@
 //
 //   claim --> fence all --> put out who did not answer --> wait for grants --> equalise --> serve
 //
+// After an owner that let go in good order there is nothing to wait for and nothing to equalise but
+// what a member cannot vouch for.
+//
 // Invariant: nothing is served before every member that is in sync by the record has answered the
 // fence, holds the same as all others above the watermark, and has no grant outstanding.
 
@@ -20,6 +23,8 @@ import {
 import type { RecordKeeper } from "./record-keeper.ts";
 import type { Sessions } from "./sessions.ts";
 import { isNewer, slabNumber } from "./slab-work.ts";
+
+const CLAIM_CHECK_MS = 2;
 
 export interface TakeoverParts {
   readonly io: IoPath;
@@ -42,6 +47,8 @@ export class Takeover {
   private isDone = false;
   private watermark: Stamp = { epoch: 0, sequence: 0 };
   private sequence = 0;
+  /** The record says that the volume is ours: nothing is written to a member before. */
+  isClaimed = false;
   private equalising: Equaliser | null = null;
   /** Slabs rewritten. */
   equalisedCount = 0;
@@ -213,11 +220,22 @@ export class Takeover {
   }
 
   /**
+   * The owner before let go in good order, so it uses no grant, and all members in sync are equal.
+   * Where one holds a write of our epoch or a later one, the record is older than the disks, or we
+   * have begun before: then nothing is taken for granted.
+   */
+  private get isAfterSurrender(): boolean {
+    const { keeper, io } = this.parts;
+    return keeper.wasClean && this.answered.every(({ answer }) => answer.epoch < io.epoch);
+  }
+
+  /**
    * The grants that the predecessor had ended with it. Those of owners before it are over too if it
    * came so far as to write: it had waited for them.
    */
   private needsNoGrants(): boolean {
     const { keeper, options, io } = this.parts;
+    if (this.isAfterSurrender) return true;
     if (bugsOf(options).grantsNotWaitedFor) return true;
     if (options.deadPredecessor === undefined) return false;
     const isStillNamed = keeper.predecessor === options.deadPredecessor;
@@ -242,8 +260,9 @@ export class Takeover {
     if (this.equalising !== null) return;
     const slabs = new Set<number>();
     const bugs = bugsOf(this.parts.options);
+    const areEqual = this.isAfterSurrender;
     for (const { stamps, uncertain } of this.answered) {
-      for (const [number, stamp] of stamps) {
+      for (const [number, stamp] of areEqual ? [] : stamps) {
         if (isNewer(stamp, { ...this.watermark, states: 0 })) slabs.add(number);
       }
       for (const number of uncertain) slabs.add(number);
@@ -260,7 +279,16 @@ export class Takeover {
       },
       done: (failure) => this.equalised(failure),
     });
-    this.equalising.run(slabs);
+    this.runOnceClaimed(slabs);
+  }
+
+  private runOnceClaimed(slabs: Set<number>): void {
+    if (this.isClaimed || slabs.size === 0 || this.isOver) {
+      this.equalising?.run(slabs);
+      return;
+    }
+    const timerFired = (): void => this.runOnceClaimed(slabs);
+    this.parts.modules.reactor.setTimer(CLAIM_CHECK_MS, { timerFired }, 0);
   }
 
   private equalised(failure: EqualiseFailure | null): void {

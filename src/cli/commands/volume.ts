@@ -195,6 +195,7 @@ export const attach: CommandRun = async (context, { arguments: [name = ""], opti
     ...(options["noPacked"] === true ? { packedAllowed: false } : {}),
     ...(options["readOnly"] === true ? { readOnly: true } : {}),
     ...(options["takeOver"] === true ? { takeOver: true } : {}),
+    ...(options["standby"] === true ? { standby: true } : {}),
     ...(options["vmMemory"] === undefined ? {} : { vmMemoryBytes: Number(options["vmMemory"]) }),
   };
   if (request.takeOver === true) await confirmTakeOver(context, name);
@@ -254,9 +255,11 @@ function indent(text: string): string {
 export const detach: CommandRun = async (context, { arguments: [name = ""] }) => {
   checkVolumeName(name);
   if (!context.global.yes && context.streams.canAsk) {
-    const { state } = await context.client.showVolume(name);
+    const { state, backing } = await context.client.showVolume(name);
+    // One that stands by is given the volume; its guest loses nothing.
+    const isLeft = backing.kind === "cluster" && backing.standby !== null;
     const question = `A front-end uses volume ${name}: its guest loses the disk. Detach?`;
-    if (state === "connected") await context.confirm(question);
+    if (state === "connected" && !isLeft) await context.confirm(question);
   }
   const reply = await context.client.detachVolume(name);
   const text = reply.changed ? `volume ${name} detached` : `volume ${name} was not attached`;

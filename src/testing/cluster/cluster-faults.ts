@@ -185,15 +185,23 @@ export class Faults {
     }
   }
 
-  /** An owner lets go in good order, and somebody else takes the volume. */
+  /**
+   * An owner lets go in good order, and somebody else takes the volume: mostly whom it has named;
+   * now and then another, or the one that is named is late, or has started anew meanwhile.
+   */
   private handOver(): void {
     const serving = this.sim.owners.filter((one) => one.isServing && !one.process.isPaused);
     if (serving.length === 0) return;
-    const owner = this.prng.pick(serving);
+    const { prng } = this;
+    const owner = prng.pick(serving);
     const node = this.anyNode();
-    owner.drain(() => {
-      if (!this.sim.isOver) this.sim.after(0, () => this.sim.takeOver(owner.volume, node));
-    });
+    const lateUs = prng.chance(0.2) ? prng.unit() * 400_000 : 0;
+    const taken = (): void => {
+      const taker = prng.chance(0.1) ? this.anyNode() : node;
+      if (!this.sim.isOver) this.sim.after(lateUs, () => this.sim.takeOver(owner.volume, taker));
+    };
+    if (node.process === null || prng.chance(0.25)) owner.drain(taken);
+    else owner.handOver(node.process.name, taken);
   }
 
   /** Somebody plans: a node gets a copy, or one whose copy is out keeps it no longer. */

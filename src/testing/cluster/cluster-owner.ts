@@ -104,6 +104,12 @@ export class ClusterOwner {
     this.owned.drain(done);
   }
 
+  /** To a process by name: whoever it is takes the volume when it is told. */
+  handOver(to: string, done: () => void): void {
+    this.isDrained = true;
+    this.owned.handOver(to, done);
+  }
+
   get inflightCount(): number {
     return this.client.inflightCount;
   }

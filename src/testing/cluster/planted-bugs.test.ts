@@ -11,6 +11,7 @@ import {
   diesTakingOver,
   fencesFromElsewhere,
   fencesItsOwnDisk,
+  handsOverAmongWrites,
   losesAnothersDisk,
   losesItsOwnDisk,
   losesTheFirst,
@@ -50,6 +51,12 @@ const HOLES: readonly Hole[] = [
   ["nothing equalised", { owner: { noEqualise: true } }, diesAmongWrites, 1],
   ["acked before all members", { owner: { ackBeforeShrink: true } }, losesTheOther, 1],
   ["turns in the order of asking", { isUnordered: true }, mostEndangeredFirst, 3],
+  [
+    "surrendered before the drain",
+    { owner: { surrenderBeforeDrain: true } },
+    handsOverAmongWrites,
+    1,
+  ],
   ["the old connection lives", { peer: { oldConnectionLives: true } }, breaks, 4],
   ["a resume does not drain", { peer: { resumeWithoutDrain: true } }, breaks, 4],
 ];

@@ -208,6 +208,49 @@ export const losesTheFirst: Scene = (seed, bugs = {}) => {
   sim.finish();
 };
 
+/** Waits until `owner` has named the process that runs on `node`; returns when. */
+function handOver(sim: ClusterSim, owner: ClusterOwner, node: number): number {
+  let isDone = false;
+  owner.handOver(sim.nodes[node].process?.name ?? "", () => {
+    isDone = true;
+  });
+  sim.world.runUntil(() => isDone, "the volume is handed over");
+  return sim.world.clock.nowUs();
+}
+
+/** Given by name there is nothing to wait for; who is named and dies before it takes is no loss. */
+export const handsOver: Scene = (seed, bugs = {}) => {
+  const { sim, volume, owner } = begin(seed, bugs, [0, 1], 0);
+  owner.write(0, 20 * BLOCK_BYTES);
+  const fromUs = handOver(sim, owner, 2);
+  if (owner.inflightCount > 0) throw new Error("requests were left behind");
+  const successor = takeOver(sim, volume, 2);
+  untilServing(sim, successor);
+  const tookUs = sim.world.clock.nowUs() - fromUs;
+  if (tookUs > SECOND_US / 2) throw new Error(`it took ${tookUs} us to serve`);
+  const { epoch, equalisedCount } = successor.owned;
+  if (epoch !== 2 || equalisedCount > 0) throw new Error(`epoch ${epoch}, ${equalisedCount} slabs`);
+  successor.write(0, 20 * BLOCK_BYTES);
+  sim.world.runFor(SECOND_US);
+  handOver(sim, successor, 1);
+  restart(sim, 1);
+  untilServing(sim, takeOver(sim, volume, 1));
+  sim.finish();
+};
+
+/** An owner that is to hand over dies while a write has reached one copy and not the other. */
+export const handsOverAmongWrites: Scene = (seed, bugs = {}) => {
+  const { sim, volume, owner } = begin(seed, bugs, [0, 1], 2);
+  sim.network.close(2, 1);
+  owner.write(0, 20 * BLOCK_BYTES);
+  sim.world.runFor(SECOND_US / 50);
+  owner.handOver(sim.nodes[0].process?.name ?? "", () => {});
+  sim.world.runFor(SECOND_US / 5);
+  sim.crash(sim.nodes[2], "process");
+  untilServing(sim, takeOver(sim, volume, 0));
+  sim.finish();
+};
+
 /** A copy is given to another node while the volume is in use, and an old one taken away after it. */
 export const moves: Scene = (seed, bugs = {}) => {
   const { sim, volume, owner } = begin(seed, bugs, [0, 1], 0);

@@ -26,6 +26,8 @@ const FAST: ClusterTimings = {
   copiesMs: 1500,
   deleteMs: 1500,
   drainMs: 200,
+  takeOverMs: 300,
+  handOverMs: 3000,
   abandonedMs: 2500,
   lookMs: 200,
   freeReportMs: 50,

@@ -6,6 +6,7 @@ import type {
   ClusterPeer,
   ClusterPlane,
   ClusterStart,
+  FrontState,
   OwnerStats,
   PeerStats,
   ResyncPlane,
@@ -21,6 +22,7 @@ import { type FakeDiskFile, readDiskFile, writeDiskFile } from "./fake-disk-file
 interface Modules {
   readonly records: VolumeRecordsHost;
   readonly ownerChanged: (stats: OwnerStats) => void;
+  readonly frontChanged: (state: FrontState) => void;
 }
 
 const CLAIM_PAUSE_MS = 20;
@@ -113,13 +115,42 @@ export class FakeClusterPlane extends FakeDataPlane implements ClusterPlane {
   protected override async openOwner(spec: VolumeSpec): Promise<void> {
     const backing = spec.backing as ClusterBacking;
     this.backings.push(backing);
-    const record = await this.#swapUntilDone(spec.id, (found) => ({
+    if (backing.isStandby !== true) await this.#claim(spec.id, backing);
+  }
+
+  async #claim(volumeId: string, backing: ClusterBacking): Promise<void> {
+    const record = await this.#swapUntilDone(volumeId, (found) => {
+      const isHanded = found.state === "handed-over" && found.owner === backing.owner;
+      const epoch = found.epoch + (isHanded ? 0 : 1);
+      return { ...found, epoch, owner: backing.owner, state: "open" };
+    });
+    this.tell(this.#statsOf(volumeId, record, backing));
+  }
+
+  async takeVolume(volumeId: string, backing: ClusterBacking): Promise<void> {
+    this.calls.push(`takeVolume ${this.open.get(volumeId)?.spec.name}`);
+    await this.#claim(volumeId, backing);
+  }
+
+  async handOverVolume(volumeId: string, to: string): Promise<void> {
+    this.calls.push(`handOverVolume ${this.open.get(volumeId)?.spec.name}`);
+    await this.#swapUntilDone(volumeId, (found) => ({
       ...found,
       epoch: found.epoch + 1,
-      owner: backing.owner,
-      state: "open",
+      owner: to,
+      state: "handed-over",
     }));
-    this.tell(this.#statsOf(spec.id, record, backing));
+    const owner = this.owners.get(volumeId);
+    if (owner !== undefined) this.tell({ ...owner, state: "standby" });
+  }
+
+  async cutWaiting(volumeId: string): Promise<void> {
+    this.calls.push(`cutWaiting ${this.open.get(volumeId)?.spec.name}`);
+  }
+
+  /** As if a guest's front end had begun or ceased to run its rings, or waited to. */
+  tellFront(state: FrontState): void {
+    this.#modules?.frontChanged(state);
   }
 
   #statsOf(volumeId: string, record: OwnedRecord, { members }: ClusterBacking): OwnerStats {

@@ -19,6 +19,12 @@ import type {
 } from "../../model/cluster-types.ts";
 import { ApiError, type ApiErrorCode } from "../../model/errors.ts";
 import { API_SOCKET_NAME } from "../../model/limits.ts";
+import type {
+  HandOverReply,
+  NodeMaintenance,
+  NodeMaintenanceReply,
+  VolumeHandOver,
+} from "../../model/move-types.ts";
 import type { RebuildLimit, RebuildLimitChange } from "../../model/rebuild-types.ts";
 import type { DeleteReply, Status, Volume, VolumeAttach, VolumeCreate } from "../../model/types.ts";
 import type { LogFields } from "../../ports/log.ts";
@@ -159,6 +165,25 @@ class FakeCluster implements ClusterControl {
     return { node: "host-1", disk: name, draining: !cancel, copies };
   }
 
+  async handOver(name: string, { node }: VolumeHandOver): Promise<HandOverReply> {
+    const { name: found } = await this.showNode(node);
+    if (found === "host-3") refuse("volume_attached", `volume ${name} serves a guest`);
+    return { volume: name, node, changed: found !== "host-1" };
+  }
+
+  async maintain(
+    name: string,
+    { on }: NodeMaintenance,
+    options: RequestOptions,
+  ): Promise<NodeMaintenanceReply> {
+    const node = await this.showNode(name);
+    const phase = on ? "maintenance" : "active";
+    if (!options.dryRun) this.nodes[this.nodes.indexOf(node)] = { ...node, phase };
+    const handedOver = on ? [{ volume: "db1", node: "host-2" }] : [];
+    const kept = on ? [{ volume: "db2", reason: "its guest runs there" }] : [];
+    return { node: name, phase, handedOver, kept };
+  }
+
   async rebuilds(): Promise<readonly Rebuild[]> {
     this.#require();
     return this.work;
@@ -214,6 +239,7 @@ export class FakeClusterPlane {
         epoch: 4,
         owner: null,
         attachedTo: null,
+        standby: null,
       },
       createdAt: AT,
       state: "detached",

@@ -101,7 +101,22 @@ export class NodeCluster {
     const cluster = new NodeCluster(cleanup, { nodes, metadata, folder, network, options });
     for (let index = 0; index < options.nodeCount; index++) nodes[index] = await cluster.add(index);
     if (network !== null) await cluster.reroute(network);
+    await cluster.roomIsKnown();
     return cluster;
+  }
+
+  /** Each node knows of each other's disk that it takes data. */
+  private async roomIsKnown(): Promise<void> {
+    const deadline = Date.now() + SOON_MS;
+    for (const index of this.nodes.keys()) {
+      for (;;) {
+        const { nodes } = await this.api(index).listNodes();
+        const roomy = nodes.filter(({ disks }) => disks.some(({ freeBytes }) => freeBytes > 0));
+        if (roomy.length === this.nodes.length) break;
+        if (Date.now() > deadline) throw new Error(`room on ${roomy.map(({ name }) => name)} only`);
+        await sleep(POLL_MS);
+      }
+    }
   }
 
   private async add(index: number): Promise<Daemon> {
@@ -219,9 +234,15 @@ export class NodeCluster {
   }
 
   /** Attaches on that node, and leads the link there; returns how long the attach took. */
-  async attach(index: number, name: string, isTakeOver = false): Promise<number> {
+  async attach(
+    index: number,
+    name: string,
+    isTakeOver = false,
+    isStandby = false,
+  ): Promise<number> {
     const beganMs = performance.now();
-    const { socket } = await this.api(index).attachVolume(name, { takeOver: isTakeOver });
+    const request = isStandby ? { standby: true } : { takeOver: isTakeOver };
+    const { socket } = await this.api(index).attachVolume(name, request);
     const tookMs = performance.now() - beganMs;
     const fresh = `${this.link(name)}.new`;
     symlinkSync(socket, fresh);
