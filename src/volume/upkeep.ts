@@ -166,6 +166,10 @@ export class Upkeep implements VolumeCare {
       if (waitedUs > timings.lagMs * 1000) this.giveUp(member, "lag");
       return;
     }
+    // It is resumed again and again and fails each time, as a disk does that is full: it is hardly
+    // ever ready, and never gone for long, but what it has not confirmed grows old.
+    const failedForUs = member.lostSinceUs - this.io.awaitedSinceUs(member);
+    if (failedForUs > timings.lagMs * 1000) this.giveUp(member, "failed");
     if (this.resuming.has(member)) {
       if (sessions.makeReady(member)) this.resuming.delete(member);
     } else if (!member.isFencing && nowUs >= member.retryAtUs) {
@@ -205,13 +209,13 @@ export class Upkeep implements VolumeCare {
   }
 
   private giveUp(member: Member, reason: string): void {
-    if (reason === "lag") this.punish(member);
+    if (reason === "lag" || reason === "failed") this.punish(member);
     if (member.role === ROLE_RESYNCING) this.resync?.abort(reason);
     else if (member.role === ROLE_COUNTED) this.exclude(member, reason);
     else this.resync?.abortUnlessAsked(reason);
   }
 
-  /** Each time it lags it stays out twice as long. */
+  /** Each time it lags or fails it stays out twice as long. */
   private punish(member: Member): void {
     if (member.isLeaving) return;
     const { timings } = this.parts;

@@ -8,6 +8,7 @@ import { test } from "node:test";
 import { ReplicatedSim } from "./replicated-sim.ts";
 import {
   damagedBlock,
+  fullMember,
   handOver,
   readsAhead,
   restartsUnderGrants,
@@ -32,6 +33,7 @@ test("two members, one of them away now and then: nothing is lost", () => {
 });
 
 const scenes = {
+  "a member whose disk is full is put out, and comes back when it has room": fullMember,
   "a member that returns with a write that nobody else has gives it up": returnsWithMore,
   "a member that returns among writes gets them all": returnsAmongWrites,
   "members that restart still count the grants they gave": restartsUnderGrants,

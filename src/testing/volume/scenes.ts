@@ -107,6 +107,17 @@ export const readsAhead: Scene = (seed, bugs = {}) => {
   sim.finish();
 };
 
+/** A disk that is full answers each fence and refuses each write: its member is put out. */
+export const fullMember: Scene = (seed, bugs = {}) => {
+  const [sim, owner] = begin(seed, bugs);
+  sim.nodes[2].isFull = true;
+  owner.client.write(BLOCK_BYTES, BLOCK_BYTES);
+  sim.scheduler.runFor(5 * SECOND_US);
+  if (owner.client.inflightCount !== 0) throw new Error("a write waits for a disk that is full");
+  sim.nodes[2].isFull = false;
+  sim.finish();
+};
+
 /** A damaged block is read from another member, and made good. */
 export const damagedBlock: Scene = (seed, bugs = {}) => {
   const [sim, owner] = begin(seed, bugs);

@@ -4,7 +4,7 @@
 //
 // Invariant: a session that is not the latest changes nothing, unless a planted bug says so.
 
-import { ENOTCONN, ESTALE } from "../../base/index.ts";
+import { ENOSPC, ENOTCONN, ESTALE } from "../../base/index.ts";
 import {
   type FenceAnswer,
   REPLICA_ZERO,
@@ -69,6 +69,8 @@ function compareStamps(a: Stamp, b: Stamp): number {
 export class SimNode {
   readonly disk: string;
   isUp = true;
+  /** It has room for nothing: every write is refused, at once. */
+  isFull = false;
   private readonly scheduler: SimScheduler;
   private readonly bugs: NodeBugs;
   slow: SlowDisk;
@@ -220,8 +222,8 @@ export class SimNode {
     answer: (result: number) => void,
   ): void {
     const refusal = this.refusal(session);
-    if (refusal !== 0) {
-      answer(refusal);
+    if (refusal !== 0 || this.isFull) {
+      answer(refusal !== 0 ? refusal : -ENOSPC);
       return;
     }
     const apply = (): void => {
