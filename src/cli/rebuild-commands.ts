@@ -8,9 +8,9 @@ export const REBUILD_COMMANDS: readonly CommandSpec[] = [
     path: ["rebuild", "list"],
     summary: "list the copies that this node's volumes are bringing up to date",
     details: [
-      "A few volumes are copied at a time, those with the fewest copies in sync first; the others " +
-        "wait for their turn. How much there is to copy, and the time left, are known when both " +
-        "copies have told what changed.",
+      "A few volumes are copied at a time, those with the fewest copies in sync first; the " +
+        "others wait for their turn. How much there is to copy, and the time left, are known " +
+        "when both copies have told what changed.",
     ],
     arguments: [],
     options: [],

@@ -1,8 +1,8 @@
 // What the clients of a node's cluster volumes see: the latency of their requests over a window, of
 // all volumes together, from the histograms that the front ends write. For the pace of resyncs.
 //
-// Only volumes with requests in the window are looked at. The first look at a volume is a mark: what
-// it counted before belongs to no window.
+// Only volumes with requests in the window are looked at. The first look at a volume is a mark:
+// what it counted before belongs to no window.
 
 import { HistogramSnapshot, type VolumeMeter } from "../telemetry/index.ts";
 import type { ClientSight, ClientWindow } from "../volume/index.ts";

@@ -1,5 +1,5 @@
-// What the owners of one node share for their work beside requests: whose resync may copy, how fast,
-// and how many slabs takeovers may have in memory beyond one each.
+// What the owners of one node share for their work beside requests: whose resync may copy, how
+// fast, and how many slabs takeovers may have in memory beyond one each.
 
 import type { ReactorPort } from "../ports/index.ts";
 import { type ClientSight, ResyncPace } from "./resync-pace.ts";
@@ -14,13 +14,13 @@ export class OwnerBackground {
   /** Lanes that takeovers may still take beyond one each. */
   spareLanes: number = SPARE_LANES;
 
-  /** Without `clients` an automatic limit is none. `isUnordered`: see ResyncTurns. */
+  /** Without `clients` an automatic limit is none. `turns`, `isUnordered`: see ResyncTurns. */
   constructor(
     reactor: ReactorPort,
     clients: ClientSight | null = null,
-    { isUnordered = false }: { readonly isUnordered?: boolean } = {},
+    options: { readonly turns?: number; readonly isUnordered?: boolean } = {},
   ) {
-    this.turns = new ResyncTurns(isUnordered);
+    this.turns = new ResyncTurns(options.turns, options.isUnordered);
     this.pace = new ResyncPace(reactor, clients);
   }
 }

@@ -1,11 +1,11 @@
 // Makes members equal at a takeover: docs/replication.md, "Taking over", step 5. Each slab is read
 // from the member with the highest stamp and written to all, a few slabs at a time.
 //
-//   lane: slab --> read from the best --> a sequence of its own --> written to every member --> next
+//   lane: slab --> read from the best --> a sequence of its own --> written to all --> next
 //
-// Slabs do not depend on each other: each has its own stamp, and none is counted before all are done.
-// So their order is free, and what a crash leaves half done the next takeover finds above the same
-// watermark.
+// Slabs do not depend on each other: each has its own stamp, and none is counted before all are
+// done. So their order is free, and what a crash leaves half done the next takeover finds above
+// the same watermark.
 //
 // Invariants: one lane always goes on, more as far as the node has lanes to spare; nothing is told
 // before the slab I/O of every lane has ended, and with the first failure no slab is begun.

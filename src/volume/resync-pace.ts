@@ -1,5 +1,5 @@
-// How fast the resyncs of a node's volumes may copy, all together: a fixed rate, or one that follows
-// what clients see (latency-governor.ts).
+// How fast the resyncs of a node's volumes may copy, all together: a fixed rate, or one that
+// follows what clients see (latency-governor.ts).
 //
 // Invariants: no slab is begun before its time; time that nobody used is lost, but for BURST_MS. No
 // timer runs while nothing is being copied, nor with a fixed rate.

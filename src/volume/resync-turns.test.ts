@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Prng } from "../base/index.ts";
-import { ResyncTurns, TURNS_MAX, type TurnTaker } from "./resync-turns.ts";
+import { ResyncTurns, TURNS, type TurnTaker } from "./resync-turns.ts";
 import { SlabSet } from "./slab-set.ts";
 
 class Taker implements TurnTaker {
@@ -77,7 +77,7 @@ test("at any time those with a turn are the most endangered ones", () => {
       }
       const having = Array.from(asking).filter((one) => turns.has(one));
       const others = Array.from(asking).filter((one) => !turns.has(one));
-      assert.equal(having.length, Math.min(TURNS_MAX, asking.size), `seed ${seed}`);
+      assert.equal(having.length, Math.min(TURNS, asking.size), `seed ${seed}`);
       const worst = Math.max(...having.map((one) => one.inSyncCount));
       assert.ok(
         others.every((one) => one.inSyncCount >= worst),

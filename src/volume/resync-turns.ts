@@ -1,12 +1,12 @@
-// Whose resync may copy, of all volumes that a node owns: a few at a time, the most endangered first.
-// A volume with one copy in sync goes before one with two, whenever it asks: the turn passes on from
-// one slab to the next.
+// Whose resync may copy, of all volumes that a node owns: a few at a time, the most endangered
+// first. A volume with one copy in sync goes before one with two, whenever it asks: the turn passes
+// on from one slab to the next.
 //
-// Invariants: at most TURNS_MAX have a turn; none of them is less endangered than one that waits,
+// Invariants: at most TURNS have a turn; none of them is less endangered than one that waits,
 // unless that one has nothing to do with its turn.
 
 /** Enough to keep disks and links busy; few enough that the first volumes are whole again soon. */
-export const TURNS_MAX = 4;
+export const TURNS = 4;
 
 export interface TurnTaker {
   /** Copies of its volume that are in sync: the fewer, the sooner. */
@@ -16,13 +16,15 @@ export interface TurnTaker {
 }
 
 export class ResyncTurns {
+  private readonly turns: number;
   private readonly isFair: boolean;
   /** In the order of asking. */
   private readonly waiting: Set<TurnTaker> = new Set();
   private readonly holding: Set<TurnTaker> = new Set();
 
   /** `isUnordered`: planted by tests; whoever asks first goes first. */
-  constructor(isUnordered = false) {
+  constructor(turns: number = TURNS, isUnordered = false) {
+    this.turns = turns;
     this.isFair = !isUnordered;
   }
 
@@ -47,7 +49,7 @@ export class ResyncTurns {
     for (;;) {
       const next = this.best();
       if (next === null) return;
-      if (this.holding.size >= TURNS_MAX) {
+      if (this.holding.size >= this.turns) {
         const last = this.last();
         if (!this.isFair || last.inSyncCount <= next.inSyncCount) return;
         this.holding.delete(last);

@@ -83,7 +83,7 @@ test("nothing is written when it returns: exactly what changed is moved", (t) =>
     assert.ok(waited < 100, "the copy comes back");
     scene.sim.world.runFor(SECOND_US / 10);
   }
-  const { movedBytes } = scene.owner.owned["parts"].background.pace;
+  const { movedBytes } = scene.owner.process.background.pace;
   t.diagnostic(`${movedBytes} of ${SLABS * SLAB_BYTES} bytes`);
   assert.equal(movedBytes, written.size * SLAB_BYTES);
   assert.equal(scene.movedSlabs, written.size);
@@ -95,7 +95,7 @@ test("the load goes on elsewhere when it returns: nothing is moved that nobody w
   const scene = new Absence(2);
   const written = scene.away(4, 12);
   const after = scene.load(24, 6, () => !scene.isWhole);
-  const { movedBytes } = scene.owner.owned["parts"].background.pace;
+  const { movedBytes } = scene.owner.process.background.pace;
   t.diagnostic(`${movedBytes} bytes; ${written.size} slabs written away, ${after.size} after`);
   assert.ok(movedBytes >= written.size * SLAB_BYTES);
   assert.ok(movedBytes <= new Set([...written, ...after]).size * SLAB_BYTES);

@@ -10,6 +10,8 @@ export interface ClusterBugs {
   readonly isLocalFenceSilent?: boolean;
   /** An owner that fences the disk of its own node does not ask what was granted there. */
   readonly isLocalFenceAlone?: boolean;
+  /** Resyncs take their turns in the order of asking, however endangered their volumes are. */
+  readonly isUnordered?: boolean;
   /** A node that starts takes it that it had granted nothing. */
   readonly isForgetful?: boolean;
 }

@@ -23,12 +23,15 @@ import type {
   StreamAcceptor,
 } from "../../ports/index.ts";
 import { HmacSecret } from "../../sys/index.ts";
+import { OwnerBackground } from "../../volume/index.ts";
 import { SimDisk, SimMedia, SimMemory, type SimReactor, type SimScheduler } from "../sim/index.ts";
 import { formatMedia, SMALL_OPTIONS } from "../store/sim-store.ts";
 import type { ClusterBugs } from "./cluster-bugs.ts";
 import { HostReactor, HostScheduler } from "./cluster-host.ts";
 import type { ClusterNetwork, NetworkPeer } from "./cluster-network.ts";
 
+/** Volumes that may resync at once: a simulated cluster has few. */
+export const TURNS = 1;
 const CLUSTER = "11111111-0000-4000-8000-000000000001";
 const KEY: Uint8Array = new Uint8Array(32).fill(7);
 const DISK_BYTES = 8 * 1048576;
@@ -95,6 +98,8 @@ export class NodeProcess implements NetworkPeer, ReplicaProvider {
   readonly grants: PeerGrants;
   readonly server: ReplicaServer;
   readonly links: Map<number, PeerLink> = new Map();
+  /** Shared by the owners in it. */
+  readonly background: OwnerBackground;
   acceptor: StreamAcceptor | null = null;
   isPaused = false;
   /** The store is open: peers may come, volumes may be owned. */
@@ -114,6 +119,8 @@ export class NodeProcess implements NetworkPeer, ReplicaProvider {
     const { scheduler, memory } = this;
     this.reactor = new HostReactor(scheduler, memory);
     const { reactor } = this;
+    const isUnordered = bugs.isUnordered === true;
+    this.background = new OwnerBackground(reactor, null, { turns: TURNS, isUnordered });
     this.copier = new SegmentCopier(reactor.requests, memory);
     const { diskLatencyMaxUs: latencyMaxUs } = own.options;
     this.disk = new SimDisk({ media: own.media, memory, scheduler, latencyMaxUs });

@@ -54,6 +54,7 @@ export class ClusterOwner {
         reactor,
         workspace: new OwnerWorkspace({ pieceCount: 16 }, { requests, memory, copier }),
         records: volume.recordsOf(process),
+        background: process.background,
         grants: { grantedUntilUs: (disk) => this.sources.get(disk)?.grantedUntilUs ?? 0 },
         openReplica: (disk, session) => this.openReplica(disk, session),
       },

@@ -8,6 +8,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ClusterSim } from "./cluster-sim.ts";
 import * as scenes from "./scenes.ts";
+import { mostEndangeredFirst } from "./turn-scenes.ts";
 
 const seeds = Number(process.env["RINGSTORE_SEEDS"] ?? 12);
 let takeovers = 0;
@@ -33,6 +34,10 @@ test("owners change", () => {
 });
 
 for (const [name, scene] of Object.entries(scenes)) test(`scene: ${name}`, () => scene(1));
+
+test("the most endangered volume is brought up to date first", () => {
+  for (let seed = 1; seed <= 3; seed++) mostEndangeredFirst(seed);
+});
 
 test("the same seed gives the same run", () => {
   const options = { milliseconds: 3000 };

@@ -21,6 +21,7 @@ import {
   restartsUnderGrants,
   type Scene,
 } from "./scenes.ts";
+import { mostEndangeredFirst } from "./turn-scenes.ts";
 
 const three = [[0, 1, 2]] as const;
 const campaign =
@@ -49,6 +50,7 @@ const HOLES: readonly Hole[] = [
   ["equal stamps skipped", { owner: { equalStampsSkipped: true } }, losesTheFirst, 3],
   ["nothing equalised", { owner: { noEqualise: true } }, diesAmongWrites, 1],
   ["acked before all members", { owner: { ackBeforeShrink: true } }, losesTheOther, 1],
+  ["turns in the order of asking", { isUnordered: true }, mostEndangeredFirst, 3],
   [
     "surrendered before the drain",
     { owner: { surrenderBeforeDrain: true } },

@@ -310,16 +310,20 @@ export class NodeCluster {
 
   /**
    * The end: all daemons stop, and every slab of every copy in sync must be the same, with states and
-   * stamps. Returns how many slabs held data.
+   * stamps. Returns how many slabs held data, of the volume with the fewest.
    */
-  async compareCopies(name: string): Promise<number> {
-    const { id, sizeBytes, backing } = await this.volumeSomewhere(name);
-    const inSync = backing.copies.filter(({ state }) => state === "in-sync");
-    if (inSync.length < 2) throw new Error(`not two in sync: ${JSON.stringify(backing.copies)}`);
+  async compareCopies(...names: readonly string[]): Promise<number> {
+    const volumes = [];
+    for (const name of names) volumes.push(await this.volumeSomewhere(name));
     for (const node of this.nodes) node.signal("SIGTERM");
     for (const node of this.nodes) await node.waitForExit();
-    const paths = inSync.map(({ node }) => this.diskPath(indexOf(node)));
-    return compareReplicas(paths, id, sizeBytes).withData;
+    const counts = volumes.map(({ id, sizeBytes, backing: { copies } }) => {
+      const inSync = copies.filter(({ state }) => state === "in-sync");
+      if (inSync.length < 2) throw new Error(`not two in sync: ${JSON.stringify(copies)}`);
+      const paths = inSync.map(({ node }) => this.diskPath(indexOf(node)));
+      return compareReplicas(paths, id, sizeBytes).withData;
+    });
+    return Math.min(...counts);
   }
 
   /** As its owner sees it: that one knows the copies' states. */

@@ -28,6 +28,7 @@ import {
   IN_FLOATING,
   isOwn,
   KNOWN_REVISION,
+  NOT_NAMED,
   OUT,
   OWNER_CRASHES,
   ownerAt,
@@ -60,7 +61,8 @@ export function metadataSteps(step: Step, owner: number): void {
   }
   const stage = state[at + CAS_STAGE];
   if (stage === STAGE_SENT) storeDecides(step, owner);
-  if (stage === STAGE_DECIDED) learns(step, owner);
+  // Where others change the record too, see plan-steps.ts.
+  if (stage === STAGE_DECIDED && step.scope.replaces !== true) learns(step, owner);
   if (stage >= STAGE_DECIDED) takesForGranted(step, owner);
 }
 
@@ -102,6 +104,7 @@ function applySwap(
   for (let replica = 0; replica < REPLICAS; replica++) {
     if (next[viewAt(replica, owner) + marked] === 0) continue;
     const column = columnAt(replica);
+    if (next[column + OUT] === NOT_NAMED) continue;
     next[column + OUT] = kind === CAS_EXCLUDE ? 1 : 0;
     next[column + SINCE] = kind === CAS_EXCLUDE ? since : 0;
   }
@@ -154,7 +157,7 @@ function clearSwap(next: Uint8Array, owner: number): void {
   for (let replica = 0; replica < REPLICAS; replica++) next[viewAt(replica, owner) + IN_CAS] = 0;
 }
 
-function knownApplied(step: Step, owner: number): void {
+export function knownApplied(step: Step, owner: number): void {
   const next = step.begin();
   const at = ownerAt(owner);
   const kind = next[at + CAS_KIND];

@@ -5,7 +5,14 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Checker } from "./checker.ts";
 import { ProtocolModel } from "./model.ts";
-import { HARMLESS_SCOPE, HOLES, LARGE_SCOPES, SCOPES } from "./scopes.ts";
+import {
+  HARMLESS_SCOPE,
+  HOLES,
+  HOLES_OF_REPLACING,
+  LARGE_HOLES,
+  LARGE_SCOPES,
+  SCOPES,
+} from "./scopes.ts";
 import { KINDS } from "./sentences.ts";
 import type { Hole, Scope } from "./state.ts";
 
@@ -31,8 +38,14 @@ test("the scopes together take every step that the protocol has", () => {
   assert.deepEqual(missing, []);
 });
 
-for (const [hole, { scope, steps }] of Object.entries(HOLES)) {
-  test(`the hole is found: ${hole}`, (t) => {
+const holes = [
+  ...Object.entries(HOLES).map((one) => [...one, ""] as const),
+  ...Object.entries({ ...HOLES_OF_REPLACING, ...(isFull ? LARGE_HOLES : {}) }).map(
+    (one) => [...one, ", of a new member"] as const,
+  ),
+];
+for (const [hole, { scope, steps }, where] of holes) {
+  test(`the hole is found: ${hole}${where}`, (t) => {
     const result = new Checker(new ProtocolModel(scope, [hole as Hole])).run();
     assert.notEqual(result.violation, null, `${hole} broke nothing in ${result.stateCount} states`);
     assert.equal(result.trace.length, steps, result.trace.join("\n"));

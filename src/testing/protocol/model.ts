@@ -11,16 +11,19 @@
 //    sync by the record still has, or something newer;
 //  - no read answers with less than a client had been told when the read began;
 //  - no write that was issued after a newer owner began to serve is answered;
-//  - members in sync are equal when the newest owner serves and has nothing under way.
+//  - members in sync are equal when the newest owner serves and has nothing under way;
+//  - where members are replaced: somebody is in sync by the record.
 
 import type { CheckedModel, Visit } from "./checker.ts";
 import { forgetFloating, metadataSteps, ownerCrashes } from "./metadata-steps.ts";
+import { learnsAmongPlans, looksAtRecord, planSteps } from "./plan-steps.ts";
 import { replicaSteps } from "./replica-steps.ts";
 import { resyncSteps } from "./resync-steps.ts";
 import { KINDS, sentenceOf } from "./sentences.ts";
 import { LATE_ACK, READ_WENT_BACK, servingSteps } from "./serving-steps.ts";
 import {
   ACKED,
+  ADDITIONS,
   ANSWER,
   BREAKS,
   BROKEN,
@@ -32,6 +35,7 @@ import {
   columnAt,
   copyAt,
   DATA,
+  EMPTY,
   EPOCH,
   FLOATING_KIND,
   FLOATING_REVISION,
@@ -42,6 +46,7 @@ import {
   KNOWN_REVISION,
   LATE,
   NEXT_SEQUENCE,
+  NOT_NAMED,
   OLD_COPY,
   OUT,
   OWNER_CRASHES,
@@ -54,6 +59,7 @@ import {
   READ_VALUE,
   RECORD_EPOCH,
   RECORD_OWNER,
+  REMOVALS,
   REPLICA_CRASHES,
   REPLICA_EPOCH,
   REPLICAS,
@@ -61,6 +67,7 @@ import {
   type Scope,
   SETTLED,
   SINCE,
+  SLAB_STAMP,
   STATE_BYTES,
   Step,
   stampOf,
@@ -102,11 +109,27 @@ export class ProtocolModel implements CheckedModel {
     state[at + NEXT_SEQUENCE] = 1;
     state[at + COMMITTED] = stampOf(1, 0);
     state[at + KNOWN_REVISION] = 1;
+    if (scope.replaces === true) {
+      state[ADDITIONS] = scope.startsOut === true ? 0 : 1;
+      state[REMOVALS] = 1;
+      state[at + NEXT_SEQUENCE] = 2;
+      state[at + COMMITTED] = stampOf(1, 1);
+    }
     for (let replica = 0; replica < REPLICAS; replica++) {
       const column = columnAt(replica);
       state[column + UP] = 1;
       state[column + REPLICA_EPOCH] = 1;
       state[column + KNOWN_COMMITTED] = stampOf(1, 0);
+      if (scope.replaces === true) {
+        state[column + SLAB_STAMP] = stampOf(1, 1);
+        state[column + KNOWN_COMMITTED] = stampOf(1, 1);
+        if (replica === 2) {
+          state.fill(0, column + REPLICA_EPOCH, column + COLUMN_BYTES);
+          state.fill(EMPTY, column + DATA, column + SLAB_STAMP);
+          state[column + OUT] = scope.startsOut === true ? 1 : NOT_NAMED;
+          continue;
+        }
+      }
       if (scope.startsOut === true && replica === 2) {
         state[column + OUT] = 1;
         state[column + SINCE] = stampOf(1, 0);
@@ -123,11 +146,16 @@ export class ProtocolModel implements CheckedModel {
     const { step } = this;
     step.from(state, visit);
     replicaSteps(step);
+    if (this.scope.replaces === true) planSteps(step);
     for (let owner = 0; owner < OWNERS; owner++) {
       metadataSteps(step, owner);
       takeoverSteps(step, owner);
       servingSteps(step, owner);
       resyncSteps(step, owner);
+      if (this.scope.replaces === true) {
+        learnsAmongPlans(step, owner);
+        looksAtRecord(step, owner);
+      }
       ownerCrashes(step, owner);
     }
   }
@@ -164,9 +192,11 @@ export class ProtocolModel implements CheckedModel {
   violation(state: Uint8Array): string | null {
     if (state[BROKEN] === READ_WENT_BACK) return "a read answered with less than was known";
     if (state[BROKEN] === LATE_ACK) return "an old owner answered a write under a newer one";
+    let inSyncCount = 0;
     for (let replica = 0; replica < REPLICAS; replica++) {
       const column = columnAt(replica);
-      if (state[column + OUT] === 1) continue;
+      if (state[column + OUT] !== 0) continue;
+      inSyncCount += 1;
       for (let block = 0; block < this.scope.blocks; block++) {
         const held = versionOf(state, state[column + DATA + block]);
         if (held < versionOf(state, state[SETTLED + block])) {
@@ -174,6 +204,8 @@ export class ProtocolModel implements CheckedModel {
         }
       }
     }
+    const isNobody = this.scope.replaces === true && inSyncCount === 0;
+    if (isNobody) return "no member is in sync by the record";
     return this.areEqual(state) ? null : "members in sync differ, and nothing is under way";
   }
 
@@ -187,7 +219,7 @@ export class ProtocolModel implements CheckedModel {
       for (let replica = 0; replica < REPLICAS; replica++) {
         const column = columnAt(replica);
         const isMember = state[viewAt(replica, owner) + VIEW] === VIEW_COUNTED;
-        if (state[column + OUT] === 1 || !isMember) continue;
+        if (state[column + OUT] !== 0 || !isMember) continue;
         if (first === -1) first = column;
         if (state[column + DATA] !== state[first + DATA]) return false;
         if (state[column + DATA + 1] !== state[first + DATA + 1]) return false;

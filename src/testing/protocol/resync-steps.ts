@@ -59,7 +59,7 @@ function startResync(step: Step, owner: number, replica: number): void {
   const { state, holes } = step;
   const at = ownerAt(owner);
   const column = columnAt(replica);
-  if (state[at + CAS_KIND] !== 0 || state[column + UP] === 0 || state[column + OUT] === 0) return;
+  if (state[at + CAS_KIND] !== 0 || state[column + UP] === 0 || state[column + OUT] !== 1) return;
   if (state[column + REPLICA_EPOCH] > state[at + EPOCH]) return;
   for (let other = 0; other < REPLICAS; other++) {
     if (state[viewAt(other, owner) + VIEW] >= VIEW_RESYNCING) return;

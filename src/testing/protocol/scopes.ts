@@ -28,6 +28,8 @@ export const SCOPES: Readonly<Record<string, Scope>> = {
     breaks: 1,
     startsOut: true,
   }),
+  "a member is replaced, a takeover": scope({ replaces: true }),
+  "a member is replaced, a session breaks": scope({ replaces: true, epochs: 1, breaks: 1 }),
   "one owner, two blocks, a crash and a break": scope({
     blocks: 2,
     writes: 2,
@@ -40,6 +42,8 @@ export const SCOPES: Readonly<Record<string, Scope>> = {
 /** Minutes and gigabytes: for the soak run. */
 export const LARGE_SCOPES: Readonly<Record<string, Scope>> = {
   "two takeovers, a crash of an owner": scope({ epochs: 3, ownerCrashes: 1 }),
+  "a member is replaced, a takeover, a session breaks": scope({ replaces: true, breaks: 1 }),
+  "a member is replaced, an owner crashes": scope({ replaces: true, ownerCrashes: 1 }),
   "two blocks": scope({ blocks: 2, writes: 2 }),
   "two blocks, an owner crashes": scope({ blocks: 2, writes: 2, ownerCrashes: 1 }),
   "reads, two writes": scope({ writes: 2, reads: true }),
@@ -55,6 +59,7 @@ interface Finding {
 }
 
 const out = { startsOut: true, epochs: 1 };
+const replacing = { replaces: true, epochs: 1 };
 
 export const HOLES: Readonly<Record<Hole, Finding>> = {
   readsWithoutGrants: { scope: scope({ reads: true }), steps: 19 },
@@ -80,6 +85,24 @@ export const HOLES: Readonly<Record<Hole, Finding>> = {
   resyncWithoutLock: { scope: scope(out), steps: 11 },
   reentryBeforeConfirmed: { scope: scope(out), steps: 9 },
   reentryCountsLater: { scope: scope(out), steps: 9 },
+  newIsInSync: { scope: scope(replacing), steps: 1 },
+  newSinceNow: { scope: scope(replacing), steps: 5 },
+  inSyncTakenAway: { scope: scope({ replaces: true }), steps: 7 },
+  versionIsEnough: { scope: scope({ ...replacing, breaks: 1 }), steps: 9 },
+};
+
+/** Holes that are found in another scope as well: where a member is replaced. */
+export const HOLES_OF_REPLACING: Readonly<Partial<Record<Hole, Finding>>> = {
+  reentryBeforeConfirmed: { scope: scope(replacing), steps: 13 },
+  resyncWithoutLock: { scope: scope(replacing), steps: 13 },
+};
+
+/** Like LARGE_SCOPES. */
+export const LARGE_HOLES: Readonly<Partial<Record<Hole, Finding>>> = {
+  enteringNotAsked: {
+    scope: scope({ reads: true, replaces: true, startsOut: true }),
+    steps: 25,
+  },
 };
 
 /** A variant that does no harm: the grants are looked at when a read begins, not when it ends. */

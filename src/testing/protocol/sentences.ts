@@ -41,6 +41,10 @@ const SENTENCES: Readonly<Record<string, string>> = {
   "copies from": "{o} reads the slab of replica {r} for the resync",
   "copies to": "{o} writes the slab of replica {r}",
   "asks to take in": "{o} asks the metadata store to take replica {r} in",
+  "is added": "replica {r}, an empty disk, is added to the record",
+  "is taken away": "replica {r} is taken away from the record",
+  "looks at the record": "{o} looks at the record",
+  "asks again": "{o} finds the record changed by others, and sends its swap again",
   "gives the resync up": "{o} gives up the resync of replica {r}",
 };
 

@@ -18,6 +18,7 @@ import {
   columnAt,
   copyAt,
   DATA,
+  EMPTY,
   EPOCH,
   GRANT_COUNTED,
   GRANT_HELD,
@@ -299,7 +300,7 @@ function completeRead(step: Step, owner: number): void {
   if (next[at + READ_IS_OLD] === 1) next[BROKEN] = READ_WENT_BACK;
   settle(next, block, value);
   for (let field = READ; field <= READ_GRANTED; field++) next[at + field] = 0;
-  step.end("answers the read", owner, 0, value);
+  step.end("answers the read", owner, 0, value === EMPTY ? 0 : value);
 }
 
 /** Hands the volume over: nothing under way, and no grant held from here on. */

@@ -27,6 +27,10 @@ export const RECORD_OWNER = 7;
 /** Per block: the newest value that a client has been told of, by an answer to a write or a read. */
 export const SETTLED = 8;
 
+/** Members that may still be added to the record, and taken away. */
+export const ADDITIONS = 10;
+export const REMOVALS = 11;
+
 // A write, from its issue on.
 const WRITE_BASE = 12;
 const WRITE_BYTES = 4;
@@ -96,9 +100,12 @@ export const REPLICA_EPOCH = 1;
 export const DATA = 2;
 export const SLAB_STAMP = 4;
 export const KNOWN_COMMITTED = 5;
-/** In the record: is it out, and since which stamp. */
+/** In the record: 0 in sync, 1 out, or not named at all; out since which stamp. */
 export const OUT = 6;
 export const SINCE = 7;
+export const NOT_NAMED = 2;
+/** The value of a block that a new disk holds: less than what was there at first. */
+export const EMPTY = 15;
 
 // In a column, per owner.
 const VIEW_BASE = 8;
@@ -161,7 +168,11 @@ export type Hole =
   | "resyncForgetsInFlight"
   | "resyncWithoutLock"
   | "reentryBeforeConfirmed"
-  | "reentryCountsLater";
+  | "reentryCountsLater"
+  | "newIsInSync"
+  | "newSinceNow"
+  | "inSyncTakenAway"
+  | "versionIsEnough";
 
 /** Another way to do it, that turns out to do no harm. */
 export type Variant = "grantsAtStart";
@@ -181,6 +192,11 @@ export interface Scope {
   readonly reads: boolean;
   /** One replica is out, and has been away since before the first write. */
   readonly startsOut?: boolean;
+  /**
+   * One replica is an empty disk that is not in the record (with startsOut: that has just been
+   * added); it may be added, and one taken away.
+   */
+  readonly replaces?: boolean;
 }
 
 export const ownerAt = (owner: number): number => OWNER_BASE + owner * OWNER_BYTES;
@@ -196,6 +212,7 @@ export const epochOf = (stamp: number): number => stamp >> 4;
 
 /** Values in the order in which they were written. */
 export function versionOf(state: Uint8Array, value: number): number {
+  if (value === EMPTY) return -1;
   return value === 0 ? 0 : state[writeAt(value - 1) + STAMP];
 }
 
