@@ -11,6 +11,7 @@ import * as scenes from "./scenes.ts";
 import { mostEndangeredFirst } from "./turn-scenes.ts";
 
 const seeds = Number(process.env["RINGSTORE_SEEDS"] ?? 12);
+let takeovers = 0;
 const first = Number(process.env["RINGSTORE_SEED"] ?? 1);
 
 for (let seed = first; seed < first + seeds; seed++) {
@@ -22,9 +23,15 @@ for (let seed = first; seed < first + seeds; seed++) {
       throw new Error(`again: npm run sim -- --seed ${seed}`, { cause: error });
     }
     t.diagnostic(JSON.stringify(outcome));
-    assert.ok(outcome.requests > 0 && outcome.takeovers > 2 && outcome.slabsCompared === 16);
+    // Each of the two volumes is taken at least once; how often more, the seed decides.
+    assert.ok(outcome.requests > 0 && outcome.takeovers >= 2 && outcome.slabsCompared === 16);
+    takeovers += outcome.takeovers;
   });
 }
+
+test("owners change", () => {
+  assert.ok(takeovers > 3 * seeds, `${takeovers} takeovers in ${seeds} seeds`);
+});
 
 for (const [name, scene] of Object.entries(scenes)) test(`scene: ${name}`, () => scene(1));
 
