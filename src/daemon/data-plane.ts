@@ -14,6 +14,7 @@ import { RingstoreError } from "../base/index.ts";
 import type {
   ClusterBacking,
   ClusterPlane,
+  ListedReplica,
   OwnerStats,
   ResyncPlane,
   StoredReplica,
@@ -28,6 +29,7 @@ import type {
   VolumeStats,
 } from "../ports/data-plane.ts";
 import type { LogFields, LogLevel } from "../ports/log.ts";
+import type { ReplicaNote } from "../ports/replica-note.ts";
 import type { StoreDiskFacts, StoreDiskSpec, StoreDiskStats } from "../ports/store-disk.ts";
 import { affinity } from "../sys/index.ts";
 import { createLogRing, VolumeMeter } from "../telemetry/index.ts";
@@ -317,8 +319,12 @@ export class ReactorDataPlane implements DataPlane, ClusterPlane {
     await this.runningCluster.deleteReplica(diskId, volumeId);
   }
 
-  async listReplicas(diskId: string): Promise<readonly StoredReplica[]> {
+  async listReplicas(diskId: string): Promise<readonly ListedReplica[]> {
     return await this.runningCluster.listReplicas(diskId);
+  }
+
+  async noteReplica(diskId: string, volumeId: string, note: ReplicaNote): Promise<void> {
+    await this.runningCluster.noteReplica(diskId, volumeId, note);
   }
 
   ownerStats(): readonly OwnerStats[] {
