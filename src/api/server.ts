@@ -16,6 +16,7 @@ import { addDaemonRoutes } from "./routes-daemon.ts";
 import { addDiskRoutes } from "./routes-disks.ts";
 import { addMoveRoutes } from "./routes-moves.ts";
 import { addRebuildRoutes } from "./routes-rebuilds.ts";
+import { addRestoreRoutes } from "./routes-restore.ts";
 import { addVolumeRoutes } from "./routes-volumes.ts";
 import { callerOf, type Token } from "./tokens.ts";
 
@@ -72,6 +73,7 @@ export async function createApiServer(
   addClusterRoutes(app, modules.controlPlane);
   addMoveRoutes(app, modules.controlPlane);
   addRebuildRoutes(app, modules.controlPlane);
+  addRestoreRoutes(app, modules.controlPlane);
   addDaemonRoutes(app, modules.controlPlane, streams);
   await app.ready();
   return app;

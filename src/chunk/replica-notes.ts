@@ -91,11 +91,17 @@ export class ReplicaNotes {
       this.writeName(volume, note.name);
       const entry = this.host.entryOf(volume);
       const { membershipVersion, clusterGeneration } = note;
-      const change = { membershipVersion, clusterGeneration, noteVersion: membershipVersion };
+      const change = {
+        membershipVersion,
+        clusterGeneration,
+        noteVersion: membershipVersion,
+        flags: flagsOf(note),
+      };
       // A newer owner or note may have come meanwhile.
       const isLate = olderThan(entry, note);
       if (isLate !== null) done(isLate);
-      else this.host.update(volume, { ...change, flags: flagsOf(note) }, done);
+      else if (isSame(entry, change)) done(null);
+      else this.host.update(volume, change, done);
     });
   }
 
@@ -124,6 +130,11 @@ function flagsOf({ isOut, blockBytes, replicaCount }: ReplicaNote): number {
   const out = isOut ? NOTE_OUT : 0;
   const sectors = blockBytes === 512 ? NOTE_SECTORS : 0;
   return VOLUME_REPLICA | NOTE_THERE | out | sectors | count;
+}
+
+function isSame(entry: VolumeEntry, change: Partial<VolumeEntry>): boolean {
+  const fields = ["membershipVersion", "clusterGeneration", "noteVersion", "flags"] as const;
+  return fields.every((field) => entry[field] === change[field]);
 }
 
 function olderThan(entry: VolumeEntry, note: ReplicaNote): StoreError | null {

@@ -8,6 +8,7 @@ import { DISK_COMMANDS } from "./disk-commands.ts";
 import { MOVE_COMMANDS } from "./move-commands.ts";
 import { OUTPUT_FORMS } from "./output.ts";
 import { REBUILD_COMMANDS } from "./rebuild-commands.ts";
+import { RESTORE_COMMANDS } from "./restore-commands.ts";
 
 const NAME: ArgumentSpec = {
   name: "name",
@@ -391,6 +392,7 @@ export const COMMAND_TABLE: CommandTable = {
     ...CLUSTER_COMMANDS,
     ...MOVE_COMMANDS,
     ...REBUILD_COMMANDS,
+    ...RESTORE_COMMANDS,
     ...OTHER_COMMANDS,
   ],
   groups: [

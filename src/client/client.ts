@@ -23,6 +23,12 @@ import type {
 } from "../model/move-types.ts";
 import type { RebuildLimit, RebuildLimitChange } from "../model/rebuild-types.ts";
 import type {
+  ClusterRecover,
+  MetadataArchiveReply,
+  MetadataArchiveRequest,
+  RecoveryReply,
+} from "../model/recovery-types.ts";
+import type {
   AdviseReply,
   AttachReply,
   DeleteReply,
@@ -131,6 +137,24 @@ export class RingstoreClient {
 
   async clusterToken(): Promise<ClusterTokenReply> {
     return await this.#call({ method: "GET", path: "/v1/cluster/token" }, ["token"]);
+  }
+
+  async exportMetadata(body: MetadataArchiveRequest): Promise<MetadataArchiveReply> {
+    const path = "/v1/cluster/export";
+    return await this.#call({ method: "POST", path, body }, ["path", "revision"]);
+  }
+
+  async importMetadata(
+    body: MetadataArchiveRequest,
+    options: CallOptions = {},
+  ): Promise<MetadataArchiveReply> {
+    const path = `/v1/cluster/import${query(options)}`;
+    return await this.#call({ method: "POST", path, body }, ["path", "revision"]);
+  }
+
+  async recoverCluster(body: ClusterRecover, options: CallOptions = {}): Promise<RecoveryReply> {
+    const path = `/v1/cluster/recover${query(options)}`;
+    return await this.#call({ method: "POST", path, body }, ["volumes", "lost"]);
   }
 
   async listNodes(): Promise<ClusterNodeList> {

@@ -38,7 +38,7 @@ export interface FormingModules {
 }
 
 /** Formats of messages between nodes that this version speaks. */
-const WIRE_FORMATS: readonly [number, number] = [1, 1];
+export const WIRE_FORMATS: readonly [number, number] = [1, 1];
 const REGISTER_ATTEMPTS_MAX = 16;
 
 export function connectMetadata(

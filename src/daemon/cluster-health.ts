@@ -15,7 +15,11 @@ export interface NodeTroubles {
   /** Of the last look at what is to be done, "" = all was done. */
   readonly reconcile: string;
   readonly orphanCount: number;
+  /** Volumes whose records are older than what copies of them have seen. */
+  readonly olderVolumes: readonly string[];
 }
+
+const NAMES_MAX = 8;
 
 export function clusterView(context: ClusterContext, troubles: NodeTroubles): ClusterView {
   const { inventory, member, link } = context;
@@ -66,7 +70,7 @@ function canLoseNodes(context: ClusterContext): number {
 }
 
 function clusterHealth(context: ClusterContext, troubles: NodeTroubles): readonly Health[] {
-  const { link, inventory, member } = context;
+  const { link, inventory, trusted } = context;
   const items: Health[] = [];
   const where = link.endpoints.join(", ");
   if (!link.isReachable) {
@@ -74,7 +78,8 @@ function clusterHealth(context: ClusterContext, troubles: NodeTroubles): readonl
     const message = `the cluster's metadata at ${where} does not answer: ${why}`;
     items.push({ code: "META_UNREACHABLE", severity: "error", message });
   }
-  if (inventory.birth !== 0 && inventory.birth !== member.metaBirth) {
+  items.push(...restoredHealth(context, where, troubles));
+  if (inventory.birth !== 0 && inventory.birth !== trusted.metaBirth) {
     const message = `the metadata at ${where} was put back: it is not what this node joined`;
     items.push({ code: "META_REPLACED", severity: "error", message });
   }
@@ -105,6 +110,32 @@ function clusterHealth(context: ClusterContext, troubles: NodeTroubles): readonl
     if (!isMissing || phase === "maintenance") continue;
     const message = `node ${name} at ${record.address} is missing`;
     items.push({ code: "NODE_MISSING", severity: "warn", message });
+  }
+  return items;
+}
+
+/** Metadata that is gone, or that came from a backup which is too old. */
+function restoredHealth(
+  { link, inventory }: ClusterContext,
+  where: string,
+  { olderVolumes }: NodeTroubles,
+): readonly Health[] {
+  const items: Health[] = [];
+  if (olderVolumes.length > 0) {
+    const volumes = olderVolumes.slice(0, NAMES_MAX).join(", ");
+    const more =
+      olderVolumes.length > NAMES_MAX ? ` and ${olderVolumes.length - NAMES_MAX} more` : "";
+    const message =
+      `the metadata at ${where} is older than what copies of ${volumes}${more} have seen: it was ` +
+      "put back from a backup, and they are not served from it. Put a newer one back, or empty " +
+      "the metadata and make the records again: ringstore cluster recover --from-disks";
+    items.push({ code: "META_ROLLED_BACK", severity: "error", message });
+  }
+  if (link.isReachable && inventory.revision > 0 && inventory.cluster === null) {
+    const message =
+      `the metadata at ${where} holds no cluster. Put a backup back: ringstore cluster import ` +
+      "FILE; or make the records again: ringstore cluster recover --from-disks";
+    items.push({ code: "META_EMPTY", severity: "error", message });
   }
   return items;
 }

@@ -264,5 +264,7 @@ function factsOf(note: ReplicaNote | null): ReplicaFacts {
   }
   const { epoch, membershipVersion, clusterGeneration } = note;
   const newest = { epoch, sequence: epoch };
-  return { epoch, membershipVersion, clusterGeneration, committed: NEVER, newest, note };
+  const { epoch: _, clusterGeneration: __, ...stored } = note;
+  const seen = { epoch, membershipVersion, clusterGeneration };
+  return { ...seen, committed: NEVER, newest, note: stored };
 }
