@@ -38,7 +38,7 @@ export function routesOf(tag: string): RouteSchema {
   };
 }
 
-/** What only the daemon's own machine may ask, over the socket whose file mode is the permission. */
+/** What only the daemon's own machine may ask: over the socket whose mode is the permission. */
 export function requireLocal(caller: Caller, refusal: string, command: string): void {
   if (caller.transport === "unix") return;
   throw new ApiError("local_only", refusal, { advice: `ask on the node itself: ${command}` });

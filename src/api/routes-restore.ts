@@ -1,5 +1,5 @@
-// /v1/cluster/export, import, recover: the cluster's metadata as a whole. On the unix socket only: an
-// archive is a file of the daemon's machine, and what is put back decides over every volume.
+// /v1/cluster/export, import, recover: the cluster's metadata as a whole. On the unix socket only:
+// an archive is a file of the daemon's machine, and what is put back decides over every volume.
 
 import type { FastifyInstance } from "fastify";
 import {
@@ -19,7 +19,7 @@ interface Archive {
   readonly Body: MetadataArchiveRequest;
 }
 
-export function addRestoreRoutes(app: FastifyInstance, { cluster }: ControlPlane): void {
+export function addRestoreRoutes(app: FastifyInstance, controlPlane: ControlPlane): void {
   app.post<Archive>(
     "/v1/cluster/export",
     {
@@ -30,7 +30,7 @@ export function addRestoreRoutes(app: FastifyInstance, { cluster }: ControlPlane
     },
     async ({ caller, body }) => {
       requireLocal(caller, REFUSED, "ringstore --data DIR cluster export FILE");
-      return await cluster.exportMetadata(body);
+      return await controlPlane.cluster.exportMetadata(body);
     },
   );
 
@@ -45,7 +45,7 @@ export function addRestoreRoutes(app: FastifyInstance, { cluster }: ControlPlane
     },
     async ({ caller, body, query }) => {
       requireLocal(caller, REFUSED, "ringstore --data DIR cluster import FILE");
-      return await cluster.importMetadata(body, { dryRun: query.dryRun === "true" });
+      return await controlPlane.cluster.importMetadata(body, { dryRun: query.dryRun === "true" });
     },
   );
 
@@ -60,7 +60,7 @@ export function addRestoreRoutes(app: FastifyInstance, { cluster }: ControlPlane
     },
     async ({ caller, body, query }) => {
       requireLocal(caller, REFUSED, "ringstore --data DIR cluster recover --from-disks");
-      return await cluster.recover(body, { dryRun: query.dryRun === "true" });
+      return await controlPlane.cluster.recover(body, { dryRun: query.dryRun === "true" });
     },
   );
 }

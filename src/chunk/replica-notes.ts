@@ -4,8 +4,8 @@
 //   volume entry   flags: is there one, is the copy out, block size, how many replicas; its version
 //   note entry     in a free place of the same table: whose, and the volume's name
 //
-// A note raises the metadata version of the entry, as a fence does: an owner whose metadata is older
-// is refused from then on, and so is an older note.
+// A note raises the metadata version of the entry, as a fence does: an owner whose metadata is
+// older is refused from then on, and so is an older note.
 //
 // Invariants: a disk names the feature in its superblock before it has a note; a name goes before
 // its volume's entry does, so that none is left to whoever gets that place next; where there is no

@@ -45,6 +45,12 @@ const GLOBAL_OPTIONS: readonly OptionSpec[] = [
     description: "file whose first token is sent to --url [RINGSTORE_TOKEN_FILE]",
   },
   {
+    long: "ca-file",
+    metavar: "FILE",
+    kind: "path",
+    description: "certificate of who signed that of an https --url [RINGSTORE_CA_FILE]",
+  },
+  {
     long: "output",
     short: "o",
     metavar: "FORM",

@@ -126,12 +126,13 @@ export class RingstoreClient {
 
   async initCluster(body: ClusterInit, options: CallOptions = {}): Promise<ClusterView> {
     const path = `/v1/cluster/init${query(options)}`;
-    return await this.#call({ method: "POST", path, body }, CLUSTER_FIELDS);
+    const request = { method: "POST", path, body, secretFields: INIT_SECRETS } as const;
+    return await this.#call(request, CLUSTER_FIELDS);
   }
 
   async joinCluster(body: ClusterJoin, options: CallOptions = {}): Promise<ClusterView> {
     const path = `/v1/cluster/join${query(options)}`;
-    const request = { method: "POST", path, body, secretField: "token" } as const;
+    const request = { method: "POST", path, body, secretFields: JOIN_SECRETS } as const;
     return await this.#call(request, CLUSTER_FIELDS);
   }
 
@@ -252,6 +253,10 @@ export class RingstoreClient {
 }
 
 const REBUILD_LIMIT = "/v1/rebuilds/limit";
+const INIT_SECRETS = ["metadataPassword"];
+
+const JOIN_SECRETS = ["token", "metadataPassword"];
+
 const VOLUME_FIELDS = ["id", "name", "sizeBytes", "state"];
 
 const DISK_FIELDS = ["id", "name", "state"];

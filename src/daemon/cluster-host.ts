@@ -124,7 +124,8 @@ export class ClusterHost implements ClusterControl, DaemonCluster {
         import("./cluster-forming.ts"),
       ]);
     if (host.stopping) return;
-    const store = connectMetadata(memberPlane.parts.member.endpoints, timings);
+    const { endpoints } = memberPlane.parts.member;
+    const store = connectMetadata(endpoints, timings, this.#modules.file.readAccess());
     const { file } = this.#modules;
     const trustMetadata = (trusted: TrustedMetadata): Promise<void> =>
       file.save({ ...memberPlane.parts.member, ...trusted });
@@ -231,7 +232,8 @@ export class ClusterHost implements ClusterControl, DaemonCluster {
     const { clusterId, clusterName: name, endpoints } = context.member;
     const { encodeToken } = await import("./cluster-token.ts");
     const key = this.#modules.file.readKey();
-    return { token: encodeToken({ clusterId, name, endpoints, key }) };
+    const access = this.#modules.file.readAccess();
+    return { token: encodeToken({ clusterId, name, endpoints, key, access }) };
   }
 
   async exportMetadata(request: MetadataArchiveRequest): Promise<MetadataArchiveReply> {

@@ -1,5 +1,5 @@
-// What this node's disks know, told to whoever makes the cluster's records again: while the metadata
-// that the node is sent to holds no cluster, it keeps reports there, on a lease (RecoveryReport).
+// What this node's disks know, told to whoever makes the cluster's records again: while the
+// metadata holds no cluster, the node keeps reports there, on a lease (RecoveryReport).
 // They go by themselves when there is a cluster, or when the node goes.
 
 import { reportCodec } from "../meta/index.ts";

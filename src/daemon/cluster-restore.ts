@@ -114,7 +114,8 @@ function replyOf(
 
 function requireWhole({ incomplete, nodes }: RecoveryPlan, partial: boolean): void {
   if (incomplete.length === 0 || partial) return;
-  const message = `copies are missing of ${incomplete.join(", ")}; disks of ${nodes.join(", ")} told`;
+  const told = `disks of ${nodes.join(", ")} told`;
+  const message = `copies are missing of ${incomplete.join(", ")}; ${told}`;
   throw new ApiError("volume_unavailable", message, {
     advice:
       "start the daemons of all nodes first; if those copies are gone for good: --partial, which " +

@@ -139,7 +139,7 @@ export class ClusterRuntime {
     this.#lookAgainIn(this.context.timings.lookMs);
   }
 
-  /** Again: it may have been put back from a backup meanwhile, so that changes alone say nothing. */
+  /** Again: it may have been put back from a backup, so that changes alone say nothing. */
   #reached(): void {
     const { keys, inventory } = this.context;
     if (this.#wasReached) {

@@ -9,10 +9,10 @@
 //   chosen    of those the one with the highest epoch, then the newest write
 //
 // A trusted copy has everything up to its own committed stamp, so its resync begins there; of the
-// others everything is copied. Epochs, membership versions and the generation go on above everything
-// seen, so that no backup and no owner of before is let in beside what was made here.
+// others everything is copied. Epochs, membership versions and the generation go on above all that
+// was seen, so that no backup and no owner of before is let in beside what was made here.
 //
-// Invariant: the same reports make the same bytes, so that a recovery that was cut off is done again.
+// Invariant: the same reports make the same bytes: a recovery that was cut off is done again.
 
 import { createHash } from "node:crypto";
 import type { RecoveredVolume } from "../model/recovery-types.ts";
