@@ -20,6 +20,8 @@ export interface NodeTroubles {
 }
 
 const NAMES_MAX = 8;
+/** Of a handshake with a node of another release: docs/wire.md. */
+const UPGRADE = /upgrade the older one/;
 
 export function clusterView(context: ClusterContext, troubles: NodeTroubles): ClusterView {
   const { inventory, member, link } = context;
@@ -98,6 +100,7 @@ function clusterHealth(context: ClusterContext, troubles: NodeTroubles): readonl
   }
   // Whom we do not see when the metadata is away says nothing about them.
   if (!link.isReachable) return items;
+  const links = new Map(context.plane.peerStats().map((link) => [link.nodeId, link]));
   for (const { record } of inventory.nodes.values()) {
     const { name, phase } = record;
     const isMissing = !inventory.isAlive(record.id);
@@ -106,6 +109,11 @@ function clusterHealth(context: ClusterContext, troubles: NodeTroubles): readonl
       const end = `when it is done: ringstore node maintenance off ${name}`;
       const message = `node ${name} is ${how}; ${end}`;
       items.push({ code: "NODE_IN_MAINTENANCE", severity: "warn", message });
+    }
+    const failure = links.get(record.id)?.lastFailure ?? "";
+    if (!isMissing && UPGRADE.test(failure)) {
+      const message = `no link to node ${name}: ${failure}`;
+      items.push({ code: "NODE_INCOMPATIBLE", severity: "error", message });
     }
     if (!isMissing || phase === "maintenance") continue;
     const message = `node ${name} at ${record.address} is missing`;
