@@ -181,7 +181,8 @@ export class ReactorDataPlane implements DataPlane, ClusterPlane {
   private threadFor(backing: Backing): ReactorThread {
     if (backing.kind === "store") return this.disks.threadOf(backing.diskId);
     if (backing.kind === "cluster") return this.threads[0] as ReactorThread;
-    return this.leastLoaded();
+    const used = [...this.volumes.values()].map(({ thread }) => thread);
+    return leastLoaded(this.threads, [...used, ...this.opening.values()]);
   }
 
   private async openBacking(spec: VolumeSpec, create: boolean): Promise<OpenedBacking | null> {
@@ -370,11 +371,6 @@ export class ReactorDataPlane implements DataPlane, ClusterPlane {
 
   private requireRunning(): void {
     if (this.stopping !== null) throw stopped();
-  }
-
-  private leastLoaded(): ReactorThread {
-    const used = [...this.volumes.values()].map(({ thread }) => thread);
-    return leastLoaded(this.threads, [...used, ...this.opening.values()]);
   }
 
   // What there is to see --------------------------------------------------------------------------
