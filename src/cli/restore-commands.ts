@@ -27,8 +27,8 @@ export const RESTORE_COMMANDS: readonly CommandSpec[] = [
     summary: "put a saved archive back where the metadata is lost",
     details: [
       "Only where the metadata holds no cluster. Volumes whose disks have seen newer records " +
-        "than the archive has are not served, and cluster show names them: their records have to be " +
-        "made again from the disks (cluster recover).",
+        "than the archive has are not served, and cluster show names them: their records have " +
+        "to be made again from the disks (cluster recover).",
     ],
     arguments: [{ name: "file", description: "an archive of this cluster", completes: "file" }],
     options: [DRY_RUN],
@@ -39,8 +39,8 @@ export const RESTORE_COMMANDS: readonly CommandSpec[] = [
     path: ["cluster", "recover"],
     summary: "make the records of the cluster again from what its disks say",
     details: [
-      "Only where the metadata holds no cluster. Start the daemons of all nodes first: each tells " +
-        "what its disks know. Of every volume the newest copy that is known to be whole " +
+      "Only where the metadata holds no cluster. Start the daemons of all nodes first: each " +
+        "tells what its disks know. Of every volume the newest copy that is known to be whole " +
         "counts, the others are resynced from it; what cannot be known is listed.",
       "Where copies are missing nothing is done without --partial: the newest may be among them.",
     ],
@@ -68,8 +68,8 @@ export const RESTORE_COMMANDS: readonly CommandSpec[] = [
     path: ["support-bundle"],
     summary: "collect what there is to see of this daemon into one file",
     details: [
-      "A tar.gz of version, settings, status, advice, events, the end of the log, metrics, disks, " +
-        "volumes, the cluster as this node sees it, and facts of the machine. No data of volumes " +
+      "A tar.gz of version, settings, status, advice, events, the end of the log, metrics, " +
+        "disks, volumes, the cluster as this node sees it, and facts of the machine. No data of volumes " +
         "and no secret; names of volumes, nodes and files are in it.",
       "What cannot be had, because the daemon does not answer, is named in it.",
     ],

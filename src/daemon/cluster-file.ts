@@ -7,9 +7,10 @@
 //   DATA/cluster.peers        the other nodes and where they were, when last heard of
 //   DATA/cluster.rebuild-limit  bytes per second, or "auto"; none is "auto"
 //
-// Invariants: cluster.json is written after key and access, and replaced whole. Its step tells how far an
-// init or a join got: until it is "member" the daemon is in no cluster, and the same command given
-// again goes on with the ids that are written there. An incarnation is durable before it is used.
+// Invariants: cluster.json is written after key and access, and replaced whole. Its step tells
+// how far an init or a join got: until it is "member" the daemon is in no cluster, and the same
+// command given again goes on with the ids that are written there. An incarnation is durable
+// before it is used.
 
 import { randomBytes } from "node:crypto";
 import { dirname, join } from "node:path";
