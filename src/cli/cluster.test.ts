@@ -360,7 +360,7 @@ describe("the metadata as a whole", () => {
     assert.match(await fails("cluster recover", 2), /--from-disks is missing/);
     const shown = await done("cluster recover --from-disks --dry-run");
     assert.match(shown, /^cluster prod would be made again, generation 4\n/);
-    assert.match(shown, /db1, 1.0 GiB, 2 of 3 copies: from host-2\/nvme0, resynced to host-1/);
+    assert.match(shown, /db1, 1 GiB, 2 of 3 copies: from host-2\/nvme0, resynced to host-1/);
     assert.match(shown, /was attached on host-1\n {10}lost: its name\n/);
     assert.match(shown, /copies missing of {2}db1\n {2}lost {4}attachments\n$/);
     assert.equal(api.plane.cluster.asked.length, 1);

@@ -63,8 +63,8 @@ describe("completion", () => {
       "--metadata-ca",
       "--metadata-cert",
       "--metadata-key",
-      "--metadata-password-file",
       "--metadata-user",
+      "--metadata-password-file",
     ]);
     assert.deepEqual(await complete("completion", "f"), ["fish"]);
   });

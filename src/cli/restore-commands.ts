@@ -69,8 +69,8 @@ export const RESTORE_COMMANDS: readonly CommandSpec[] = [
     summary: "collect what there is to see of this daemon into one file",
     details: [
       "A tar.gz of version, settings, status, advice, events, the end of the log, metrics, " +
-        "disks, volumes, the cluster as this node sees it, and facts of the machine. No data of volumes " +
-        "and no secret; names of volumes, nodes and files are in it.",
+        "disks, volumes, the cluster as this node sees it, and facts of the machine. No data " +
+        "of volumes and no secret; names of volumes, nodes and files are in it.",
       "What cannot be had, because the daemon does not answer, is named in it.",
     ],
     arguments: [

@@ -2,6 +2,7 @@
 // What is put back goes below an empty root, the cluster record last.
 
 import { resolve } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import {
   exportMetadata,
   importMetadata,
@@ -24,6 +25,8 @@ import type { ClusterContext } from "./cluster-context.ts";
 import type { ClusterReports } from "./cluster-reports.ts";
 
 const FOLLOW_MS = 3000;
+const REPORT_ATTEMPTS_MAX = 20;
+const REPORT_PAUSE_MS = 100;
 
 export async function exportCluster(
   { link, keys, host }: ClusterContext,
@@ -71,9 +74,7 @@ export async function recoverCluster(
   const { link, keys, member } = context;
   return await ask(link, "cannot make the records again", async (store) => {
     await requireEmpty(context, store);
-    await reports.publish();
-    const { entries } = await store.list(keys.recoveryReports);
-    const told = entries.map(({ key, value }) => reportCodec.decode(key, value));
+    const told = await readReports(context, reports, store);
     const plan = planRecovery(keys, member.clusterId, told);
     if (!dryRun) {
       requireWhole(plan, partial);
@@ -81,6 +82,24 @@ export async function recoverCluster(
     }
     return replyOf(plan, told, member.clusterId);
   });
+}
+
+/** This node's own are among them, as they are now: its watch may not know yet what is lost. */
+async function readReports(
+  { keys, member }: ClusterContext,
+  reports: ClusterReports,
+  store: MetaStore,
+): Promise<readonly RecoveryReport[]> {
+  for (let attempt = 1; ; attempt += 1) {
+    await reports.publish();
+    const { entries } = await store.list(keys.recoveryReports);
+    const told = entries.map(({ key, value }) => reportCodec.decode(key, value));
+    const isThere = told.some(({ node }) => node.id === member.nodeId);
+    if (isThere || attempt === REPORT_ATTEMPTS_MAX) return told;
+    // Its lease was of the metadata that is gone, or was given back for that.
+    await reports.withdraw();
+    await sleep(REPORT_PAUSE_MS);
+  }
 }
 
 /** What it cannot know of the cluster; of volumes it is told with each. */
