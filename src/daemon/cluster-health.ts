@@ -124,7 +124,7 @@ function clusterHealth(context: ClusterContext, troubles: NodeTroubles): readonl
 
 /** Metadata that is gone, or that came from a backup which is too old. */
 function restoredHealth(
-  { link, inventory }: ClusterContext,
+  { inventory }: ClusterContext,
   where: string,
   { olderVolumes }: NodeTroubles,
 ): readonly Health[] {
@@ -139,7 +139,7 @@ function restoredHealth(
       "the metadata and make the records again: ringstore cluster recover --from-disks";
     items.push({ code: "META_ROLLED_BACK", severity: "error", message });
   }
-  if (link.isReachable && inventory.revision > 0 && inventory.cluster === null) {
+  if (inventory.revision > 0 && inventory.cluster === null) {
     const message =
       `the metadata at ${where} holds no cluster. Put a backup back: ringstore cluster import ` +
       "FILE; or make the records again: ringstore cluster recover --from-disks";
