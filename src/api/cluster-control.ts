@@ -18,6 +18,12 @@ import type {
   VolumeHandOver,
 } from "../model/move-types.ts";
 import type { RebuildLimit, RebuildLimitChange } from "../model/rebuild-types.ts";
+import type {
+  ClusterRecover,
+  MetadataArchiveReply,
+  MetadataArchiveRequest,
+  RecoveryReply,
+} from "../model/recovery-types.ts";
 import type { RequestOptions } from "./control-plane.ts";
 
 export interface DrainOptions extends RequestOptions {
@@ -43,6 +49,15 @@ export interface ClusterControl extends MoveControl {
   init(request: ClusterInit, options: RequestOptions): Promise<ClusterView>;
   join(request: ClusterJoin, options: RequestOptions): Promise<ClusterView>;
   token(): Promise<ClusterTokenReply>;
+  /** Saves the cluster's metadata to a file of this node. */
+  exportMetadata(request: MetadataArchiveRequest): Promise<MetadataArchiveReply>;
+  /** Puts an archive back into metadata that holds no cluster. */
+  importMetadata(
+    request: MetadataArchiveRequest,
+    options: RequestOptions,
+  ): Promise<MetadataArchiveReply>;
+  /** Makes the records again from what the disks of all nodes say, where there is no cluster. */
+  recover(request: ClusterRecover, options: RequestOptions): Promise<RecoveryReply>;
   listNodes(): Promise<readonly ClusterNode[]>;
   showNode(name: string): Promise<ClusterNode>;
   /** Answers when it has begun: copies move off the node. */

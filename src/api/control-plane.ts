@@ -2,6 +2,7 @@
 // daemon/; tests hand in a small one. Every method rejects with an ApiError.
 
 import type { Disk, DiskCreate, DiskRemoveReply } from "../model/disk-types.ts";
+import type { SupportReply } from "../model/support-types.ts";
 import type {
   AdviseReply,
   DeleteReply,
@@ -63,6 +64,8 @@ export interface ControlPlane {
   eventsSince(seq: number): readonly Event[];
   /** The returned function ends it. */
   subscribe(listener: (event: Event) => void): () => void;
+  /** For a support bundle; no secret. */
+  support(): SupportReply;
   /** Prometheus text. */
   metrics(): Promise<string>;
 }

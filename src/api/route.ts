@@ -2,7 +2,9 @@
 // asked with.
 
 import type { FastifySchema } from "fastify";
+import { ApiError } from "../model/errors.ts";
 import { ErrorReplySchema, VolumeParamsSchema } from "../model/schemas.ts";
+import type { Caller } from "./control-plane.ts";
 import { type DryRunQuery, DryRunSchema } from "./query-schemas.ts";
 
 export interface Named {
@@ -34,4 +36,10 @@ export function routesOf(tag: string): RouteSchema {
       response: { ...(response as object), "4xx": ErrorReplySchema, "5xx": ErrorReplySchema },
     };
   };
+}
+
+/** What only the daemon's own machine may ask: over the socket whose mode is the permission. */
+export function requireLocal(caller: Caller, refusal: string, command: string): void {
+  if (caller.transport === "unix") return;
+  throw new ApiError("local_only", refusal, { advice: `ask on the node itself: ${command}` });
 }

@@ -180,7 +180,7 @@ describe("the token", () => {
     ["none", undefined, /^token is missing/],
     ["an empty one", "", /the cluster's token is missing/],
     ["two lines", `${CLUSTER_TOKEN}\n${CLUSTER_TOKEN}`, /is not one line/],
-    ["a long one", CLUSTER_TOKEN.repeat(200), /is not one line/],
+    ["a long one", CLUSTER_TOKEN.repeat(2000), /is not one line/],
   ];
   for (const [what, token, message] of bad) {
     test(`refused and not repeated: ${what}`, async () => {

@@ -19,9 +19,8 @@ import {
   NodeRemoveReplySchema,
 } from "../model/cluster-schemas.ts";
 import type { ClusterInit, ClusterJoin, Drain } from "../model/cluster-types.ts";
-import { ApiError } from "../model/errors.ts";
-import type { Caller, ControlPlane } from "./control-plane.ts";
-import { type DryRun, dryRun, type Named, named, routesOf } from "./route.ts";
+import type { ControlPlane } from "./control-plane.ts";
+import { type DryRun, dryRun, type Named, named, requireLocal, routesOf } from "./route.ts";
 
 const route = routesOf("cluster");
 
@@ -78,7 +77,9 @@ export function addClusterRoutes(app: FastifyInstance, controlPlane: ControlPlan
       }),
     },
     async (request, reply) => {
-      requireLocal(request.caller);
+      // A bearer token travels in the clear and opens one daemon; the cluster's opens every disk.
+      const refusal = "the cluster's token is not given out over TCP";
+      requireLocal(request.caller, refusal, "ringstore --data DIR cluster token");
       void reply.header("cache-control", "no-store");
       return await controlPlane.cluster.token();
     },
@@ -86,14 +87,6 @@ export function addClusterRoutes(app: FastifyInstance, controlPlane: ControlPlan
 
   addNodeRoutes(app, controlPlane);
   addDrainRoutes(app, controlPlane);
-}
-
-/** A bearer token travels in the clear and opens one daemon; the cluster's opens every disk. */
-function requireLocal(caller: Caller): void {
-  if (caller.transport === "unix") return;
-  throw new ApiError("local_only", "the cluster's token is not given out over TCP", {
-    advice: "ask on the node itself: ringstore --data DIR cluster token",
-  });
 }
 
 function addNodeRoutes(app: FastifyInstance, controlPlane: ControlPlane): void {

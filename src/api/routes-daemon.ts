@@ -9,6 +9,7 @@ import {
   StatusSchema,
   VersionReplySchema,
 } from "../model/schemas.ts";
+import { SupportReplySchema } from "../model/support-schemas.ts";
 import type { ControlPlane } from "./control-plane.ts";
 import type { EventStreams } from "./event-stream.ts";
 import { openApiDocument } from "./openapi.ts";
@@ -62,6 +63,15 @@ export function addDaemonRoutes(
       }),
     },
     async () => controlPlane.stats(),
+  );
+  app.get(
+    "/v1/support",
+    {
+      schema: route("support", "Settings, the end of the log and facts of the machine, to send", {
+        response: { 200: SupportReplySchema },
+      }),
+    },
+    async () => controlPlane.support(),
   );
   addEvents(app, controlPlane, streams);
   for (const url of ["/metrics", "/v1/metrics"]) {

@@ -16,6 +16,7 @@ import { addDaemonRoutes } from "./routes-daemon.ts";
 import { addDiskRoutes } from "./routes-disks.ts";
 import { addMoveRoutes } from "./routes-moves.ts";
 import { addRebuildRoutes } from "./routes-rebuilds.ts";
+import { addRestoreRoutes } from "./routes-restore.ts";
 import { addVolumeRoutes } from "./routes-volumes.ts";
 import { callerOf, type Token } from "./tokens.ts";
 
@@ -23,6 +24,8 @@ export interface ApiServerOptions {
   readonly transport: "unix" | "tcp";
   /** Asked for each request, so that a reload counts at once. Not used on the unix socket. */
   readonly tokens: () => readonly Token[];
+  /** PEM. Absent: in the clear. */
+  readonly tls?: { readonly cert: Buffer; readonly key: Buffer };
 }
 
 /** Headers and body must arrive within this; long operations answer later than that. */
@@ -46,6 +49,7 @@ export async function createApiServer(
   modules: ApiModules,
 ): Promise<FastifyInstance> {
   const app = fastify({
+    ...httpsOf(options),
     logger: false,
     bodyLimit: REQUEST_BODY_MAX_BYTES,
     requestTimeout: REQUEST_TIMEOUT_MS,
@@ -72,9 +76,16 @@ export async function createApiServer(
   addClusterRoutes(app, modules.controlPlane);
   addMoveRoutes(app, modules.controlPlane);
   addRebuildRoutes(app, modules.controlPlane);
+  addRestoreRoutes(app, modules.controlPlane);
   addDaemonRoutes(app, modules.controlPlane, streams);
   await app.ready();
   return app;
+}
+
+/** Its own type of server: the routes see the same requests. */
+function httpsOf({ tls }: ApiServerOptions): { readonly https?: never } {
+  if (tls === undefined) return {};
+  return { https: { cert: tls.cert, key: tls.key, minVersion: "TLSv1.2" } } as never;
 }
 
 /** Requests are checked by the model's validators, so that all errors read alike. */

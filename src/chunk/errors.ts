@@ -25,6 +25,8 @@ export type StoreErrorCode =
   | "VOLUME_KIND"
   /** Not a positive number of whole blocks, or smaller than before. */
   | "VOLUME_SIZE"
+  /** Metadata that is older than what the disk has seen: it was put back from a backup. */
+  | "ROLLED_BACK"
   | "STORE_CLOSED";
 
 export class StoreError extends RingstoreError<StoreErrorCode> {

@@ -24,8 +24,10 @@ import { type Layout, layout } from "../base/index.ts";
 export const FORMAT_VERSION = 1;
 /** Volumes kept for an owner elsewhere: see VOLUME_REPLICA, the records from 7 on, page doubts. */
 export const FEATURE_REPLICAS = 1;
+/** Notes on replicas: see VOLUME_NOTE and the NOTE flags. */
+export const FEATURE_NOTES = 2;
 /** What this program knows. A disk gets a bit when it first needs it. */
-export const FEATURES_INCOMPATIBLE: number = FEATURE_REPLICAS;
+export const FEATURES_INCOMPATIBLE: number = FEATURE_REPLICAS | FEATURE_NOTES;
 
 export const BLOCK_BYTES = 4096;
 export const BLOCK_SHIFT = 12;
@@ -210,6 +212,8 @@ export const BLOCK_ZERO = 2;
 export const VOLUME_NONE = 0;
 export const VOLUME_LIVE = 1;
 export const VOLUME_DELETING = 2;
+/** Not a volume: the name of one, see NOTE_ENTRY. FEATURE_NOTES. */
+export const VOLUME_NOTE = 3;
 
 const VOLUME_ENTRY_FIELDS = {
   state: [0, 4],
@@ -229,6 +233,8 @@ const VOLUME_ENTRY_FIELDS = {
   newestHigh: [60, 4],
   membershipVersion: [64, 8],
   clusterGeneration: [72, 8],
+  /** Membership version that the flags' note comes from. FEATURE_NOTES. */
+  noteVersion: [80, 8],
 } as const;
 export const VOLUME_ENTRY: Layout<typeof VOLUME_ENTRY_FIELDS> = layout(
   "volume entry",
@@ -238,6 +244,26 @@ export const VOLUME_ENTRY: Layout<typeof VOLUME_ENTRY_FIELDS> = layout(
 export const VOLUMES_PER_PAGE = 42;
 /** Flag of a volume: one replica of it, written by an owner who gives epochs and sequences. */
 export const VOLUME_REPLICA = 1;
+/** There is a note; by it the replica does not count; the volume has blocks of 512 bytes. */
+export const NOTE_THERE = 0x100;
+export const NOTE_OUT = 0x200;
+export const NOTE_SECTORS = 0x400;
+/** How many replicas the volume has: 4 bits. */
+export const NOTE_COUNT_SHIFT = 12;
+
+/** In the place of a volume entry: the name that belongs to the note of a replica. */
+const NOTE_ENTRY_FIELDS = {
+  state: [0, 4],
+  /** Index of the volume + 1. */
+  volume: [4, 4],
+  nameHead: [8, 32],
+  nameTail: [64, 32],
+} as const;
+export const NOTE_ENTRY: Layout<typeof NOTE_ENTRY_FIELDS> = layout(
+  "note entry",
+  96,
+  NOTE_ENTRY_FIELDS,
+);
 
 const EXTENT_ENTRY_FIELDS = {
   /** Index of the volume + 1; 0 = free. */

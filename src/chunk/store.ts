@@ -9,6 +9,7 @@
 
 import { assert } from "../base/index.ts";
 import type { Disk, DiskHandler, Poller, ReactorPort, TimerHandler } from "../ports/index.ts";
+import type { ReplicaNote } from "../ports/replica-note.ts";
 import { StoreError } from "./errors.ts";
 import { type Geometry, geometryOf } from "./geometry.ts";
 import { BLOCK_BYTES, STATE_OPEN, SUPERBLOCK_COPIES } from "./layouts.ts";
@@ -406,8 +407,6 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     }
   }
 
-  // --- volumes ---------------------------------------------------------------------------------
-
   createVolume(spec: VolumeSpecification, done: (error: StoreError | null) => void): void {
     this.whenReady(done, (set) => set.create(spec, done));
   }
@@ -418,6 +417,10 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
 
   deleteVolume(uuid: string, done: (error: StoreError | null) => void): void {
     this.whenReady(done, (set) => set.remove(uuid, done));
+  }
+
+  noteReplica(uuid: string, note: ReplicaNote, done: (error: StoreError | null) => void): void {
+    this.whenReady(done, (set) => set.note(uuid, note, done));
   }
 
   private whenReady(done: (error: StoreError) => void, work: (set: VolumeSet) => void): void {
@@ -443,8 +446,6 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     if (this.assembly === null) throw new StoreError("STORE_CLOSED", "the store is not open");
     return this.assembly.replicas.open(uuid, options);
   }
-
-  // --- facts -----------------------------------------------------------------------------------
 
   progress(): { step: string; doneBytes: number; totalBytes: number } {
     const step =

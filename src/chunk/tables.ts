@@ -19,6 +19,7 @@ import {
   VOLUME_ENTRY,
   VOLUME_LIVE,
   VOLUME_NONE,
+  VOLUME_NOTE,
   VOLUME_REPLICA,
   VOLUMES_PER_PAGE,
 } from "./layouts.ts";
@@ -45,6 +46,7 @@ export interface VolumeEntry {
   readonly flags: number;
   readonly membershipVersion: number;
   readonly clusterGeneration: number;
+  readonly noteVersion: number;
 }
 
 /** Words of an entry that a RECORD_VOLUME does not carry. */
@@ -81,7 +83,8 @@ export class VolumeTable {
   /** Index of the volume with this uuid, or -1. */
   find(uuid: Uint8Array): number {
     for (let volume = 0; volume < this.capacity; volume++) {
-      if (this.stateOf(volume) === VOLUME_NONE) continue;
+      const state = this.stateOf(volume);
+      if (state === VOLUME_NONE || state === VOLUME_NOTE) continue;
       const at = this.wordOf(volume) * 4 + VOLUME_ENTRY.uuid;
       if (uuid.every((byte, index) => this.bytes[at + index] === byte)) return volume;
     }
@@ -100,6 +103,15 @@ export class VolumeTable {
   *live(): Generator<readonly [volume: number, entry: VolumeEntry]> {
     for (let volume = 0; volume < this.capacity; volume++) {
       if (this.stateOf(volume) === VOLUME_LIVE) yield [volume, this.entry(volume)];
+    }
+  }
+
+  /** Every note's place, with its words. */
+  *notes(): Generator<readonly [slot: number, words: Uint32Array]> {
+    for (let slot = 0; slot < this.capacity; slot++) {
+      if (this.stateOf(slot) !== VOLUME_NOTE) continue;
+      const at = this.wordOf(slot);
+      yield [slot, this.words.slice(at, at + VOLUME_WORDS)];
     }
   }
 
@@ -222,6 +234,7 @@ function decodeEntry(words: Uint32Array, bytes: Uint8Array, at: number): VolumeE
     flags: words[at + (VOLUME_ENTRY.flags >>> 2)] as number,
     membershipVersion: u64(VOLUME_ENTRY.membershipVersion),
     clusterGeneration: u64(VOLUME_ENTRY.clusterGeneration),
+    noteVersion: u64(VOLUME_ENTRY.noteVersion),
   };
 }
 
@@ -240,6 +253,7 @@ export function encodeEntry(entry: VolumeEntry): Uint32Array {
   words[VOLUME_ENTRY.flags >>> 2] = entry.flags;
   put(VOLUME_ENTRY.membershipVersion, entry.membershipVersion);
   put(VOLUME_ENTRY.clusterGeneration, entry.clusterGeneration);
+  put(VOLUME_ENTRY.noteVersion, entry.noteVersion);
   return words;
 }
 

@@ -9,6 +9,7 @@
 // superblock says that there are some.
 
 import { ENOSPC } from "../base/index.ts";
+import type { ReplicaFacts, ReplicaNote } from "../ports/index.ts";
 import { StoreError } from "./errors.ts";
 import {
   BLOCK_BYTES,
@@ -24,6 +25,7 @@ import {
 import { OP_KIND_TABLE } from "./op-table.ts";
 import { Reclaim } from "./reclaim.ts";
 import { putHead, RECORD_HEAD_WORDS, recordBytes } from "./records.ts";
+import { ReplicaNotes } from "./replica-notes.ts";
 import type { FlowVolume, RequestFlow } from "./request-flow.ts";
 import { epochOf, sequenceOf } from "./stamps.ts";
 import { StoreVolume } from "./store-volume.ts";
@@ -42,16 +44,6 @@ export interface VolumeSpecification {
   readonly sizeBytes: number;
   /** Kept for an owner who writes to several disks: opened with openReplica(). */
   readonly isReplica?: boolean;
-}
-
-/** What a disk knows of a replica whose owner is gone. */
-export interface ReplicaFacts {
-  /** The highest that took it over. */
-  readonly epoch: number;
-  readonly membershipVersion: number;
-  readonly clusterGeneration: number;
-  readonly committed: { readonly epoch: number; readonly sequence: number };
-  readonly newest: { readonly epoch: number; readonly sequence: number };
 }
 
 export interface StoredVolume {
@@ -105,20 +97,30 @@ export class VolumeSet {
   private readonly inflight: Map<number, WantedRecord> = new Map();
   /** Entries asked for and not durable yet: what comes next is made from them. */
   private readonly latest: Map<number, VolumeEntry> = new Map();
-  /** Creations that wait for the superblock to say that the disk has replicas. */
+  /** What waits for the superblock to name a feature that it needs. */
   private readonly unannounced: (() => void)[] = [];
   private readonly reclaim: Reclaim;
+  private readonly notes: ReplicaNotes;
   replicas: OpenReplicas | null = null;
 
   constructor(parts: VolumeSetParts, flow: RequestFlow, client: VolumeSetClient) {
     this.parts = parts;
     this.flow = flow;
     this.client = client;
+    this.notes = new ReplicaNotes(parts.volumes, {
+      entryOf: (volume) => this.entryOf(volume),
+      update: (volume, change, done) => this.update(volume, change, done),
+      writeWords: (slot, payload, done) => this.wantEntry(slot, payload, done),
+      whenAnnounced: (feature, action) => this.whenAnnounced(feature, action),
+    });
     this.reclaim = new Reclaim(parts, {
       beginWrite: (op) => client.beginWrite(op),
       forgetExtent: (extent, done) =>
         this.want({ type: RECORD_EXTENT, extent, location: 0, freed: 0, payload: null, done }),
-      forgetVolume: (volume, done) => this.update(volume, { state: VOLUME_NONE }, done),
+      forgetVolume: (volume, done) => {
+        this.notes.forget(volume);
+        this.update(volume, { state: VOLUME_NONE }, done);
+      },
       get writesFailed() {
         return client.writesFailed;
       },
@@ -154,6 +156,7 @@ export class VolumeSet {
       clusterGeneration: entry.clusterGeneration,
       committed: stamp(volumes.committedLow(volume), volumes.committedHigh(volume)),
       newest: stamp(volumes.newestLow(volume), volumes.newestHigh(volume)),
+      note: this.notes.noteOf(volume, entry),
     };
   }
 
@@ -178,10 +181,8 @@ export class VolumeSet {
       done(new StoreError("VOLUME_EXISTS", `volume ${spec.uuid} is on this disk already`));
       return;
     }
-    if (spec.isReplica === true && !this.isAnnounced) {
-      this.parts.checkpoint.featuresIncompatible |= FEATURE_REPLICAS;
-      this.unannounced.push(() => this.create(spec, done));
-      this.client.roomWanted();
+    if (spec.isReplica === true && !this.isAnnounced(FEATURE_REPLICAS)) {
+      this.whenAnnounced(FEATURE_REPLICAS, () => this.create(spec, done));
       return;
     }
     const volume = volumes.promiseFree();
@@ -199,13 +200,37 @@ export class VolumeSet {
       flags: spec.isReplica === true ? VOLUME_REPLICA : 0,
       membershipVersion: 0,
       clusterGeneration: 0,
+      noteVersion: 0,
     };
     this.writeEntry(volume, entry, done);
   }
 
-  private get isAnnounced(): boolean {
+  private isAnnounced(feature: number): boolean {
     const { superblock } = this.parts.checkpoint;
-    return this.client.writesFailed || (superblock.featuresIncompatible & FEATURE_REPLICAS) !== 0;
+    return this.client.writesFailed || (superblock.featuresIncompatible & feature) !== 0;
+  }
+
+  private whenAnnounced(feature: number, action: () => void): void {
+    if (this.isAnnounced(feature)) {
+      action();
+      return;
+    }
+    this.parts.checkpoint.featuresIncompatible |= feature;
+    this.unannounced.push(action);
+    this.client.roomWanted();
+  }
+
+  /** Keeps what the volume's record says beside the replica: see ReplicaNotes. */
+  note(uuid: string, note: ReplicaNote, done: Done): void {
+    let volume: number;
+    try {
+      volume = this.findReplica(uuid);
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error;
+      done(error);
+      return;
+    }
+    this.notes.write(volume, note, done);
   }
 
   resize(uuid: string, sizeBytes: number, done: Done): void {
@@ -301,7 +326,11 @@ export class VolumeSet {
       if (this.latest.get(volume) === entry) this.latest.delete(volume);
       done(error);
     };
-    this.want({ type: RECORD_VOLUME, extent: volume, location: 0, freed: 0, payload, done: ended });
+    this.wantEntry(volume, payload, ended);
+  }
+
+  private wantEntry(slot: number, payload: Uint32Array, done: Done): void {
+    this.want({ type: RECORD_VOLUME, extent: slot, location: 0, freed: 0, payload, done });
   }
 
   // --- records ---------------------------------------------------------------------------------
@@ -329,7 +358,7 @@ export class VolumeSet {
     while (this.wanted.length > 0 && this.tryWrite(this.wanted[0] as WantedRecord)) {
       this.wanted.shift();
     }
-    if (this.unannounced.length > 0 && this.isAnnounced) {
+    if (this.unannounced.length > 0 && !this.parts.checkpoint.isFeatureNew) {
       for (const create of this.unannounced.splice(0)) create();
     }
     this.reclaim.resume();

@@ -48,6 +48,40 @@ const NODE_OPTIONS: readonly OptionSpec[] = [
   },
 ];
 
+/** How the node gets into metadata that is not open to everybody. */
+const ACCESS_OPTIONS: readonly OptionSpec[] = [
+  {
+    long: "metadata-ca",
+    metavar: "FILE",
+    kind: "path",
+    description: "certificate of who signed the metadata servers' ones (PEM): TLS",
+  },
+  {
+    long: "metadata-cert",
+    metavar: "FILE",
+    kind: "path",
+    description: "certificate of this node (PEM), where the servers ask for one; stays here",
+  },
+  {
+    long: "metadata-key",
+    metavar: "FILE",
+    kind: "path",
+    description: "key of that certificate (PEM)",
+  },
+  {
+    long: "metadata-user",
+    metavar: "NAME",
+    kind: "text",
+    description: "user of the metadata",
+  },
+  {
+    long: "metadata-password-file",
+    metavar: "FILE",
+    kind: "path",
+    description: "file with the password of that user; - is standard input",
+  },
+];
+
 export const CLUSTER_COMMANDS: readonly CommandSpec[] = [
   {
     path: ["cluster", "init"],
@@ -68,6 +102,7 @@ export const CLUSTER_COMMANDS: readonly CommandSpec[] = [
         description:
           "a server of etcd, or the embedded metadata server; once for each server; must be given",
       },
+      ...ACCESS_OPTIONS,
       DRY_RUN,
     ],
     examples: [
@@ -83,6 +118,8 @@ export const CLUSTER_COMMANDS: readonly CommandSpec[] = [
     details: [
       "The token is read from a file or from standard input, never from the command line, where " +
         "everybody on the machine can see it. cluster token prints it, on any node of the cluster.",
+      "Authority, user and password of the metadata come with the token; a certificate of the " +
+        "node itself does not.",
     ],
     arguments: [],
     options: [
@@ -93,6 +130,7 @@ export const CLUSTER_COMMANDS: readonly CommandSpec[] = [
         kind: "path",
         description: "file with the cluster's token; - is standard input; must be given",
       },
+      ...ACCESS_OPTIONS,
       DRY_RUN,
     ],
     examples: [

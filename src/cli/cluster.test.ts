@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, afterEach, before, beforeEach, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
+import type { ClusterInit } from "../model/cluster-types.ts";
 import { type Ended, run } from "../testing/control/daemon-process.ts";
 import {
   CLUSTER_TOKEN,
@@ -337,5 +338,48 @@ describe("moves", () => {
     assert.match(await done("node list"), /host-1 +alive, maintenance/);
     assert.equal(await done("node maintenance off host-1"), "node host-1 is active\n");
     assert.match(await fails("node maintenance maybe host-1", 2), /neither on nor off/);
+  });
+});
+
+describe("the metadata as a whole", () => {
+  test("export and import: paths are made absolute for the daemon; a dry run asks for nothing", async () => {
+    await done(INIT);
+    const archive = join(process.cwd(), "archive");
+    assert.match(
+      await done("cluster export archive"),
+      new RegExp(`revision 77, saved to ${archive}`),
+    );
+    assert.match(await done("cluster import archive --dry-run"), /generation 3, can be put back/);
+    assert.equal(api.plane.cluster.asked.length, 1);
+    assert.match(await done("cluster import archive"), /generation 3, put back/);
+    assert.deepEqual(api.plane.cluster.asked.at(-1), { path: archive });
+  });
+
+  test("recover: what is made, from which copy, and what is lost", async () => {
+    await done(INIT);
+    assert.match(await fails("cluster recover", 2), /--from-disks is missing/);
+    const shown = await done("cluster recover --from-disks --dry-run");
+    assert.match(shown, /^cluster prod would be made again, generation 4\n/);
+    assert.match(shown, /db1, 1 GiB, 2 of 3 copies: from host-2\/nvme0, resynced to host-1/);
+    assert.match(shown, /was attached on host-1\n {10}lost: its name\n/);
+    assert.match(shown, /copies missing of {2}db1\n {2}lost {4}attachments\n$/);
+    assert.equal(api.plane.cluster.asked.length, 1);
+    await done("cluster recover --from-disks --partial");
+    assert.deepEqual(api.plane.cluster.asked.at(-1), { partial: true });
+  });
+
+  test("access to the metadata: files are the daemon's, the password is in no output", async () => {
+    const secret = join(folder, "password");
+    writeFileSync(secret, "hunter2\n");
+    const access = `--metadata-ca ca.pem --metadata-user u --metadata-password-file ${secret}`;
+    const printed = await done(`--curl ${INIT} ${access}`);
+    assert.match(printed, /"metadataPassword":"\$METADATA_PASSWORD"/);
+    assert.ok(!printed.includes("hunter2"));
+    const out = await done(`${INIT} ${access} -o json`);
+    assert.ok(!`${out}${api.log.join("")}`.includes("hunter2"));
+    const { metadataCa, metadataPassword } = api.plane.cluster.asked.at(-1) as ClusterInit;
+    assert.deepEqual([metadataCa, metadataPassword], [join(process.cwd(), "ca.pem"), "hunter2"]);
+    assert.match(await fails(`${INIT} --metadata-user u`, 2), /a user of the metadata without/);
+    assert.match(await fails(`${INIT} --metadata-cert c`, 2), /and its key go together/);
   });
 });

@@ -8,6 +8,7 @@ import { DISK_COMMANDS } from "./disk-commands.ts";
 import { MOVE_COMMANDS } from "./move-commands.ts";
 import { OUTPUT_FORMS } from "./output.ts";
 import { REBUILD_COMMANDS } from "./rebuild-commands.ts";
+import { RESTORE_COMMANDS } from "./restore-commands.ts";
 
 const NAME: ArgumentSpec = {
   name: "name",
@@ -42,6 +43,12 @@ const GLOBAL_OPTIONS: readonly OptionSpec[] = [
     metavar: "FILE",
     kind: "path",
     description: "file whose first token is sent to --url [RINGSTORE_TOKEN_FILE]",
+  },
+  {
+    long: "ca-file",
+    metavar: "FILE",
+    kind: "path",
+    description: "certificate of who signed that of an https --url [RINGSTORE_CA_FILE]",
   },
   {
     long: "output",
@@ -391,6 +398,7 @@ export const COMMAND_TABLE: CommandTable = {
     ...CLUSTER_COMMANDS,
     ...MOVE_COMMANDS,
     ...REBUILD_COMMANDS,
+    ...RESTORE_COMMANDS,
     ...OTHER_COMMANDS,
   ],
   groups: [

@@ -36,8 +36,12 @@ export class CurlTransport implements Transport {
     if (this.#target.kind === "unix") {
       words.push("--unix-socket", `${this.#target.dataDirectory}/${API_SOCKET_NAME}`);
     }
-    const { body, secretField } = request;
-    const secret = secretField === undefined ? "" : hereDocument(body, secretField);
+    if (this.#target.kind === "tcp" && this.#target.caFile !== "") {
+      words.push("--cacert", this.#target.caFile);
+    }
+    const { body, secretFields = [] } = request;
+    const secrets = secretFields.filter((field) => field in ((body ?? {}) as object));
+    const secret = secrets.length === 0 ? "" : hereDocument(body, secrets);
     if (body !== undefined) {
       const data = secret === "" ? JSON.stringify(body) : "@-";
       words.push("-H", "content-type: application/json", "-d", data);
@@ -54,14 +58,23 @@ export class CurlTransport implements Transport {
   }
 }
 
+/** The variables of the shell that secrets are printed as. */
+const VARIABLES: Readonly<Record<string, string>> = {
+  token: "$CLUSTER_TOKEN",
+  metadataPassword: "$METADATA_PASSWORD",
+};
+
 /**
- * The body on curl's standard input, where `ps` does not show it, its secret as a variable of the
- * shell: printed, it would be on screens and in histories.
+ * The body on curl's standard input, where `ps` does not show it, its secrets as variables of the
+ * shell: printed, they would be on screens and in histories.
  */
-function hereDocument(body: unknown, secretField: string): string {
-  const visible = { ...(body as object), [secretField]: "" };
+function hereDocument(body: unknown, secrets: readonly string[]): string {
+  const blank = Object.fromEntries(secrets.map((field) => [field, ""]));
   // What is left must come out of the here-document as it goes in.
-  const text = JSON.stringify(visible).replace(/[\\`$]/g, "\\$&");
-  const field = `${JSON.stringify(secretField)}:"`;
-  return ` <<EOF\n${text.replace(field, `${field}$CLUSTER_TOKEN`)}\nEOF`;
+  let text = JSON.stringify({ ...(body as object), ...blank }).replace(/[\\`$]/g, "\\$&");
+  for (const secret of secrets) {
+    const field = `${JSON.stringify(secret)}:"`;
+    text = text.replace(field, () => `${field}${VARIABLES[secret] ?? ""}`);
+  }
+  return ` <<EOF\n${text}\nEOF`;
 }

@@ -58,7 +58,14 @@ describe("completion", () => {
     assert.deepEqual(await complete("volume", "create", ""), []);
     assert.deepEqual(await complete("node", "remove", ""), ["alpha", "beta"]);
     assert.deepEqual(await complete("cluster", "j"), ["join"]);
-    assert.deepEqual(await complete("cluster", "init", "x", "--me"), ["--metadata"]);
+    assert.deepEqual(await complete("cluster", "init", "x", "--me"), [
+      "--metadata",
+      "--metadata-ca",
+      "--metadata-cert",
+      "--metadata-key",
+      "--metadata-user",
+      "--metadata-password-file",
+    ]);
     assert.deepEqual(await complete("completion", "f"), ["fish"]);
   });
 

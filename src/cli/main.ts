@@ -69,7 +69,8 @@ function targetOf(values: OptionValues): Target {
   const chosenUrl = url ?? (data === undefined ? environment["RINGSTORE_URL"] : undefined);
   if (chosenUrl) {
     const tokenFile = String(values["tokenFile"] ?? environment["RINGSTORE_TOKEN_FILE"] ?? "");
-    return { kind: "tcp", url: chosenUrl, tokenFile };
+    const caFile = String(values["caFile"] ?? environment["RINGSTORE_CA_FILE"] ?? "");
+    return { kind: "tcp", url: chosenUrl, tokenFile, caFile };
   }
   const dataDirectory = data ?? (environment["RINGSTORE_DATA"] || DATA_DIRECTORY_DEFAULT);
   return { kind: "unix", dataDirectory };

@@ -96,8 +96,8 @@ function overview(table: CommandTable): string {
     ...exitStatus(),
     ".SH ENVIRONMENT",
     roff(
-      "RINGSTORE_DATA, RINGSTORE_URL and RINGSTORE_TOKEN_FILE stand for the options of the same " +
-        "name; NO_COLOR turns colours off.",
+      "RINGSTORE_DATA, RINGSTORE_URL, RINGSTORE_TOKEN_FILE and RINGSTORE_CA_FILE stand for the " +
+        "options of the same name; NO_COLOR turns colours off.",
     ),
     ".SH NOTES",
     roff(

@@ -1,7 +1,8 @@
 // HTTP to a daemon: over the unix socket in its data directory, or over TCP with a bearer token.
 
 import { readFileSync } from "node:fs";
-import { type IncomingMessage, type RequestOptions, request as requestHttp } from "node:http";
+import { type IncomingMessage, request as requestHttp } from "node:http";
+import type { RequestOptions } from "node:https";
 import { join, resolve } from "node:path";
 import {
   ClientError,
@@ -13,7 +14,13 @@ import { API_SOCKET_NAME } from "../model/limits.ts";
 
 export type Target =
   | { readonly kind: "unix"; readonly dataDirectory: string }
-  | { readonly kind: "tcp"; readonly url: string; readonly tokenFile: string };
+  | {
+      readonly kind: "tcp";
+      readonly url: string;
+      readonly tokenFile: string;
+      /** Of who signed the daemon's certificate; "": whom the system trusts. */
+      readonly caFile: string;
+    };
 
 /** A listing of every volume has a few MiB. */
 const REPLY_MAX_BYTES: number = 64 * 1024 * 1024;
@@ -168,10 +175,20 @@ function tcpConnection(target: Target & { kind: "tcp" }): Connection {
       hostname: url.hostname.replace(/^\[|\]$/g, ""),
       port: url.port === "" ? (secure ? 443 : 80) : Number(url.port),
       headers,
+      ...(target.caFile === "" ? {} : { ca: readCa(target.caFile) }),
     },
     basePath: url.pathname.replace(/\/$/, ""),
     secure,
   };
+}
+
+function readCa(path: string): Buffer {
+  try {
+    return readFileSync(path);
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code ?? String(error);
+    throw new ClientError("usage", `cannot read the certificate ${path}: ${code}`);
+  }
 }
 
 function badUrl(text: string): ClientError {

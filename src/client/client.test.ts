@@ -89,7 +89,8 @@ describe("requests", () => {
       ],
     );
     assert.deepEqual(transport.requests[2]?.body, { token: "t", address: "a:1" });
-    assert.equal(transport.requests[2]?.secretField, "token");
+    assert.deepEqual(transport.requests[1]?.secretFields, ["metadataPassword"]);
+    assert.deepEqual(transport.requests[2]?.secretFields, ["token", "metadataPassword"]);
   });
 });
 

@@ -23,6 +23,12 @@ import type {
 } from "../model/move-types.ts";
 import type { RebuildLimit, RebuildLimitChange } from "../model/rebuild-types.ts";
 import type {
+  ClusterRecover,
+  MetadataArchiveReply,
+  MetadataArchiveRequest,
+  RecoveryReply,
+} from "../model/recovery-types.ts";
+import type {
   AdviseReply,
   AttachReply,
   DeleteReply,
@@ -120,17 +126,36 @@ export class RingstoreClient {
 
   async initCluster(body: ClusterInit, options: CallOptions = {}): Promise<ClusterView> {
     const path = `/v1/cluster/init${query(options)}`;
-    return await this.#call({ method: "POST", path, body }, CLUSTER_FIELDS);
+    const request = { method: "POST", path, body, secretFields: INIT_SECRETS } as const;
+    return await this.#call(request, CLUSTER_FIELDS);
   }
 
   async joinCluster(body: ClusterJoin, options: CallOptions = {}): Promise<ClusterView> {
     const path = `/v1/cluster/join${query(options)}`;
-    const request = { method: "POST", path, body, secretField: "token" } as const;
+    const request = { method: "POST", path, body, secretFields: JOIN_SECRETS } as const;
     return await this.#call(request, CLUSTER_FIELDS);
   }
 
   async clusterToken(): Promise<ClusterTokenReply> {
     return await this.#call({ method: "GET", path: "/v1/cluster/token" }, ["token"]);
+  }
+
+  async exportMetadata(body: MetadataArchiveRequest): Promise<MetadataArchiveReply> {
+    const path = "/v1/cluster/export";
+    return await this.#call({ method: "POST", path, body }, ["path", "revision"]);
+  }
+
+  async importMetadata(
+    body: MetadataArchiveRequest,
+    options: CallOptions = {},
+  ): Promise<MetadataArchiveReply> {
+    const path = `/v1/cluster/import${query(options)}`;
+    return await this.#call({ method: "POST", path, body }, ["path", "revision"]);
+  }
+
+  async recoverCluster(body: ClusterRecover, options: CallOptions = {}): Promise<RecoveryReply> {
+    const path = `/v1/cluster/recover${query(options)}`;
+    return await this.#call({ method: "POST", path, body }, ["volumes", "lost"]);
   }
 
   async listNodes(): Promise<ClusterNodeList> {
@@ -228,6 +253,10 @@ export class RingstoreClient {
 }
 
 const REBUILD_LIMIT = "/v1/rebuilds/limit";
+const INIT_SECRETS = ["metadataPassword"];
+
+const JOIN_SECRETS = ["token", "metadataPassword"];
+
 const VOLUME_FIELDS = ["id", "name", "sizeBytes", "state"];
 
 const DISK_FIELDS = ["id", "name", "state"];

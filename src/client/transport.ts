@@ -9,8 +9,8 @@ export interface ClientRequest {
   readonly path: string;
   /** JSON; undefined = no body. */
   readonly body?: unknown;
-  /** The field of the body that is a secret: nothing that shows the request shows its value. */
-  readonly secretField?: string;
+  /** Fields of the body that are secrets: nothing that shows the request shows their values. */
+  readonly secretFields?: readonly string[];
 }
 
 export interface ClientResponse {

@@ -1,9 +1,10 @@
 // Puts the REST API on its sockets: the unix socket in the data directory, whose file mode is the
 // permission, and TCP when asked for.
 
-import { chmodSync, chownSync, statSync } from "node:fs";
+import { chmodSync, chownSync, readFileSync, statSync } from "node:fs";
 import { unlink } from "node:fs/promises";
 import { isIP } from "node:net";
+import { createSecureContext } from "node:tls";
 import type { FastifyInstance } from "fastify";
 import type { ApiModules } from "../api/control-plane.ts";
 import type { Token } from "../api/tokens.ts";
@@ -28,8 +29,35 @@ export function parseListen(text: string): ListenAddress {
   return { host, port };
 }
 
-/** Tokens travel in the clear: null on loopback, otherwise what to say about it. */
-export function listenWarning(address: ListenAddress): string | null {
+export interface ApiTls {
+  readonly cert: Buffer;
+  readonly key: Buffer;
+}
+
+/** null: no TLS. Both files are read and tried at the start, not at the first connection. */
+export function readApiTls(certPath: string, keyPath: string): ApiTls | null {
+  if (certPath === "" && keyPath === "") return null;
+  if (certPath === "" || keyPath === "") {
+    throw new StartError("cannot_start", "--tls-cert and --tls-key are given together", {
+      advice: "give both files, or neither",
+    });
+  }
+  try {
+    const tls = { cert: readFileSync(certPath), key: readFileSync(keyPath) };
+    createSecureContext(tls);
+    return tls;
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    const reason = code?.startsWith("E") === true ? message : "they do not fit together";
+    throw new StartError("cannot_start", `cannot use ${certPath} and ${keyPath}: ${reason}`, {
+      advice: "give a certificate and its key, both in PEM",
+    });
+  }
+}
+
+/** Tokens travel in the clear: null on loopback or with TLS, otherwise what to say about it. */
+export function listenWarning(address: ListenAddress, tls: ApiTls | null): string | null {
+  if (tls !== null) return null;
   const { host } = address;
   const isLoopback =
     host === "localhost" || host === "::1" || (isIP(host) === 4 && host.startsWith("127."));
@@ -48,6 +76,7 @@ export interface ListenOptions {
   /** -1: only the daemon's own user. */
   readonly apiGroupId: number;
   readonly tcp: ListenAddress | null;
+  readonly tls: ApiTls | null;
   readonly tokens: () => readonly Token[];
 }
 
@@ -59,7 +88,9 @@ export async function listenForApi(
   const local = await createApiServer({ transport: "unix", tokens: options.tokens }, modules);
   await listenUnix(local, options);
   if (options.tcp === null) return { url: null, close: () => local.close() };
-  const remote = await createApiServer({ transport: "tcp", tokens: options.tokens }, modules);
+  const { tokens, tls } = options;
+  const secured = tls === null ? {} : { tls };
+  const remote = await createApiServer({ transport: "tcp", tokens, ...secured }, modules);
   const { host, port } = options.tcp;
   let url: string;
   try {

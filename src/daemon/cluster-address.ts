@@ -15,17 +15,22 @@ export function parseAddress(text: string, what: string): HostPort {
   });
 }
 
-/** `HOST:PORT`, also from http://HOST:PORT. */
-export function parseEndpoints(given: readonly string[]): readonly string[] {
+/** `HOST:PORT`, also from http://HOST:PORT; with TLS from https://HOST:PORT. */
+export function parseEndpoints(given: readonly string[], hasTls: boolean): readonly string[] {
   if (given.length === 0 || given.length > 16) {
     throw new ApiError("invalid_request", `${given.length} metadata endpoints`, {
       advice: "give 1 to 16 of one etcd cluster, or the embedded server's",
     });
   }
   return given.map((text) => {
-    if (text.startsWith("https://")) {
-      throw new ApiError("unsupported", `metadata over TLS: ${quote(text)}`, {
-        advice: "give HOST:PORT of a server that is reached over a trusted network",
+    if (text.startsWith("https://") && !hasTls) {
+      throw new ApiError("invalid_request", `${quote(text)} needs the authority's certificate`, {
+        advice: "give the file with the certificate of who signed the server's: --metadata-ca",
+      });
+    }
+    if (text.startsWith("http://") && hasTls) {
+      throw new ApiError("invalid_request", `${quote(text)} is not TLS, and TLS was asked for`, {
+        advice: "give HOST:PORT or https://HOST:PORT, or leave --metadata-ca out",
       });
     }
     const endpoint = bareEndpoint(text);

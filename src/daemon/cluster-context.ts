@@ -17,6 +17,7 @@ import type {
 import type { Membership } from "./cluster-file.ts";
 import type { ClusterInventory, Known } from "./cluster-inventory.ts";
 import type { MetaLink } from "./cluster-link.ts";
+import type { ClusterNotes } from "./cluster-notes.ts";
 import type { ServedVolume } from "./cluster-served.ts";
 import type { ClusterTimings } from "./cluster-timings.ts";
 import type { VolumeHost } from "./volume-host.ts";
@@ -31,10 +32,19 @@ export interface ClusterContext {
   readonly keys: MetaKeys;
   readonly inventory: ClusterInventory;
   readonly timings: ClusterTimings;
+  readonly notes: ClusterNotes;
+  /** The metadata that this node knows to be its cluster's. */
+  readonly trusted: TrustedMetadata;
   /** What this node serves or means to, by volume id. */
   readonly served: Map<string, ServedVolume>;
   /** Looks soon at everything that may have to be done. */
   readonly look: () => void;
+}
+
+/** Other metadata, restored or rebuilt, has another birth or generation. */
+export interface TrustedMetadata {
+  metaBirth: number;
+  generation: number;
 }
 
 /** Views follow a change within this time, or later by themselves. */

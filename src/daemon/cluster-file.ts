@@ -2,18 +2,21 @@
 //
 //   DATA/cluster.json         which cluster, as which node, where its metadata is
 //   DATA/cluster.key          0600, the 32 bytes that all its daemons share, in base64
+//   DATA/cluster.access       0600, how it gets into the metadata: authority, user, password
 //   DATA/cluster.incarnation  counts the daemon's starts while in the cluster
 //   DATA/cluster.peers        the other nodes and where they were, when last heard of
 //   DATA/cluster.rebuild-limit  bytes per second, or "auto"; none is "auto"
 //
-// Invariants: cluster.json is written after the key, and replaced whole. Its step tells how far an
-// init or a join got: until it is "member" the daemon is in no cluster, and the same command given
-// again goes on with the ids that are written there. An incarnation is durable before it is used.
+// Invariants: cluster.json is written after key and access, and replaced whole. Its step tells
+// how far an init or a join got: until it is "member" the daemon is in no cluster, and the same
+// command given again goes on with the ids that are written there. An incarnation is durable
+// before it is used.
 
 import { randomBytes } from "node:crypto";
 import { dirname, join } from "node:path";
 import { RingstoreError } from "../base/error.ts";
 import type { ClusterPeer } from "../ports/cluster-plane.ts";
+import { type MetadataAccess, OPEN_ACCESS } from "./cluster-access.ts";
 import type { StateFs } from "./state-fs.ts";
 
 export type MembershipStep = "init" | "join" | "member";
@@ -43,6 +46,7 @@ const STEPS: readonly unknown[] = ["init", "join", "member"];
 export class ClusterFile {
   readonly path: string;
   readonly #keyPath: string;
+  readonly #accessPath: string;
   readonly #incarnationPath: string;
   readonly #peersPath: string;
   readonly #rebuildLimitPath: string;
@@ -51,6 +55,7 @@ export class ClusterFile {
   constructor(root: string, fs: StateFs) {
     this.path = join(root, "cluster.json");
     this.#keyPath = join(root, "cluster.key");
+    this.#accessPath = join(root, "cluster.access");
     this.#incarnationPath = join(root, "cluster.incarnation");
     this.#peersPath = join(root, "cluster.peers");
     this.#rebuildLimitPath = join(root, "cluster.rebuild-limit");
@@ -91,11 +96,33 @@ export class ClusterFile {
     await this.#fs.remove(this.path);
     await this.#fs.remove(this.#keyPath);
     await this.#fs.remove(this.#peersPath);
+    await this.#fs.remove(this.#accessPath);
     await this.#fs.syncDirectory(dirname(this.path));
   }
 
   async saveKey(key: Uint8Array): Promise<void> {
     await this.#replace(this.#keyPath, `${Buffer.from(key).toString("base64")}\n`);
+  }
+
+  async saveAccess(access: MetadataAccess): Promise<void> {
+    const text = JSON.stringify({ format: FORMAT, access }, null, 2);
+    await this.#replace(this.#accessPath, `${text}\n`);
+  }
+
+  /** Of a cluster from before there was such a file: open to everybody. */
+  readAccess(): MetadataAccess {
+    const text = this.#text(this.#accessPath);
+    if (text === null) return OPEN_ACCESS;
+    let found: { format?: unknown; access?: Partial<MetadataAccess> } | null;
+    try {
+      found = JSON.parse(text) as typeof found;
+    } catch {
+      // Without its words: they would repeat what is there.
+      throw damaged(this.#accessPath, "is not JSON");
+    }
+    if (found?.format === FORMAT) return { ...OPEN_ACCESS, ...found.access };
+    const format = JSON.stringify(found?.format);
+    throw damaged(this.#accessPath, `has format ${format}; this version reads ${FORMAT}`);
   }
 
   makeKey(): Uint8Array {

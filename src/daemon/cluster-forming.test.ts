@@ -177,3 +177,46 @@ describe("join", () => {
     await refused(create, "no_cluster", /leave replicas out/);
   });
 });
+
+describe("what a newer release has written", () => {
+  test("a cluster with an unknown feature is not joined, by name, and nothing is changed", async () => {
+    const [a] = (await scene.cluster("a")) as [NodeFixture];
+    const { token } = await a.cluster.token();
+    const b = await scene.node("b");
+    const store = scene.store();
+    const keys = new MetaKeys();
+    const { value } = (await store.get(keys.cluster))!;
+    const record = { ...(JSON.parse(Buffer.from(value).toString()) as object), features: 4 };
+    const newer = Buffer.from(JSON.stringify(record));
+    await store.transact({ guards: [], writes: [{ key: keys.cluster, value: newer }] });
+    const before = await store.list(keys.nodes);
+    const request = { token, address: b.address, nodeName: "b" };
+    await refused(b.cluster.join(request, REALLY), "internal", /uses feature 2.*upgrade this node/);
+    assert.equal(await b.cluster.show(), null);
+    assert.throws(() => readFileSync(clusterFile(b)), { code: "ENOENT" });
+    assert.deepEqual((await store.get(keys.cluster))?.value, newer);
+    assert.equal((await store.list(keys.nodes)).entries.length, before.entries.length);
+    store.close();
+  });
+
+  test("a volume's record in a newer format is told, not served, and never written", async () => {
+    const [a] = (await scene.cluster("a")) as [NodeFixture];
+    const { id } = await a.create({ name: "v", sizeBytes: 2 ** 20, replicas: 1 });
+    const store = scene.store();
+    const key = new MetaKeys().volumeRecord(id);
+    const { value } = (await store.get(key))!;
+    const record = { ...(JSON.parse(Buffer.from(value).toString()) as object), format: 2, hue: 1 };
+    const newer = Buffer.from(JSON.stringify(record));
+    await store.transact({ guards: [], writes: [{ key, value: newer }] });
+    const { modRevision } = (await store.get(key))!;
+    await until(async () => {
+      const items = (await a.cluster.show())?.health ?? [];
+      return items.some(({ code, message }) => code === "META_DAMAGED" && /format 2/.test(message));
+    });
+    await assert.rejects(async () => await a.control.attach("v", {}));
+    await a.control.remove("v", REALLY).catch(() => undefined);
+    const found = await store.get(key);
+    assert.deepEqual([found?.value, found?.modRevision], [newer, modRevision]);
+    store.close();
+  });
+});

@@ -22,6 +22,7 @@ import type { ClusterInit, ClusterJoin } from "../model/cluster-types.ts";
 import { ApiError } from "../model/errors.ts";
 import { checkVolumeName } from "../model/volume-rules.ts";
 import type { MetaStore } from "../ports/meta-store.ts";
+import { accessOf, connectionOf, type MetadataAccess, OPEN_ACCESS } from "./cluster-access.ts";
 import { checkListenable, nodeNameOf, parseAddress, parseEndpoints } from "./cluster-address.ts";
 import { newChangeId } from "./cluster-context.ts";
 import type { ClusterFile, Membership } from "./cluster-file.ts";
@@ -38,24 +39,26 @@ export interface FormingModules {
 }
 
 /** Formats of messages between nodes that this version speaks. */
-const WIRE_FORMATS: readonly [number, number] = [1, 1];
+export const WIRE_FORMATS: readonly [number, number] = [1, 1];
 const REGISTER_ATTEMPTS_MAX = 16;
 
 export function connectMetadata(
   endpoints: readonly string[],
   { metaTimeoutMs }: ClusterTimings,
+  access: MetadataAccess,
 ): MetaStore {
-  return new EtcdMetaStore({ endpoints, timeoutMs: metaTimeoutMs });
+  return new EtcdMetaStore({ endpoints, timeoutMs: metaTimeoutMs, ...connectionOf(access) });
 }
 
 /** Runs `work` over a connection of its own, and says what fails in the words of the API. */
 async function overMetadata<T>(
   endpoints: readonly string[],
+  access: MetadataAccess,
   modules: FormingModules,
   what: string,
   work: (store: MetaStore) => Promise<T>,
 ): Promise<T> {
-  const store = connectMetadata(endpoints, modules.timings);
+  const store = connectMetadata(endpoints, modules.timings, access);
   try {
     return await work(store);
   } catch (error) {
@@ -74,10 +77,11 @@ export async function initCluster(
   const { name } = request;
   checkVolumeName(name, "cluster");
   const node = await checkNode(request);
-  const endpoints = parseEndpoints(request.metadata);
+  const access = accessOf(request, OPEN_ACCESS);
+  const endpoints = parseEndpoints(request.metadata, access.ca !== null);
   const begun = modules.file.read();
   const what = `cannot make cluster ${name}`;
-  return await overMetadata(endpoints, modules, what, async (store) => {
+  return await overMetadata(endpoints, access, modules, what, async (store) => {
     const keys = new MetaKeys();
     const present = await store.get(keys.cluster);
     if (present !== null) {
@@ -98,6 +102,7 @@ export async function initCluster(
       endpoints,
     };
     if (!isBegun) await modules.file.saveKey(modules.file.makeKey());
+    await modules.file.saveAccess(access);
     await modules.file.save(member);
     if (present === null) {
       try {
@@ -175,9 +180,10 @@ export async function joinCluster(
       advice: `give that command again; or, to drop it, remove ${modules.file.path}`,
     });
   }
-  const endpoints = parseEndpoints(token.endpoints);
+  const access = accessOf(request, token.access);
+  const endpoints = parseEndpoints(token.endpoints, access.ca !== null);
   const what = `cannot join cluster ${token.name}`;
-  return await overMetadata(endpoints, modules, what, async (store) => {
+  return await overMetadata(endpoints, access, modules, what, async (store) => {
     const keys = new MetaKeys();
     const cluster = await readCluster(store, keys, token);
     const member: Membership = {
@@ -193,6 +199,7 @@ export async function joinCluster(
     await requireName(store, keys, member);
     if (dryRun) return null;
     await modules.file.saveKey(token.key);
+    await modules.file.saveAccess(access);
     await modules.file.save(member);
     await register(store, keys, member, modules);
     return await enter(store, keys, member, modules);

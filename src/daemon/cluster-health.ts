@@ -15,7 +15,13 @@ export interface NodeTroubles {
   /** Of the last look at what is to be done, "" = all was done. */
   readonly reconcile: string;
   readonly orphanCount: number;
+  /** Volumes whose records are older than what copies of them have seen. */
+  readonly olderVolumes: readonly string[];
 }
+
+const NAMES_MAX = 8;
+/** Of a handshake with a node of another release: docs/wire.md. */
+const UPGRADE = /upgrade the older one/;
 
 export function clusterView(context: ClusterContext, troubles: NodeTroubles): ClusterView {
   const { inventory, member, link } = context;
@@ -66,7 +72,7 @@ function canLoseNodes(context: ClusterContext): number {
 }
 
 function clusterHealth(context: ClusterContext, troubles: NodeTroubles): readonly Health[] {
-  const { link, inventory, member } = context;
+  const { link, inventory, trusted } = context;
   const items: Health[] = [];
   const where = link.endpoints.join(", ");
   if (!link.isReachable) {
@@ -74,7 +80,8 @@ function clusterHealth(context: ClusterContext, troubles: NodeTroubles): readonl
     const message = `the cluster's metadata at ${where} does not answer: ${why}`;
     items.push({ code: "META_UNREACHABLE", severity: "error", message });
   }
-  if (inventory.birth !== 0 && inventory.birth !== member.metaBirth) {
+  items.push(...restoredHealth(context, where, troubles));
+  if (inventory.birth !== 0 && inventory.birth !== trusted.metaBirth) {
     const message = `the metadata at ${where} was put back: it is not what this node joined`;
     items.push({ code: "META_REPLACED", severity: "error", message });
   }
@@ -93,6 +100,7 @@ function clusterHealth(context: ClusterContext, troubles: NodeTroubles): readonl
   }
   // Whom we do not see when the metadata is away says nothing about them.
   if (!link.isReachable) return items;
+  const links = new Map(context.plane.peerStats().map((link) => [link.nodeId, link]));
   for (const { record } of inventory.nodes.values()) {
     const { name, phase } = record;
     const isMissing = !inventory.isAlive(record.id);
@@ -102,9 +110,40 @@ function clusterHealth(context: ClusterContext, troubles: NodeTroubles): readonl
       const message = `node ${name} is ${how}; ${end}`;
       items.push({ code: "NODE_IN_MAINTENANCE", severity: "warn", message });
     }
+    const failure = links.get(record.id)?.lastFailure ?? "";
+    if (!isMissing && UPGRADE.test(failure)) {
+      const message = `no link to node ${name}: ${failure}`;
+      items.push({ code: "NODE_INCOMPATIBLE", severity: "error", message });
+    }
     if (!isMissing || phase === "maintenance") continue;
     const message = `node ${name} at ${record.address} is missing`;
     items.push({ code: "NODE_MISSING", severity: "warn", message });
+  }
+  return items;
+}
+
+/** Metadata that is gone, or that came from a backup which is too old. */
+function restoredHealth(
+  { inventory }: ClusterContext,
+  where: string,
+  { olderVolumes }: NodeTroubles,
+): readonly Health[] {
+  const items: Health[] = [];
+  if (olderVolumes.length > 0) {
+    const volumes = olderVolumes.slice(0, NAMES_MAX).join(", ");
+    const more =
+      olderVolumes.length > NAMES_MAX ? ` and ${olderVolumes.length - NAMES_MAX} more` : "";
+    const message =
+      `the metadata at ${where} is older than what copies of ${volumes}${more} have seen: it was ` +
+      "put back from a backup, and they are not served from it. Put a newer one back, or empty " +
+      "the metadata and make the records again: ringstore cluster recover --from-disks";
+    items.push({ code: "META_ROLLED_BACK", severity: "error", message });
+  }
+  if (inventory.revision > 0 && inventory.cluster === null) {
+    const message =
+      `the metadata at ${where} holds no cluster. Put a backup back: ringstore cluster import ` +
+      "FILE; or make the records again: ringstore cluster recover --from-disks";
+    items.push({ code: "META_EMPTY", severity: "error", message });
   }
   return items;
 }

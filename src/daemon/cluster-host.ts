@@ -22,10 +22,17 @@ import type {
   VolumeHandOver,
 } from "../model/move-types.ts";
 import type { RebuildLimit, RebuildLimitChange } from "../model/rebuild-types.ts";
+import type {
+  ClusterRecover,
+  MetadataArchiveReply,
+  MetadataArchiveRequest,
+  RecoveryReply,
+} from "../model/recovery-types.ts";
 import type { Health } from "../model/types.ts";
 import { quote } from "../model/volume-rules.ts";
 import type { ClusterPlane } from "../ports/cluster-plane.ts";
 import type { DataPlane } from "../ports/data-plane.ts";
+import type { TrustedMetadata } from "./cluster-context.ts";
 import type { ClusterFile, Membership } from "./cluster-file.ts";
 import type { FormingModules } from "./cluster-forming.ts";
 import { MemberPlane, type MemberPlaneParts } from "./cluster-member-plane.ts";
@@ -117,8 +124,13 @@ export class ClusterHost implements ClusterControl, DaemonCluster {
         import("./cluster-forming.ts"),
       ]);
     if (host.stopping) return;
-    const store = connectMetadata(memberPlane.parts.member.endpoints, timings);
-    const runtime = new Runtime({ memberPlane, host, store, attachments, timings });
+    const { endpoints } = memberPlane.parts.member;
+    const store = connectMetadata(endpoints, timings, this.#modules.file.readAccess());
+    const { file } = this.#modules;
+    const trustMetadata = (trusted: TrustedMetadata): Promise<void> =>
+      file.save({ ...memberPlane.parts.member, ...trusted });
+    const modules = { memberPlane, host, store, attachments, timings, trustMetadata };
+    const runtime = new Runtime(modules);
     const volumes = new Volumes(runtime);
     await runtime.start();
     this.#runtime = runtime;
@@ -220,7 +232,29 @@ export class ClusterHost implements ClusterControl, DaemonCluster {
     const { clusterId, clusterName: name, endpoints } = context.member;
     const { encodeToken } = await import("./cluster-token.ts");
     const key = this.#modules.file.readKey();
-    return { token: encodeToken({ clusterId, name, endpoints, key }) };
+    const access = this.#modules.file.readAccess();
+    return { token: encodeToken({ clusterId, name, endpoints, key, access }) };
+  }
+
+  async exportMetadata(request: MetadataArchiveRequest): Promise<MetadataArchiveReply> {
+    const { context } = await this.#require();
+    const { exportCluster } = await import("./cluster-restore.ts");
+    return await exportCluster(context, request);
+  }
+
+  async importMetadata(
+    request: MetadataArchiveRequest,
+    options: RequestOptions,
+  ): Promise<MetadataArchiveReply> {
+    const { context } = await this.#require();
+    const { importCluster } = await import("./cluster-restore.ts");
+    return await importCluster(context, request, options.dryRun);
+  }
+
+  async recover(request: ClusterRecover, options: RequestOptions): Promise<RecoveryReply> {
+    const { context, reports } = await this.#require();
+    const { recoverCluster } = await import("./cluster-restore.ts");
+    return await recoverCluster(context, reports, request, options.dryRun);
   }
 
   async listNodes(): Promise<readonly ClusterNode[]> {

@@ -75,6 +75,7 @@ export class ClusterInventory implements MetaWatchHandler {
     this.damaged.clear();
     this.cluster = null;
     this.leader = null;
+    this.birth = 0;
     for (const entry of list.entries) this.#put(entry);
     this.#reached(list.revision);
   }

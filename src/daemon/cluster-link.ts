@@ -59,6 +59,11 @@ export function metaApiError(
       cause: error,
     });
   }
+  if (code === "authentication") {
+    const refused = `${context}: the metadata at ${where} refuses this node: ${message}`;
+    const options = { advice: advice ?? "see its users and what they may do", cause: error };
+    return new ApiError("metadata_unavailable", refused, options);
+  }
   const text = `${context}: the metadata at ${where} does not answer: ${message}`;
   return new ApiError("metadata_unavailable", text, {
     advice: `see that the metadata server runs and ${where} can be reached; volumes go on`,

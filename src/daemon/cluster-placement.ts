@@ -3,9 +3,8 @@
 
 import { formatBytes } from "../base/units.ts";
 import {
-  encodePage,
   type MetaKeys,
-  PAGE_SEGMENTS,
+  mapPages,
   type PlacementPlan,
   planPlacement,
   SEGMENT_BYTES,
@@ -14,6 +13,8 @@ import type { VolumeRecord } from "../meta/records.ts";
 import { ApiError } from "../model/errors.ts";
 import type { MetaWrite } from "../ports/meta-store.ts";
 import type { ClusterInventory } from "./cluster-inventory.ts";
+
+export { mapPages };
 
 export interface ChosenSet {
   /** Ids, the local one first if there is one. */
@@ -57,25 +58,6 @@ export function chooseDisks(
   const numbers = plan.segments[0] ?? [];
   const byNumber = new Map(roomy.map(({ number, id }) => [number, id]));
   return { numbers, members: numbers.map((number) => byNumber.get(number)!) };
-}
-
-/** The pages of a volume all of which lies on one set of disks. */
-export function mapPages(
-  keys: MetaKeys,
-  volumeId: string,
-  sizeBytes: number,
-  numbers: readonly number[],
-): readonly MetaWrite[] {
-  const count = Math.ceil(sizeBytes / SEGMENT_BYTES);
-  const writes: MetaWrite[] = [];
-  for (let from = 0; from < count; from += PAGE_SEGMENTS) {
-    const length = Math.min(PAGE_SEGMENTS, count - from);
-    const segments = Array.from({ length }, () => ({ disks: numbers, layer: 0, flags: 0 }));
-    const page = from / PAGE_SEGMENTS;
-    const value = encodePage(volumeId, { page, segments, exceptions: [] });
-    writes.push({ key: keys.volumeMapPage(volumeId, page), value });
-  }
-  return writes;
 }
 
 /** The map of a volume as its record has it now. */

@@ -9,13 +9,14 @@
 // Invariants:
 // - A copy's key is put only while the record is as it was when the replica was made (a guard): a
 //   record that is "deleting" gets no new ones, so none left means that nothing is left.
-// - A replica without a record is deleted only if it is surely nobody's: the metadata is that which
-//   this node joined, and a linearizable read finds no record. Metadata that was put back from an
-//   archive is another; then it is only told.
+// - A replica without a record is deleted only if it is surely nobody's: no owner ever had it, the
+//   metadata is that which this node knows, and a linearizable read finds no record. Metadata that
+//   was put back from a backup has forgotten volumes: what was ever used is only told.
 
 import { clusterCodec, copyCodec } from "../meta/index.ts";
 import { type CopyRecord, RECORD_FORMAT, type VolumeRecord } from "../meta/records.ts";
 import type { MetaStore } from "../ports/meta-store.ts";
+import type { ReplicaFacts } from "../ports/replica-note.ts";
 import { type ClusterContext, readVolume, transact } from "./cluster-context.ts";
 import { takeBackCreation } from "./cluster-create.ts";
 import type { Known } from "./cluster-inventory.ts";
@@ -202,11 +203,11 @@ export class ClusterReplicas {
     let count = 0;
     for (const { declared } of host.modules.disks.usable()) {
       const disk = declared.id;
-      for (const { volumeId } of await plane.listReplicas(disk)) {
+      for (const { volumeId, facts } of await plane.listReplicas(disk)) {
         const volume = inventory.volumes.get(volumeId)?.record;
         const isKnown = volume?.members.includes(disk) || volume?.phase === "deleting";
         if (isKnown || inventory.copy(volumeId, disk) !== null) continue;
-        if (!(await this.#isNobodys(volumeId, disk))) {
+        if (!(await this.#isNobodys(volumeId, disk, facts))) {
           if (volume === undefined) count += 1;
           continue;
         }
@@ -231,18 +232,33 @@ export class ClusterReplicas {
   }
 
   /** No record names it. */
-  async #isNobodys(volumeId: string, diskId: string): Promise<boolean> {
-    const { link, keys, host, member } = this.#context;
+  async #isNobodys(volumeId: string, diskId: string, facts: ReplicaFacts): Promise<boolean> {
+    const { link, keys, host, member, trusted } = this.#context;
     if ([...host.entries.values()].some(({ declared }) => declared.id === volumeId)) return false;
     return await link.ask("cannot look for a replica's volume", async (store) => {
       const entry = await store.get(keys.cluster);
-      if (entry === null || entry.createRevision !== member.metaBirth) return false;
+      if (entry === null || entry.createRevision !== trusted.metaBirth) return false;
       const { id, generation } = clusterCodec.decode(keys.cluster, entry.value);
-      if (id !== member.clusterId || generation !== member.generation) return false;
+      if (id !== member.clusterId || generation !== trusted.generation) return false;
       const volume = await readVolume(this.#context, store, volumeId);
-      if (volume === null) return true;
+      if (volume === null) return isUnused(facts);
       const { phase, members } = volume.record;
-      return phase === "ready" && !members.includes(diskId);
+      // Who took it off the list came after everything that the disk has seen.
+      const isLater = isLaterThan(volume.record, facts);
+      return phase === "ready" && !members.includes(diskId) && isLater;
     });
   }
+}
+
+/** Made, and never promised to anybody. */
+function isUnused({ epoch, newest, note }: ReplicaFacts): boolean {
+  return epoch === 0 && newest.epoch === 0 && note === null;
+}
+
+function isLaterThan(record: VolumeRecord, facts: ReplicaFacts): boolean {
+  const { clusterGeneration, membershipVersion } = record;
+  if (clusterGeneration !== facts.clusterGeneration) {
+    return clusterGeneration > facts.clusterGeneration;
+  }
+  return membershipVersion > facts.membershipVersion;
 }

@@ -7,10 +7,10 @@
 
 import { MetaKeys } from "../meta/keys.ts";
 import type { ClusterPeer, OwnerStats } from "../ports/cluster-plane.ts";
-import type { MetaStore } from "../ports/meta-store.ts";
+import type { MetaStore, MetaWatch } from "../ports/meta-store.ts";
 import { parseAddress } from "./cluster-address.ts";
 import { ClusterAttaching } from "./cluster-attach.ts";
-import type { ClusterContext } from "./cluster-context.ts";
+import type { ClusterContext, TrustedMetadata } from "./cluster-context.ts";
 import { ClusterDisks } from "./cluster-disks.ts";
 import type { NodeTroubles } from "./cluster-health.ts";
 import { ClusterInventory } from "./cluster-inventory.ts";
@@ -18,9 +18,11 @@ import { MetaLink } from "./cluster-link.ts";
 import { Liveness } from "./cluster-liveness.ts";
 import type { MemberPlane } from "./cluster-member-plane.ts";
 import { tellMembers } from "./cluster-members.ts";
+import { ClusterNotes } from "./cluster-notes.ts";
 import { ClusterRecords } from "./cluster-records.ts";
 import { ClusterRepair } from "./cluster-repair.ts";
 import { ClusterReplicas } from "./cluster-replicas.ts";
+import { ClusterReports } from "./cluster-reports.ts";
 import { type AttachmentStore, ClusterServing, roleOf } from "./cluster-serve.ts";
 import type { ServedVolume } from "./cluster-served.ts";
 import { ClusterStandbys } from "./cluster-standby.ts";
@@ -35,6 +37,8 @@ export interface RuntimeModules {
   readonly store: MetaStore;
   readonly attachments: AttachmentStore;
   readonly timings: ClusterTimings;
+  /** The metadata is another, and nothing on this node contradicts it: durable. */
+  readonly trustMetadata: (trusted: TrustedMetadata) => Promise<void>;
 }
 
 /** Changes that come together are looked at once. */
@@ -45,6 +49,7 @@ export class ClusterRuntime {
   readonly views: ClusterViews;
   readonly attaching: ClusterAttaching;
   readonly repair: ClusterRepair;
+  readonly reports: ClusterReports;
   readonly #modules: RuntimeModules;
   readonly #liveness: Liveness;
   readonly #disks: ClusterDisks;
@@ -54,6 +59,8 @@ export class ClusterRuntime {
   readonly #workers: ClusterWorkers;
   /** Volumes whose owner here has lost its epoch. */
   readonly #deposed = new Set<string>();
+  #watch: MetaWatch | null = null;
+  #wasReached = false;
   #peers = "";
   #lookProblem = "";
   #pauseMs: number;
@@ -82,12 +89,19 @@ export class ClusterRuntime {
         this.#standbys.notice();
       }),
       timings,
+      trusted: { metaBirth: member.metaBirth, generation: member.generation },
       served: new Map(),
       look,
+      get notes() {
+        return notes;
+      },
     };
+    const notes = new ClusterNotes(this.context);
+    this.reports = new ClusterReports(this.context);
     const { log, now, fatal } = host.modules;
     const { link } = this.context;
     const changed = (): void => {
+      if (link.isReachable) this.#reached();
       this.context.inventory.recheck();
       look();
     };
@@ -121,8 +135,18 @@ export class ClusterRuntime {
     memberPlane.ownerChanged = (stats) => this.#ownerChanged(stats);
     memberPlane.frontChanged = (state) => this.#standbys.frontChanged(state);
     this.#liveness.start();
-    store.watch(this.context.keys.root, this.context.inventory);
+    this.#watch = store.watch(this.context.keys.root, this.context.inventory);
     this.#lookAgainIn(this.context.timings.lookMs);
+  }
+
+  /** Again: it may have been put back from a backup, so that changes alone say nothing. */
+  #reached(): void {
+    const { keys, inventory } = this.context;
+    if (this.#wasReached) {
+      this.#watch?.close();
+      this.#watch = this.#modules.store.watch(keys.root, inventory);
+    }
+    this.#wasReached = true;
   }
 
   #ownerChanged(stats: OwnerStats): void {
@@ -139,6 +163,7 @@ export class ClusterRuntime {
       plane: this.#modules.memberPlane.problem,
       reconcile: this.#lookProblem,
       orphanCount: this.#replicas.orphanCount,
+      olderVolumes: this.context.notes.olderVolumes,
     };
   }
 
@@ -200,6 +225,8 @@ export class ClusterRuntime {
     await memberPlane.start();
     if (!memberPlane.isStarted) throw new Error(memberPlane.problem);
     if (inventory.revision === 0 || !link.isReachable || host.stopping) return;
+    if (inventory.cluster === null) await this.reports.publish();
+    else await this.reports.withdraw();
     if (inventory.cluster?.id !== member.clusterId) {
       throw new Error(`the metadata does not hold cluster ${member.clusterName}`);
     }
@@ -213,12 +240,38 @@ export class ClusterRuntime {
     const steps = [
       () => tellMembers(this.context),
       () => this.#disks.reconcile(),
-      () => this.#replicas.reconcile(),
+      () => this.#reconcileReplicas(),
+      () => this.context.notes.reconcile(),
       () => this.repair.reconcile(),
     ];
     const failures: unknown[] = [];
     for (const step of steps) await step().catch((error) => failures.push(error));
     if (failures.length > 0) throw failures[0];
+    if (!this.#isTrusted) await this.#trust();
+  }
+
+  async #reconcileReplicas(): Promise<void> {
+    if (!this.#isTrusted) this.#replicas.expectOrphans();
+    await this.#replicas.reconcile();
+  }
+
+  get #isTrusted(): boolean {
+    const { inventory, trusted } = this.context;
+    const { birth, cluster } = inventory;
+    return birth === trusted.metaBirth && cluster?.generation === trusted.generation;
+  }
+
+  /** Once everything that this node's disks have is known there, and none of it is older. */
+  async #trust(): Promise<void> {
+    const { inventory, trusted, host, notes } = this.context;
+    const { disks, log } = host.modules;
+    const isWhole = disks.usable().length === disks.entries.size && disks.damaged.size === 0;
+    const isKnown = this.#replicas.orphanCount === 0 && notes.olderVolumes.length === 0;
+    if (!isWhole || !isKnown || inventory.cluster === null) return;
+    trusted.metaBirth = inventory.birth;
+    trusted.generation = inventory.cluster.generation;
+    await this.#modules.trustMetadata(trusted);
+    log.log("warn", "cluster.metadata-trusted", { ...trusted });
   }
 
   async #setPeers(): Promise<void> {
@@ -275,6 +328,7 @@ export class ClusterRuntime {
     this.#isStopped = true;
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#timer = null;
+    await this.reports.withdraw();
     await this.#liveness.stop();
     this.#modules.store.close();
   }

@@ -3,6 +3,7 @@
 // Invariants:
 // - Nothing is served unless a linearizable read has just said that the volume is attached here. A
 //   watch is only a reason to read.
+// - Nothing is served from records that are older than what their copies have seen.
 // - What has moved away is let go of: its front end is cut off, within bounds, then it is closed.
 //   It is not surrendered: its owner is deposed, and another writes.
 
@@ -104,7 +105,8 @@ export class ClusterServing {
 
   /** The record has just been read, and says that it is attached here. */
   async serve(entry: ServedVolume, record: VolumeRecord): Promise<void> {
-    const { plane } = this.#context;
+    const { plane, notes } = this.#context;
+    if (!entry.serving || entry.isStandby) await notes.requireCurrent(record);
     if (entry.open && entry.isStandby) {
       entry.toldMembers = "";
       await plane.takeVolume(entry.id, this.#backingOf(record));
@@ -281,6 +283,7 @@ export class ClusterServing {
     const { generation } = record.attachment;
     const { serving: wasServing, isStandby: wasStandby } = entry;
     if (role === "owner") {
+      if (wasServing && !wasStandby && this.#hasGivenUp(record)) await this.cutOff(entry);
       await this.serve(entry, record);
       if (wasServing && !wasStandby) return;
       events.add("volume.restored", name, wasStandby ? TAKEN : "its socket is served again");
@@ -290,6 +293,13 @@ export class ClusterServing {
     if (entry.open && !wasStandby) await this.#becomeStandby(entry);
     await this.standBy(entry, record);
     if (!wasServing) log.log("info", "volume.stands-by", { volume: name, generation });
+  }
+
+  /** Its owner here was refused by a copy that has seen newer metadata. */
+  #hasGivenUp(record: VolumeRecord): boolean {
+    const { plane, notes } = this.#context;
+    const owner = plane.ownerStats().find(({ volumeId }) => volumeId === record.id);
+    return owner?.state === "surrendered" && notes.ownerGaveUp(record, owner);
   }
 
   /** We have handed it over, and perhaps nobody was there to note that; or we have lost it. */

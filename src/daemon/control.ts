@@ -14,6 +14,7 @@ import type { ClusterView } from "../model/cluster-types.ts";
 import type { Disk, DiskCreate, DiskRemoveReply } from "../model/disk-types.ts";
 import { ApiError } from "../model/errors.ts";
 import { API_VERSION } from "../model/limits.ts";
+import type { SupportReply } from "../model/support-types.ts";
 import type {
   AdviseReply,
   DeleteReply,
@@ -39,6 +40,7 @@ import { removeDisk } from "./disk-removal.ts";
 import { asApiError } from "./failure.ts";
 import { Observer } from "./observer.ts";
 import { adviceFor, clusterItems, type FilesystemSpace, statusItems, summaryOf } from "./status.ts";
+import { NO_SUPPORT, type SupportSources, supportReply } from "./support.ts";
 import { viewOf } from "./volume-entry.ts";
 import type { VolumeHost } from "./volume-host.ts";
 import {
@@ -58,6 +60,7 @@ export interface ControlOptions {
   readonly volumeMetrics: boolean;
   /** Why the TCP listener deserves a warning, null when it does not. */
   readonly listenWarning: string | null;
+  readonly support?: SupportSources;
 }
 
 export interface ControlModules {
@@ -274,6 +277,10 @@ export class DaemonControl implements ControlPlane {
 
   subscribe(listener: (event: Event) => void): () => void {
     return this.#host.modules.events.subscribe(listener);
+  }
+
+  support(): SupportReply {
+    return supportReply(this.#options.support ?? NO_SUPPORT, this.#host.modules.now());
   }
 
   countRequest(method: string, route: string, status: number): void {

@@ -14,6 +14,7 @@ import { RingstoreError } from "../base/index.ts";
 import type {
   ClusterBacking,
   ClusterPlane,
+  ListedReplica,
   OwnerStats,
   ResyncPlane,
   StoredReplica,
@@ -28,6 +29,7 @@ import type {
   VolumeStats,
 } from "../ports/data-plane.ts";
 import type { LogFields, LogLevel } from "../ports/log.ts";
+import type { ReplicaNote } from "../ports/replica-note.ts";
 import type { StoreDiskFacts, StoreDiskSpec, StoreDiskStats } from "../ports/store-disk.ts";
 import { affinity } from "../sys/index.ts";
 import { createLogRing, VolumeMeter } from "../telemetry/index.ts";
@@ -179,7 +181,8 @@ export class ReactorDataPlane implements DataPlane, ClusterPlane {
   private threadFor(backing: Backing): ReactorThread {
     if (backing.kind === "store") return this.disks.threadOf(backing.diskId);
     if (backing.kind === "cluster") return this.threads[0] as ReactorThread;
-    return this.leastLoaded();
+    const used = [...this.volumes.values()].map(({ thread }) => thread);
+    return leastLoaded(this.threads, [...used, ...this.opening.values()]);
   }
 
   private async openBacking(spec: VolumeSpec, create: boolean): Promise<OpenedBacking | null> {
@@ -317,8 +320,12 @@ export class ReactorDataPlane implements DataPlane, ClusterPlane {
     await this.runningCluster.deleteReplica(diskId, volumeId);
   }
 
-  async listReplicas(diskId: string): Promise<readonly StoredReplica[]> {
+  async listReplicas(diskId: string): Promise<readonly ListedReplica[]> {
     return await this.runningCluster.listReplicas(diskId);
+  }
+
+  async noteReplica(diskId: string, volumeId: string, note: ReplicaNote): Promise<void> {
+    await this.runningCluster.noteReplica(diskId, volumeId, note);
   }
 
   ownerStats(): readonly OwnerStats[] {
@@ -364,11 +371,6 @@ export class ReactorDataPlane implements DataPlane, ClusterPlane {
 
   private requireRunning(): void {
     if (this.stopping !== null) throw stopped();
-  }
-
-  private leastLoaded(): ReactorThread {
-    const used = [...this.volumes.values()].map(({ thread }) => thread);
-    return leastLoaded(this.threads, [...used, ...this.opening.values()]);
   }
 
   // What there is to see --------------------------------------------------------------------------

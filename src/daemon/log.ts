@@ -7,6 +7,8 @@ import type { Log, LogFields, LogLevel } from "../ports/log.ts";
 const ORDER: Readonly<Record<LogLevel, number>> = { debug: 0, info: 1, warn: 2, error: 3 };
 /** Of the start only; far more than it writes. */
 const KEPT_MAX = 2000;
+const TAIL_MAX = 1000;
+const TAIL_SLACK = 200;
 const STDERR = 2;
 
 interface Entry {
@@ -22,6 +24,8 @@ export class DaemonLog implements Log {
   #level: LogLevel;
   #sink: LogSink | null = null;
   #kept: Entry[] = [];
+  /** The latest entries, for support bundles. */
+  readonly #latest: Entry[] = [];
 
   constructor(level: LogLevel) {
     this.#level = level;
@@ -34,8 +38,15 @@ export class DaemonLog implements Log {
   log(level: LogLevel, event: string, fields: LogFields = {}): void {
     if (ORDER[level] < ORDER[this.#level]) return;
     const entry = { level, at: new Date(), event, fields };
+    this.#latest.push(entry);
+    if (this.#latest.length > TAIL_MAX + TAIL_SLACK) this.#latest.splice(0, TAIL_SLACK);
     if (this.#sink !== null) this.#sink(entry);
     else if (this.#kept.length < KEPT_MAX) this.#kept.push(entry);
+  }
+
+  /** The latest entries as JSON, oldest first. */
+  tail(): readonly string[] {
+    return this.#latest.slice(-TAIL_MAX).map((entry) => JSON.stringify(jsonOf(entry)));
   }
 
   connect(sink: LogSink): void {

@@ -26,6 +26,9 @@ export class NoCluster implements DaemonCluster {
   init = async (): Promise<never> => refuse();
   join = async (): Promise<never> => refuse();
   token = async (): Promise<never> => refuse();
+  exportMetadata = async (): Promise<never> => refuse();
+  importMetadata = async (): Promise<never> => refuse();
+  recover = async (): Promise<never> => refuse();
   listNodes = async (): Promise<never> => refuse();
   showNode = async (): Promise<never> => refuse();
   drainNode = async (): Promise<never> => refuse();

@@ -12,6 +12,7 @@ import type {
   ClusterPeer,
   ClusterStart,
   FrontState,
+  ListedReplica,
   OwnerStats,
   PeerStats,
   ResyncPaceStats,
@@ -20,6 +21,7 @@ import type {
   VolumeMembers,
   VolumeRecordsHost,
 } from "../ports/cluster-plane.ts";
+import type { ReplicaNote } from "../ports/replica-note.ts";
 import type { RecordEntry, RecordSwap } from "../ports/volume-records.ts";
 import { boundPort, close, listenTcp } from "../sys/index.ts";
 import type { PlaneDisks } from "./plane-disks.ts";
@@ -135,9 +137,14 @@ export class PlaneCluster implements ResyncPlane {
     await this.askPatiently({ op: "deleteReplica", diskId, volumeId });
   }
 
-  async listReplicas(diskId: string): Promise<readonly StoredReplica[]> {
+  async listReplicas(diskId: string): Promise<readonly ListedReplica[]> {
     this.requireNear(diskId);
-    return (await this.ask({ op: "listReplicas", diskId })) as readonly StoredReplica[];
+    return (await this.ask({ op: "listReplicas", diskId })) as readonly ListedReplica[];
+  }
+
+  async noteReplica(diskId: string, volumeId: string, note: ReplicaNote): Promise<void> {
+    this.requireNear(diskId);
+    await this.askPatiently({ op: "noteReplica", diskId, volumeId, note });
   }
 
   /** A disk that was opened before the cluster was started may be on another reactor. */

@@ -124,6 +124,9 @@ export class ReactorCluster {
       case "deleteReplica":
         this.deleteReplica(command.diskId, command.volumeId, done);
         return;
+      case "noteReplica":
+        this.disks.noteReplica(command.diskId, command.volumeId, command.note, done);
+        return;
       case "listReplicas":
         done(null, this.disks.listReplicas(command.diskId));
         return;

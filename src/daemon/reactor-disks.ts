@@ -9,9 +9,10 @@
 import { assert, MIB, RingstoreError } from "../base/index.ts";
 import { Store, StoreError, type StoreOptions } from "../chunk/index.ts";
 import type { Workspace } from "../local/index.ts";
-import type { StoredReplica } from "../ports/cluster-plane.ts";
+import type { ListedReplica, StoredReplica } from "../ports/cluster-plane.ts";
 import type { VolumeSpec } from "../ports/data-plane.ts";
 import type { Replica, ReplicaFailure, ReplicaHandler } from "../ports/replica.ts";
+import type { ReplicaNote } from "../ports/replica-note.ts";
 import type { ReplicaProvider } from "../ports/replica-provider.ts";
 import type { StoreDiskFacts, StoreDiskSpec, StoreDiskStats } from "../ports/store-disk.ts";
 import type { Reactor } from "../reactor/index.ts";
@@ -248,10 +249,18 @@ export class ReactorDisks implements ReplicaProvider {
     });
   }
 
-  listReplicas(diskId: string): StoredReplica[] {
+  listReplicas(diskId: string): ListedReplica[] {
     const all = this.find(diskId).store.listVolumes();
-    const replicas = all.filter(({ replica }) => replica !== null);
-    return replicas.map(({ uuid, sizeBytes }) => ({ volumeId: uuid, sizeBytes }));
+    return all.flatMap(({ uuid, sizeBytes, replica }) =>
+      replica === null ? [] : [{ volumeId: uuid, sizeBytes, facts: replica }],
+    );
+  }
+
+  noteReplica(diskId: string, volumeId: string, note: ReplicaNote, done: Done): void {
+    const one = this.find(diskId);
+    one.store.noteReplica(volumeId, note, (error) => {
+      done(error === null ? null : named(error, one.spec));
+    });
   }
 
   deleteVolume(diskId: string, volumeId: string, done: Done): void {

@@ -17,6 +17,7 @@ import type {
   VolumeMembers,
 } from "../ports/cluster-plane.ts";
 import type { AttachmentSpec, VolumeSpec } from "../ports/data-plane.ts";
+import type { ReplicaNote } from "../ports/replica-note.ts";
 import type { StoreDiskSpec, StoreDiskStats } from "../ports/store-disk.ts";
 import type { OwnedRecord, RecordEntry, RecordSwap } from "../ports/volume-records.ts";
 import type { ReactorOptions } from "../reactor/index.ts";
@@ -66,7 +67,13 @@ export type ClusterCommand =
   | { readonly op: "setPeers"; readonly peers: readonly ClusterPeer[] }
   | { readonly op: "makeReplica"; readonly diskId: string; readonly replica: StoredReplica }
   | { readonly op: "deleteReplica"; readonly diskId: string; readonly volumeId: string }
-  /** Answered with StoredReplica[]. */
+  | {
+      readonly op: "noteReplica";
+      readonly diskId: string;
+      readonly volumeId: string;
+      readonly note: ReplicaNote;
+    }
+  /** Answered with ListedReplica[]. */
   | { readonly op: "listReplicas"; readonly diskId: string }
   | { readonly op: "surrender"; readonly volumeId: string }
   | { readonly op: "take"; readonly volumeId: string; readonly backing: ClusterBacking }

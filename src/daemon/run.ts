@@ -11,7 +11,13 @@ import type { DaemonConfig } from "../model/config.ts";
 import type { DataPlane } from "../ports/data-plane.ts";
 import type { Log } from "../ports/log.ts";
 import type { DiskTools } from "../ports/store-disk.ts";
-import { type ListenAddress, listenForApi, listenWarning, parseListen } from "./api-listener.ts";
+import {
+  type ListenAddress,
+  listenForApi,
+  listenWarning,
+  parseListen,
+  readApiTls,
+} from "./api-listener.ts";
 import { loadConfig } from "./arguments.ts";
 import { makeCluster } from "./cluster-making.ts";
 import { clusterTimingsOf } from "./cluster-timings.ts";
@@ -190,7 +196,8 @@ export class Daemon {
       this.#tokenFile = new TokenFile(path, log);
       this.#tokenFile.read(config.tokenFile === "");
     }
-    const warning = listen === null ? null : listenWarning(listen);
+    const tls = readApiTls(config.tlsCert, config.tlsKey);
+    const warning = listen === null ? null : listenWarning(listen, tls);
     const control = new DaemonControl(
       {
         version: readVersion(),
@@ -198,6 +205,7 @@ export class Daemon {
         startedAt: new Date(Date.now() - nowMs()),
         volumeMetrics: config.volumeMetrics,
         listenWarning: warning,
+        support: { config: { ...config }, logTail: () => log.tail() },
       },
       {
         host: this.#host,
@@ -212,6 +220,7 @@ export class Daemon {
         socketPath: this.#paths.apiSocket,
         apiGroupId,
         tcp: listen,
+        tls,
         tokens: () => this.#tokenFile?.current() ?? [],
       },
       {

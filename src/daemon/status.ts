@@ -99,7 +99,10 @@ export function adviceFor(
   const ofCluster = new Set(cluster?.health.map(({ code }) => code));
   return items.map((item) => {
     const isOfCluster = item.volume === null && item.disk === null && ofCluster.has(item.code);
-    return { ...item, command: isOfCluster ? "ringstore cluster show" : commandFor(item, root) };
+    if (!isOfCluster) return { ...item, command: commandFor(item, root) };
+    const isLost = item.code === "META_EMPTY" || item.code === "META_ROLLED_BACK";
+    const recover = "ringstore cluster recover --from-disks --dry-run";
+    return { ...item, command: isLost ? recover : "ringstore cluster show" };
   });
 }
 

@@ -126,7 +126,7 @@ export function readArchive(path: string): Archive {
 export async function importMetadata(
   store: MetaStore,
   keys: MetaKeys,
-  archive: Archive,
+  archive: Pick<Archive, "values">,
   isGivenUp: () => boolean,
 ): Promise<number> {
   if ((await store.get(keys.cluster)) !== null) {

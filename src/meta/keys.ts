@@ -11,6 +11,7 @@
 //   <root>volume/<volume>/copy/<disk>  the disk has its replica, of the size that is told
 //   <root>volume-name/<name>       which volume has the name
 //   <root>leader                   on a lease: who plans
+//   <root>recovery/<node>/<disk>   on a lease: what a disk knows, while there is no cluster record
 //
 // Ids are UUIDs, numbers are written in hexadecimal of fixed width, so that keys sort as they
 // count.
@@ -78,6 +79,15 @@ export class MetaKeys {
   diskNumber(number: number): string {
     assert(number > 0 && number <= DISK_NUMBER_MAX, "a disk number has 16 bits and is not 0");
     return this.diskNumbers + hexadecimal(number);
+  }
+
+  get recoveryReports(): string {
+    return `${this.root}recovery/`;
+  }
+
+  /** null: of the node itself. */
+  recoveryReport(nodeId: string, diskId: string | null): string {
+    return `${this.recoveryReports}${checked(nodeId)}/${diskId === null ? "" : checked(diskId)}`;
   }
 
   get volumes(): string {

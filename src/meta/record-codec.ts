@@ -9,6 +9,7 @@ import {
   DISK_SCHEMA,
   LIVE_SCHEMA,
   NODE_SCHEMA,
+  REPORT_SCHEMA,
   VOLUME_SCHEMA,
 } from "./record-schemas.ts";
 import {
@@ -19,6 +20,7 @@ import {
   type LiveRecord,
   type NodeRecord,
   RECORD_FORMAT,
+  type RecoveryReport,
   type VolumeRecord,
 } from "./records.ts";
 
@@ -97,6 +99,10 @@ function checkCluster(record: ClusterRecord): string | null {
   return `it uses feature ${bit}, which this version does not know: upgrade this node`;
 }
 
+export const reportCodec: RecordCodec<RecoveryReport> = codec(
+  "report of a disk",
+  compileValidator(REPORT_SCHEMA),
+);
 export const volumeCodec: RecordCodec<VolumeRecord> = codec(
   "volume record",
   compileValidator(VOLUME_SCHEMA),

@@ -17,6 +17,7 @@ import {
   type NodeRecord,
   RECORD_FORMAT,
   REPLICAS_MAX,
+  type RecoveryReport,
   VOLUME_MEMBERS_MAX,
   type VolumeRecord,
 } from "./records.ts";
@@ -35,13 +36,15 @@ const epoch = Type.Integer({ minimum: 0, maximum: EPOCH_MAX });
 
 const process = Type.Object({ node: id, incarnation: count }, closed);
 
+const stamp = Type.Object(
+  { epoch, sequence: Type.Integer({ minimum: 0, maximum: SEQUENCE_MAX }) },
+  closed,
+);
+
 const out = Type.Object(
   {
     disk: id,
-    sinceStamp: Type.Object(
-      { epoch, sequence: Type.Integer({ minimum: 0, maximum: SEQUENCE_MAX }) },
-      closed,
-    ),
+    sinceStamp: stamp,
     reason: Type.Enum(["drained", "failed", "lagging", "maintenance", "missing", "new"]),
     since: when,
   },
@@ -119,18 +122,69 @@ export const COPY_SCHEMA: SchemaOf<CopyRecord> = describes<CopyRecord>()(
 
 const wireFormat = Type.Integer({ minimum: 1, maximum: 0xffff });
 
+const nodeFields = {
+  format,
+  id,
+  name,
+  address: Type.String({ pattern: "^[^\\s]{1,255}:\\d{1,5}$" }),
+  rack: Type.Union([name, Type.Null()]),
+  joinedAt: when,
+  wireFormats: Type.Tuple([wireFormat, wireFormat]),
+};
+
 export const NODE_SCHEMA: SchemaOf<NodeRecord> = describes<NodeRecord>()(
+  Type.Object(
+    { ...nodeFields, changeId, phase: Type.Enum(["active", "maintenance", "draining"]) },
+    closed,
+  ),
+);
+
+const note = Type.Object(
+  {
+    name: Type.Union([name, Type.Null()]),
+    blockBytes: Type.Enum([512, 4096]),
+    replicaCount: Type.Integer({ minimum: 1, maximum: REPLICAS_MAX }),
+    isOut: Type.Boolean(),
+    membershipVersion: count,
+  },
+  closed,
+);
+
+const reportedReplica = Type.Object(
+  {
+    volume: id,
+    sizeBytes: count,
+    epoch,
+    membershipVersion: count,
+    clusterGeneration: count,
+    committed: stamp,
+    newest: stamp,
+    note: Type.Union([note, Type.Null()]),
+  },
+  closed,
+);
+
+export const REPORT_SCHEMA: SchemaOf<RecoveryReport> = describes<RecoveryReport>()(
   Type.Object(
     {
       format,
-      changeId,
-      id,
-      name,
-      address: Type.String({ pattern: "^[^\\s]{1,255}:\\d{1,5}$" }),
-      rack: Type.Union([name, Type.Null()]),
-      phase: Type.Enum(["active", "maintenance", "draining"]),
-      joinedAt: when,
-      wireFormats: Type.Tuple([wireFormat, wireFormat]),
+      cluster: Type.Object({ id, name, generation: count }, closed),
+      node: Type.Object(nodeFields, closed),
+      attached: Type.Array(Type.Object({ volume: id, name }, closed)),
+      disk: Type.Union([
+        Type.Object(
+          {
+            id,
+            name,
+            sizeBytes: count,
+            freeBytes: count,
+            incarnation: count,
+            replicas: Type.Array(reportedReplica),
+          },
+          closed,
+        ),
+        Type.Null(),
+      ]),
     },
     closed,
   ),

@@ -8,10 +8,13 @@
 //   so that who lost the answer to a swap can tell its own change from anybody else's (swap.ts).
 // - Times are for people. No decision compares clocks of two machines.
 
-import type { OwnedState, Stamp } from "../ports/index.ts";
+import type { OwnedState, ReplicaFacts, Stamp } from "../ports/index.ts";
 
 /** Numbers are never used again. */
 export const RECORD_FORMAT = 1;
+
+/** A time that nobody knows. */
+export const NEVER_AT = "1970-01-01T00:00:00.000Z";
 
 /** A process: a daemon that restarted is another one. */
 export interface ProcessName {
@@ -180,6 +183,34 @@ export interface ClusterRecord {
   /** Bits of FEATURES: who does not know one must not join. */
   readonly features: number;
   readonly createdAt: string;
+}
+
+/**
+ * What a node tells while the metadata holds no cluster, for `cluster recover`: itself, and in
+ * another report for each of its disks what that disk knows. Behind a lease.
+ */
+export interface RecoveryReport {
+  readonly format: number;
+  readonly cluster: { readonly id: string; readonly name: string; readonly generation: number };
+  readonly node: Omit<NodeRecord, "changeId" | "phase">;
+  /** Of volumes that this node has declared as attached to it. */
+  readonly attached: readonly { readonly volume: string; readonly name: string }[];
+  /** null: the report of the node itself. */
+  readonly disk: ReportedDisk | null;
+}
+
+export interface ReportedDisk {
+  readonly id: string;
+  readonly name: string;
+  readonly sizeBytes: number;
+  readonly freeBytes: number;
+  readonly incarnation: number;
+  readonly replicas: readonly ReportedReplica[];
+}
+
+export interface ReportedReplica extends ReplicaFacts {
+  readonly volume: string;
+  readonly sizeBytes: number;
 }
 
 /** What a cluster can be built with, by bit. None yet: the first release is the base. */

@@ -7,7 +7,9 @@
 //                 list         create          events
 //   (new) ──────► listing ───► following ◄──────────┐
 //                    ▲            │  └──────────────┘
-//                    └────────────┘ compacted, cancelled
+//                    └────────────┘ compacted, cancelled, put back
+//
+// A store whose revision is lower than what was told was put back from a backup: listed again too.
 //
 // A large revision arrives in fragments; they are held back until it is whole.
 
@@ -185,15 +187,23 @@ export class WatchHub {
       void this.#cancelled(watcher, response);
       return;
     }
+    const revision = response.header?.revision ?? 0;
+    if (response.created && revision > 0 && revision < watcher.nextRevision - 1) {
+      // The store was put back from a backup: what was told is not what is there.
+      this.#joined.delete(watcher.watchId);
+      stream.write({ cancel: { watchId: watcher.watchId } });
+      void this.#listAgain(watcher);
+      return;
+    }
     for (const event of response.events) watcher.fragments.push(event);
     if (response.fragment || watcher.fragments.length === 0) return;
     const changes = watcher.fragments.map(changeOf);
     watcher.fragments = [];
-    const revision = revisionOf(changes.at(-1)!);
+    const last = revisionOf(changes.at(-1)!);
     // After a re-join the server may repeat what was delivered.
     const fresh = changes.filter((change) => revisionOf(change) >= watcher.nextRevision);
-    watcher.nextRevision = Math.max(watcher.nextRevision, revision + 1);
-    if (fresh.length > 0) watcher.handler.changed(fresh, revision);
+    watcher.nextRevision = Math.max(watcher.nextRevision, last + 1);
+    if (fresh.length > 0) watcher.handler.changed(fresh, last);
   }
 
   async #cancelled(watcher: Watcher, response: WatchResponse): Promise<void> {

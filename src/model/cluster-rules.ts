@@ -3,7 +3,7 @@
 //
 // Invariant: no error repeats a token.
 
-import type { ClusterInit, ClusterJoin } from "./cluster-types.ts";
+import type { ClusterInit, ClusterJoin, MetadataAccessRequest } from "./cluster-types.ts";
 import { ApiError } from "./errors.ts";
 import { CLUSTER_TOKEN_LENGTH_MAX } from "./limits.ts";
 import { checkVolumeName, quote } from "./volume-rules.ts";
@@ -89,6 +89,23 @@ function checkNode(request: { readonly nodeName?: string; readonly rack?: string
   if (request.rack !== undefined) checkVolumeName(request.rack, "rack");
 }
 
+/** Invariant: no error repeats a password. */
+function checkAccess(request: MetadataAccessRequest): void {
+  const { metadataCert, metadataKey, metadataUser, metadataPassword } = request;
+  if ((metadataCert === undefined) !== (metadataKey === undefined)) {
+    refuse("a certificate for the metadata and its key go together", "give both, or neither");
+  }
+  if (metadataPassword !== undefined && metadataUser === undefined) {
+    refuse("a password for the metadata without a user", "give the user too: --metadata-user");
+  }
+  if (metadataUser !== undefined && metadataPassword === undefined) {
+    refuse(
+      "a user of the metadata without a password",
+      "give the file that holds it: --metadata-password-file",
+    );
+  }
+}
+
 export function checkClusterInit(
   request: ClusterInit,
   fields: ClusterFieldNames = JSON_FIELDS,
@@ -97,6 +114,7 @@ export function checkClusterInit(
   checkAddress(fields.address, request.address);
   checkMetadata(fields.metadata, request.metadata);
   checkNode(request);
+  checkAccess(request);
 }
 
 export function checkClusterJoin(
@@ -105,5 +123,6 @@ export function checkClusterJoin(
 ): void {
   checkAddress(fields.address, request.address);
   checkNode(request);
+  checkAccess(request);
   checkToken(request.token);
 }

@@ -24,6 +24,7 @@ import {
   DISK_COUNT_MAX,
   METADATA_ENDPOINT_COUNT_MAX,
   NODE_COUNT_MAX,
+  PATH_LENGTH_MAX,
 } from "./limits.ts";
 import { describes, partOf, type SchemaOf } from "./schema.ts";
 import { closed, count, health, name, nameOf, nullable, text, when } from "./schema-parts.ts";
@@ -41,6 +42,16 @@ const node = {
   rack: Type.Optional(nameOf("failure domain: copies go to different ones where they can")),
 };
 
+const file = (description: string) =>
+  Type.Optional(Type.String({ pattern: "^/", maxLength: PATH_LENGTH_MAX, description }));
+const access = {
+  metadataCa: file("PEM, of who signed the metadata servers' certificates: TLS"),
+  metadataCert: file("PEM, this node's certificate, where the servers ask for one"),
+  metadataKey: file("PEM, the key of that certificate"),
+  metadataUser: Type.Optional(Type.String({ minLength: 1, maxLength: 255 })),
+  metadataPassword: Type.Optional(text("secret: of the metadata's user")),
+};
+
 export const ClusterInitSchema: SchemaOf<ClusterInit> = describes<ClusterInit>()(
   Type.Object(
     {
@@ -52,6 +63,7 @@ export const ClusterInitSchema: SchemaOf<ClusterInit> = describes<ClusterInit>()
         description: "etcd's API, HOST:PORT or URLs",
       }),
       ...node,
+      ...access,
     },
     { ...closed, title: "ClusterInit" },
   ),
@@ -59,7 +71,7 @@ export const ClusterInitSchema: SchemaOf<ClusterInit> = describes<ClusterInit>()
 
 export const ClusterJoinSchema: SchemaOf<ClusterJoin> = describes<ClusterJoin>()(
   Type.Object(
-    { token: text("secret: what the token of the cluster is"), address, ...node },
+    { token: text("secret: what the token of the cluster is"), address, ...node, ...access },
     { ...closed, title: "ClusterJoin" },
   ),
 );

@@ -3,7 +3,19 @@
 
 import type { Health } from "./types.ts";
 
-export interface ClusterInit {
+/** How a node gets into metadata that is not open to everybody. Paths are the daemon's. */
+export interface MetadataAccessRequest {
+  /** PEM, of who signed the certificates of the metadata's servers: TLS. */
+  readonly metadataCa?: string;
+  /** PEM, of this node, where the servers ask for one; and its key. */
+  readonly metadataCert?: string;
+  readonly metadataKey?: string;
+  readonly metadataUser?: string;
+  /** Secret. */
+  readonly metadataPassword?: string;
+}
+
+export interface ClusterInit extends MetadataAccessRequest {
   readonly name: string;
   /** Where other nodes reach this one: `HOST:PORT`. */
   readonly address: string;
@@ -15,7 +27,8 @@ export interface ClusterInit {
   readonly rack?: string;
 }
 
-export interface ClusterJoin {
+/** Authority, user and password come with the token; what is given here counts instead. */
+export interface ClusterJoin extends MetadataAccessRequest {
   /** What `cluster token` printed on a node of the cluster. Secret. */
   readonly token: string;
   readonly address: string;

@@ -13,6 +13,8 @@ export interface DaemonConfig {
   readonly dataDirectory: string;
   readonly listen: string;
   readonly tokenFile: string;
+  readonly tlsCert: string;
+  readonly tlsKey: string;
   readonly reactorCount: number;
   readonly pollUs: number;
   readonly trustMemory: boolean;
@@ -65,7 +67,7 @@ export const SETTINGS: readonly Setting[] = [
     fallback: "",
     description:
       "serve the REST API on this TCP address too, to callers with a token; " +
-      "plain HTTP: keep it on 127.0.0.1 or put TLS in front",
+      "without --tls-cert in the clear: keep it on 127.0.0.1 then",
   },
   {
     key: "tokenFile",
@@ -77,6 +79,22 @@ export const SETTINGS: readonly Setting[] = [
       "bearer tokens for --listen, one `name:token` per line; default DIR/api.tokens, " +
       "made with one token when missing; read again on SIGHUP",
     reloadable: true,
+  },
+  {
+    key: "tlsCert",
+    flag: "tls-cert",
+    metavar: "FILE",
+    kind: "path",
+    fallback: "",
+    description: "certificate (PEM, with its chain) of --listen, which speaks HTTPS then",
+  },
+  {
+    key: "tlsKey",
+    flag: "tls-key",
+    metavar: "FILE",
+    kind: "path",
+    fallback: "",
+    description: "key (PEM) of that certificate; readable by the daemon's user alone",
   },
   {
     key: "reactorCount",

@@ -27,7 +27,8 @@ export const METADATA_ENDPOINT_COUNT_MAX = 16;
 export const NODE_COUNT_MAX = 1024;
 /** `HOST:PORT`, with a host name as long as the DNS allows, or a URL of that. */
 export const ADDRESS_LENGTH_MAX = 300;
-export const CLUSTER_TOKEN_LENGTH_MAX = 4096;
+/** With the certificate of the metadata's authority in it. */
+export const CLUSTER_TOKEN_LENGTH_MAX = 32_768;
 
 export const BLOCK_BYTES_CHOICES = [512, 4096] as const;
 export const BLOCK_BYTES_DEFAULT = 512;

@@ -5,9 +5,12 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Stream, StreamHandler } from "../ports/index.ts";
 import { newReactor } from "../testing/peer/loopback.ts";
+import { encodeChallenge, HEADER_BYTES, HELLO, MESSAGE_CHALLENGE } from "../wire/index.ts";
 import { DialHandshake, type HandshakeFailed, type HandshakeOk } from "./handshake.ts";
 
 const UUID = "00000000-0000-4000-8000-00000000000";
+
+const WHOLE_HELLO: number = HEADER_BYTES + HELLO.BYTES;
 
 /** As strict as the real one: nothing may be asked of it once it was told to close. */
 class StrictStream implements Stream {
@@ -68,4 +71,20 @@ test("given up while a part of its message is out: the rest is not sent", () => 
   assert.equal(stream.sendCount, 1);
   handshake.streamClosed();
   assert.equal(outcomes.length, 1);
+});
+
+test("a peer that chooses features which nobody here knows is refused in words", () => {
+  const { handshake, outcomes, stream } = dial();
+  handshake.streamOpened(0);
+  handshake.streamSent(WHOLE_HELLO);
+  const secret = { mac: () => new Uint8Array(32), fillRandom: () => undefined };
+  const challenge = { version: 1, features: 0x4, nodeId: `${UUID}3`, incarnation: 1 };
+  const payload = encodeChallenge(challenge, new Uint8Array(32), new Uint8Array(120), secret);
+  const inside = handshake as unknown as { message(type: number, payload: Uint8Array): void };
+  inside.message(MESSAGE_CHALLENGE, payload);
+  assert.equal(stream.sendCount, 2, "it is told");
+  handshake.streamClosed();
+  const [outcome] = outcomes as [HandshakeFailed];
+  assert.match(outcome.reason, /wants features 0x4, which this node does not know: upgrade/);
+  assert.equal(outcome.isLasting, true);
 });

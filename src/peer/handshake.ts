@@ -315,12 +315,18 @@ abstract class Handshake implements StreamHandler, TimerHandler {
   }
 }
 
+export interface SpokenVersions {
+  readonly min: number;
+  readonly max: number;
+  readonly features?: number;
+}
+
 export interface DialOptions {
   readonly identity: PeerIdentity;
   readonly targetNodeId: string;
   readonly connection: number;
-  /** Which versions we say we speak; for tests of other versions. */
-  readonly versions?: { readonly min: number; readonly max: number };
+  /** Which versions and features we say we speak; for tests of other versions. */
+  readonly versions?: SpokenVersions;
 }
 
 /** The side that dials: an owner's link. */
@@ -351,7 +357,7 @@ export class DialHandshake extends Handshake {
       connection,
       versionMin: versions?.min ?? WIRE_VERSION,
       versionMax: versions?.max ?? WIRE_VERSION,
-      features: WIRE_FEATURES,
+      features: versions?.features ?? WIRE_FEATURES,
     };
     this.hello = encodeHello(hello, this.nonce());
     this.send(MESSAGE_HELLO, this.hello);
@@ -373,6 +379,10 @@ export class DialHandshake extends Handshake {
       this.refuse("target", `we dialled node ${this.options.targetNodeId}, this is another`);
     } else if (challenge.version !== WIRE_VERSION) {
       this.refuseVersion(challenge.version, challenge.version);
+    } else if ((challenge.features & ~WIRE_FEATURES) !== 0) {
+      const bits = ((challenge.features & ~WIRE_FEATURES) >>> 0).toString(16);
+      const text = `the peer wants features 0x${bits}, which this node does not know`;
+      this.refuse("version", `${text}: upgrade the older one`);
     } else if (!challengeProves(payload, this.hello, this.secret)) {
       this.refuse("proof", "the peer does not know this cluster's key");
     } else {

@@ -215,6 +215,11 @@ test("version N+1 is refused in words that say which version each side speaks", 
   const both = new PeerRig({ seed: 6, link: { versions: { min: WIRE_VERSION, max: version } } });
   both.runFor(200);
   assert.equal(both.link.state, "up");
+  // With features that are not known here too: they are not chosen, and replicas work without.
+  const versions = { min: WIRE_VERSION, max: version, features: 0x4 };
+  const richer = new PeerRig({ seed: 7, link: { versions } });
+  richer.runFor(200);
+  assert.equal(richer.link.state, "up");
 });
 
 test("a wrong target, an unknown node and our own name are refused", () => {

@@ -42,7 +42,12 @@ import {
   W_SESSION,
 } from "../wire/index.ts";
 import type { PeerIdentity } from "./handshake.ts";
-import { DialHandshake, type HandshakeFailed, type HandshakeOk } from "./handshake.ts";
+import {
+  DialHandshake,
+  type HandshakeFailed,
+  type HandshakeOk,
+  type SpokenVersions,
+} from "./handshake.ts";
 import {
   BACK_OFF_MAX_MS,
   BACK_OFF_MIN_MS,
@@ -59,7 +64,7 @@ export interface PeerLinkOptions {
   readonly identity: PeerIdentity;
   readonly targetNodeId: string;
   /** For tests of other versions. */
-  readonly versions?: { readonly min: number; readonly max: number };
+  readonly versions?: SpokenVersions;
 }
 
 export interface PeerLinkModules {

@@ -15,6 +15,7 @@
 // after startCluster() are put there. A replica on one that was opened before, on another reactor,
 // is refused with UNSUPPORTED until the daemon has been restarted.
 
+import type { ReplicaFacts, ReplicaNote } from "./replica-note.ts";
 import type { OwnedRecord, RecordEntry, RecordSwap } from "./volume-records.ts";
 
 /** Who this daemon is to its cluster. Ids are UUIDs in lower case. */
@@ -148,6 +149,11 @@ export interface StoredReplica {
   readonly sizeBytes: number;
 }
 
+/** One that is on a disk, with what the disk knows of it. */
+export interface ListedReplica extends StoredReplica {
+  readonly facts: ReplicaFacts;
+}
+
 export interface ClusterPlane {
   /**
    * Listens for peers and answers them. Once in a daemon's life. `ownerChanged` is called when
@@ -174,7 +180,12 @@ export interface ClusterPlane {
    * is not there is no error.
    */
   deleteReplica(diskId: string, volumeId: string): Promise<void>;
-  listReplicas(diskId: string): Promise<readonly StoredReplica[]>;
+  listReplicas(diskId: string): Promise<readonly ListedReplica[]>;
+  /**
+   * Keeps what the volume's record says beside the replica, durably. Rejected with ROLLED_BACK when
+   * the disk has seen a newer record: see ReplicaNote.
+   */
+  noteReplica(diskId: string, volumeId: string, note: ReplicaNote): Promise<void>;
   /**
    * Of a volume that is open with backing "cluster": its owner looks at the record, takes new
    * members in and lets go of those that are gone. Repeating it is no error.

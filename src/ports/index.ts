@@ -12,6 +12,7 @@ export * from "./memory.ts";
 export * from "./meta-store.ts";
 export * from "./reactor.ts";
 export * from "./replica.ts";
+export * from "./replica-note.ts";
 export * from "./replica-provider.ts";
 export * from "./store-disk.ts";
 export * from "./stream.ts";

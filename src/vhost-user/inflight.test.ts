@@ -105,12 +105,29 @@ describe("a region handed back", () => {
     put(fd, new Uint8Array(view.buffer));
     assert.match(adopt(geometryOf(queueBytes, 0, 1, 64)), /version 2/);
     view.setUint16(8, 1, true);
+    view.setUint32(4, 1, true);
+    put(fd, new Uint8Array(view.buffer));
+    assert.match(
+      adopt(geometryOf(queueBytes, 0, 1, 64)),
+      /feature 32, which this version does not/,
+    );
+    assert.deepEqual(take(fd, 16), new Uint8Array(view.buffer), "nothing was changed");
+    view.setUint32(4, 0, true);
     view.setUint16(10, 65, true);
     put(fd, new Uint8Array(view.buffer));
     assert.match(adopt(geometryOf(queueBytes, 0, 1, 64)), /of 65 descriptors/);
     sys.close(fd);
   });
 });
+
+function take(fd: number, bytes: number): Uint8Array {
+  const memory = new sys.SystemMemory();
+  const arena = memory.allocate(PAGE_BYTES);
+  sys.check(sys.pread(fd, arena.address, bytes, 0), "pread");
+  const found = arena.u8.slice(0, bytes);
+  memory.free(arena);
+  return found;
+}
 
 function put(fd: number, bytes: Uint8Array): void {
   const memory = new sys.SystemMemory();

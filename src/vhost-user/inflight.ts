@@ -197,6 +197,13 @@ export class InflightRegion {
       if (version !== 0 && version !== INFLIGHT_VERSION) {
         return `an inflight region of version ${version} (this is version ${INFLIGHT_VERSION})`;
       }
+      // No bit has a meaning yet: whoever set one keeps something here that we would not.
+      const features = u16.subarray(SPLIT_HEADER.features >>> 1, (SPLIT_HEADER.features >>> 1) + 4);
+      const found = features.findIndex((word) => word !== 0);
+      if (found >= 0) {
+        const bit = found * 16 + 31 - Math.clz32(features[found] as number);
+        return `an inflight region with feature ${bit}, which this version does not know`;
+      }
       if (version !== 0 && count !== this.geometry.queueSize) {
         const { queueSize } = this.geometry;
         return `an inflight queue of ${count} descriptors in a region for ${queueSize}`;

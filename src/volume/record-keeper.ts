@@ -2,7 +2,7 @@
 //
 //   change --> swap --> applied                               --> done
 //               ^   '-> conflict, still ours: on what is there now, again
-//               |   '-> conflict, another's:                  --> deposed
+//               |   '-> conflict, another's, or older:        --> deposed
 //               '------ unknown: read again after a while
 //
 // Invariants: only the owner named in the record puts members out and takes them in; others may add
@@ -180,6 +180,12 @@ export class RecordKeeper {
     const isOurs = record.owner === wanted.owner && record.epoch === wanted.epoch;
     // Or nobody has claimed it meanwhile: a change that is not about owners.
     const isAsBefore = record.epoch === before.epoch && record.owner === before.owner;
+    if (isNewerThan(before, record) || record.epoch < before.epoch) {
+      // Records do not go back: this one comes from a backup, and we know better than it does.
+      this.reactor.log.log("error", "volume-metadata-older", { epoch: before.epoch });
+      this.end("deposed");
+      return;
+    }
     this.learn(found);
     if (this.isStopped) return;
     if (isOurs && this.bugs.versionIsEnough && isSame(wanted, record)) this.end("applied");
@@ -209,6 +215,12 @@ export class RecordKeeper {
     };
     this.reactor.setTimer(RETRY_MS, { timerFired: fired }, 0);
   }
+}
+
+/** The list of members is: generations of the cluster first. */
+export function isNewerThan(a: OwnedRecord, b: OwnedRecord): boolean {
+  if (a.clusterGeneration !== b.clusterGeneration) return a.clusterGeneration > b.clusterGeneration;
+  return a.membershipVersion > b.membershipVersion;
 }
 
 /** A change that finds its wish fulfilled leaves the version of the list as it is. */

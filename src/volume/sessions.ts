@@ -3,11 +3,11 @@
 // or refuses it before it answers a fence; then what is not confirmed is sent again.
 
 import { assert } from "../base/index.ts";
-import type { FenceAnswer, Replica, ReplicaFailure } from "../ports/index.ts";
+import type { FenceAnswer, OwnedRecord, Replica, ReplicaFailure } from "../ports/index.ts";
 import type { IoPath } from "./io-path.ts";
 import { type Member, MemberSession, ROLE_OUT } from "./member.ts";
 import type { OwnerModules, OwnerTimings } from "./owner-settings.ts";
-import type { RecordKeeper } from "./record-keeper.ts";
+import { isNewerThan, type RecordKeeper } from "./record-keeper.ts";
 
 export type Fenced = (answer: FenceAnswer | ReplicaFailure) => void;
 
@@ -50,12 +50,38 @@ export class Sessions {
           this.io.deposed();
           return;
         }
+        if (answer.code === "rolled-back") {
+          this.lookAgain(member, record, () => done(answer));
+          return;
+        }
       }
       done(answer);
     };
     member.replica.fence(this.io.epoch, answered, {
       clusterGeneration: record.clusterGeneration,
       membershipVersion: record.membershipVersion,
+    });
+  }
+
+  /**
+   * The replica has seen a newer list of members than we came with: others may have changed it. If
+   * the metadata itself knows no newer one it was put back from a backup, and nobody may serve
+   * from it; least of all by putting out whoever remembers.
+   */
+  private lookAgain(member: Member, shown: OwnedRecord, again: () => void): void {
+    const { session } = member;
+    member.isFencing = true;
+    this.keeper.look((outcome) => {
+      const { record } = this.keeper;
+      if (outcome === "deposed" || !isNewerThan(record, shown)) {
+        const { log } = this.modules.reactor;
+        log.log("error", "volume-metadata-older", { member: member.disk, epoch: this.io.epoch });
+        this.io.deposed();
+        return;
+      }
+      if (member.session !== session) return;
+      member.isFencing = false;
+      again();
     });
   }
 

@@ -4,9 +4,15 @@
 // is in no message, and printed by `cluster token` alone.
 
 import { readFileSync } from "node:fs";
+import { resolve } from "node:path";
 import { ClientError } from "../../client/index.ts";
 import { checkClusterInit, checkClusterJoin } from "../../model/cluster-rules.ts";
-import type { ClusterInit, ClusterJoin, ClusterView } from "../../model/cluster-types.ts";
+import type {
+  ClusterInit,
+  ClusterJoin,
+  ClusterView,
+  MetadataAccessRequest,
+} from "../../model/cluster-types.ts";
 import type { CommandRun, OptionValues } from "../command-spec.ts";
 import type { Context } from "../context.ts";
 import { countOf } from "../format.ts";
@@ -20,6 +26,7 @@ export const init: CommandRun = async (context, { arguments: [name = ""], option
     name,
     metadata: (options["metadata"] ?? []) as readonly string[],
     ...nodeOf(options),
+    ...accessOf(context, options),
   };
   checkClusterInit(request, OPTION_NAMES);
   const dryRun = options["dryRun"] === true;
@@ -37,7 +44,13 @@ export const join: CommandRun = async (context, { options }) => {
     });
   }
   const node = nodeOf(options);
-  const request: ClusterJoin = { token: readToken(context, file), ...node };
+  if (file === "-" && options["metadataPasswordFile"] === "-") {
+    throw new ClientError("usage", "token and password cannot both come from standard input", {
+      advice: "write one of them into a file that only you can read",
+    });
+  }
+  const access = accessOf(context, options);
+  const request: ClusterJoin = { token: readSecret(context, file, "token"), ...node, ...access };
   checkClusterJoin(request, OPTION_NAMES);
   const dryRun = options["dryRun"] === true;
   const cluster = await context.client.joinCluster(request, { dryRun });
@@ -58,15 +71,39 @@ function nodeOf(options: OptionValues): Omit<ClusterJoin, "token"> {
   };
 }
 
-function readToken(context: Context, file: string): string {
+/** The daemon reads certificates itself; the password travels in the request. */
+function accessOf(context: Context, options: OptionValues): MetadataAccessRequest {
+  const path = (name: string): string | undefined => {
+    const value = options[name];
+    return value === undefined ? undefined : resolve(String(value));
+  };
+  const [metadataCa, metadataCert, metadataKey] = ["metadataCa", "metadataCert", "metadataKey"].map(
+    path,
+  );
+  const file = options["metadataPasswordFile"];
+  return {
+    ...(metadataCa === undefined ? {} : { metadataCa }),
+    ...(metadataCert === undefined ? {} : { metadataCert }),
+    ...(metadataKey === undefined ? {} : { metadataKey }),
+    ...(options["metadataUser"] === undefined
+      ? {}
+      : { metadataUser: String(options["metadataUser"]) }),
+    ...(file === undefined
+      ? {}
+      : { metadataPassword: readSecret(context, String(file), "password") }),
+  };
+}
+
+function readSecret(context: Context, file: string, secret: "token" | "password"): string {
   const fromStdin = file === "-";
-  if (fromStdin && context.streams.canAsk) context.note("the token, then Enter and Ctrl-D:");
+  if (fromStdin && context.streams.canAsk) context.note(`the ${secret}, then Enter and Ctrl-D:`);
   try {
     return readFileSync(fromStdin ? STDIN : file, "utf8").trim();
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code ?? String(error);
     const what = fromStdin ? "standard input" : JSON.stringify(file);
-    throw new ClientError("usage", `cannot read the cluster's token from ${what}: ${code}`);
+    const whose = secret === "token" ? "cluster's token" : "metadata's password";
+    throw new ClientError("usage", `cannot read the ${whose} from ${what}: ${code}`);
   }
 }
 

@@ -1,12 +1,14 @@
 // A ClusterPlane without data, on top of FakeDataPlane: replicas are lines in the fake disks' files,
 // an owner claims its record through the real VolumeRecordsHost, as the real one does.
 
+import { RingstoreError } from "../../base/error.ts";
 import type {
   ClusterBacking,
   ClusterPeer,
   ClusterPlane,
   ClusterStart,
   FrontState,
+  ListedReplica,
   OwnerStats,
   PeerStats,
   ResyncPlane,
@@ -15,6 +17,7 @@ import type {
   VolumeRecordsHost,
 } from "../../ports/cluster-plane.ts";
 import type { VolumeSpec } from "../../ports/data-plane.ts";
+import type { ReplicaFacts, ReplicaNote } from "../../ports/replica-note.ts";
 import type { OwnedRecord } from "../../ports/volume-records.ts";
 import { FakeDataPlane } from "./fake-data-plane.ts";
 import { type FakeDiskFile, readDiskFile, writeDiskFile } from "./fake-disk-file.ts";
@@ -55,12 +58,16 @@ export class FakeClusterPlane extends FakeDataPlane implements ClusterPlane {
     this.peers = peers;
   }
 
-  #change(diskId: string, change: (replicas: Record<string, number>) => void): void {
+  #change(
+    diskId: string,
+    change: (replicas: Record<string, number>, notes: Record<string, ReplicaNote>) => void,
+  ): void {
     const spec = this.disks.get(diskId);
     if (spec === undefined) throw new Error(`disk ${diskId} is not open`);
     const disk = readDiskFile(spec.path) as FakeDiskFile;
     disk.replicas ??= {};
-    change(disk.replicas);
+    disk.notes ??= {};
+    change(disk.replicas, disk.notes);
     writeDiskFile(spec.path, disk);
   }
 
@@ -73,13 +80,20 @@ export class FakeClusterPlane extends FakeDataPlane implements ClusterPlane {
 
   async deleteReplica(diskId: string, volumeId: string): Promise<void> {
     this.onReplica("delete", diskId);
-    this.#change(diskId, (replicas) => void delete replicas[volumeId]);
+    this.#change(diskId, (replicas, notes) => {
+      delete replicas[volumeId];
+      delete notes[volumeId];
+    });
   }
 
-  async listReplicas(diskId: string): Promise<readonly StoredReplica[]> {
-    let all: StoredReplica[] = [];
-    this.#change(diskId, (replicas) => {
-      all = Object.entries(replicas).map(([volumeId, sizeBytes]) => ({ volumeId, sizeBytes }));
+  async listReplicas(diskId: string): Promise<readonly ListedReplica[]> {
+    let all: ListedReplica[] = [];
+    this.#change(diskId, (replicas, notes) => {
+      all = Object.entries(replicas).map(([volumeId, sizeBytes]) => ({
+        volumeId,
+        sizeBytes,
+        facts: factsOf(notes[volumeId] ?? null),
+      }));
     });
     return all;
   }
@@ -89,6 +103,23 @@ export class FakeClusterPlane extends FakeDataPlane implements ClusterPlane {
       throw Object.assign(new Error("it is not open"), { code: "VOLUME_NOT_FOUND" });
     }
     this.members.set(volumeId, members);
+  }
+
+  /** What is noted stands for what owners leave there too: nobody fences here. */
+  async noteReplica(diskId: string, volumeId: string, note: ReplicaNote): Promise<void> {
+    this.#change(diskId, (replicas, notes) => {
+      if (replicas[volumeId] === undefined) {
+        throw new RingstoreError("VOLUME_UNKNOWN", `there is no volume ${volumeId} on this disk`);
+      }
+      const seen = notes[volumeId];
+      const isOlder =
+        seen !== undefined &&
+        (note.clusterGeneration < seen.clusterGeneration ||
+          (note.clusterGeneration === seen.clusterGeneration &&
+            (note.membershipVersion < seen.membershipVersion || note.epoch < seen.epoch)));
+      if (isOlder) throw new RingstoreError("ROLLED_BACK", "the disk has seen newer metadata");
+      notes[volumeId] = note;
+    });
   }
 
   ownerStats(): readonly OwnerStats[] {
@@ -222,4 +253,18 @@ export class FakeClusterPlane extends FakeDataPlane implements ClusterPlane {
     }
     throw new Error(`the record of ${volumeId} cannot be swapped`);
   }
+}
+
+const NEVER = { epoch: 0, sequence: 0 };
+
+function factsOf(note: ReplicaNote | null): ReplicaFacts {
+  if (note === null) {
+    const nothing = { epoch: 0, membershipVersion: 0, clusterGeneration: 0, note };
+    return { ...nothing, committed: NEVER, newest: NEVER };
+  }
+  const { epoch, membershipVersion, clusterGeneration } = note;
+  const newest = { epoch, sequence: epoch };
+  const { epoch: _, clusterGeneration: __, ...stored } = note;
+  const seen = { epoch, membershipVersion, clusterGeneration };
+  return { ...seen, committed: NEVER, newest, note: stored };
 }

@@ -26,6 +26,12 @@ import type {
   VolumeHandOver,
 } from "../../model/move-types.ts";
 import type { RebuildLimit, RebuildLimitChange } from "../../model/rebuild-types.ts";
+import type {
+  ClusterRecover,
+  MetadataArchiveReply,
+  MetadataArchiveRequest,
+  RecoveryReply,
+} from "../../model/recovery-types.ts";
 import type { DeleteReply, Status, Volume, VolumeAttach, VolumeCreate } from "../../model/types.ts";
 import type { LogFields } from "../../ports/log.ts";
 
@@ -68,12 +74,35 @@ function nodeOf(number: number, more: Partial<ClusterNode> = {}): ClusterNode {
   };
 }
 
+const RECOVERED: RecoveryReply = {
+  cluster: "prod",
+  generation: 4,
+  nodes: ["host-1", "host-2"],
+  disks: ["host-1/nvme0", "host-2/nvme0"],
+  volumes: [
+    {
+      id: idOf(200),
+      name: "db1",
+      sizeBytes: GIB,
+      copyCount: 2,
+      replicaCount: 3,
+      source: "host-2/nvme0",
+      out: ["host-1/nvme0"],
+      attachedTo: "host-1",
+      lost: ["its name"],
+    },
+  ],
+  incomplete: ["db1"],
+  unusedCount: 1,
+  lost: ["attachments"],
+};
+
 class FakeCluster implements ClusterControl {
   view: ClusterView | null = null;
   nodes: ClusterNode[] = [];
   work: Rebuild[] = [];
   /** What it was asked for, in order. */
-  readonly asked: (ClusterInit | ClusterJoin)[] = [];
+  readonly asked: (ClusterInit | ClusterJoin | MetadataArchiveRequest | ClusterRecover)[] = [];
 
   async show(): Promise<ClusterView | null> {
     return this.view;
@@ -182,6 +211,26 @@ class FakeCluster implements ClusterControl {
     const handedOver = on ? [{ volume: "db1", node: "host-2" }] : [];
     const kept = on ? [{ volume: "db2", reason: "its guest runs there" }] : [];
     return { node: name, phase, handedOver, kept };
+  }
+
+  async exportMetadata({ path }: MetadataArchiveRequest): Promise<MetadataArchiveReply> {
+    this.#require();
+    return { path, cluster: idOf(1), generation: 3, revision: 77, at: AT };
+  }
+
+  async importMetadata(
+    request: MetadataArchiveRequest,
+    options: RequestOptions,
+  ): Promise<MetadataArchiveReply> {
+    const reply = await this.exportMetadata(request);
+    if (!options.dryRun) this.asked.push(request);
+    return reply;
+  }
+
+  async recover(request: ClusterRecover, options: RequestOptions): Promise<RecoveryReply> {
+    this.#require();
+    if (!options.dryRun) this.asked.push(request);
+    return { ...RECOVERED };
   }
 
   async rebuilds(): Promise<readonly Rebuild[]> {

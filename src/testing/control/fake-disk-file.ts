@@ -3,6 +3,7 @@
 
 import { existsSync, linkSync, readFileSync, rmSync, unlinkSync, writeFileSync } from "node:fs";
 import { RingstoreError } from "../../base/error.ts";
+import type { ReplicaNote } from "../../ports/replica-note.ts";
 import type {
   DiskProgress,
   DiskReport,
@@ -22,6 +23,8 @@ export interface FakeDiskFile {
   readonly volumes: Record<string, number>;
   /** Of volumes of a cluster, the same. */
   replicas?: Record<string, number>;
+  /** What was noted of them. */
+  notes?: Record<string, ReplicaNote>;
 }
 
 /** Null: there is no store in the file. */

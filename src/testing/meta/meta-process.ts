@@ -19,6 +19,8 @@ export type MetaKind = "embedded" | "etcd";
 
 export interface MetaProcessOptions {
   readonly hasTls?: boolean;
+  /** Of etcd: its clients need a certificate; the server's own does. */
+  readonly asksForCertificate?: boolean;
   readonly user?: { readonly name: string; readonly password: string };
 }
 
@@ -74,7 +76,7 @@ export class MetaProcess {
     const { certificate } = this;
     return {
       timeoutMs: 20_000,
-      ...(certificate === null ? {} : { tls: { ca: certificate.certificate } }),
+      ...(certificate === null ? {} : { tls: { ca: certificate.certificate, ...certificate } }),
     };
   }
 
@@ -151,6 +153,9 @@ export class MetaProcess {
     args.push("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer);
     args.push("--initial-cluster", `m=${peer}`, "--log-level", "error", "--logger", "zap");
     args.push(...this.#tlsFlags("--cert-file", "--key-file"));
+    if (this.#options.asksForCertificate === true) {
+      args.push("--client-cert-auth", "--trusted-ca-file", this.certificatePath);
+    }
     return [requireOnSystem("etcd", "etcd-server"), args];
   }
 
@@ -158,6 +163,15 @@ export class MetaProcess {
     if (this.certificate === null) return [];
     const { certificate, key } = this.certificate;
     return [certificateFlag, this.#write("cert", certificate), keyFlag, this.#write("key", key)];
+  }
+
+  /** Of the server, with TLS: it is its own authority. */
+  get certificatePath(): string {
+    return join(this.directory, "cert");
+  }
+
+  get keyPath(): string {
+    return join(this.directory, "key");
   }
 
   #write(name: string, content: Buffer): string {
