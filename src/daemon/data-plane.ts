@@ -466,8 +466,7 @@ export class ReactorDataPlane implements DataPlane, ClusterPlane {
     );
     this.look();
     if (this.lookTimer !== null) clearInterval(this.lookTimer);
-    this.lookTimer = null;
-    this.pingTimer = null;
+    [this.lookTimer, this.pingTimer] = [null, null];
     for (const { thread, opened } of this.volumes.values()) {
       if (opened !== null && drained[thread.index] === true) closeBacking(opened);
     }
@@ -480,9 +479,9 @@ export class ReactorDataPlane implements DataPlane, ClusterPlane {
   /** True when the thread has ended with nothing in flight. */
   private async stopThread(thread: ReactorThread, cleanDiskIds: string[]): Promise<boolean> {
     const { stopMs: patienceMs, stopGraceMs } = this.limits;
-    const timeoutMs = patienceMs + stopGraceMs;
+    const limits = { timeoutMs: patienceMs + stopGraceMs };
     try {
-      const diskIds = await thread.request({ op: "stop", patienceMs }, { timeoutMs });
+      const diskIds = await thread.request({ op: "stop", patienceMs }, limits);
       cleanDiskIds.push(...((diskIds ?? []) as readonly string[]));
     } catch {
       // It has ended already, or it is stuck: the wait below tells.
