@@ -184,10 +184,11 @@ export class NodeCluster {
       if (outcome !== "applied") throw new Error(`the address of ${record.name}: ${outcome}`);
     }
     store.close();
-    // A link that is up stays as it is: only a new one goes to the new address.
+    // A link that is up stays as it is, and a daemon that starts begins with where others were.
     for (const node of this.nodes) {
       node.signal("SIGTERM");
       await node.waitForExit();
+      rmSync(join(node.dataDirectory, "cluster.peers"), { force: true });
     }
     await Promise.all([...this.nodes.keys()].map((index) => this.restart(index)));
     for (const index of this.nodes.keys()) await this.joined(index);
