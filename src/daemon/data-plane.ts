@@ -320,9 +320,8 @@ export class ReactorDataPlane implements DataPlane, ClusterPlane {
     await this.runningCluster.deleteReplica(diskId, volumeId);
   }
 
-  async listReplicas(diskId: string): Promise<readonly ListedReplica[]> {
-    return await this.runningCluster.listReplicas(diskId);
-  }
+  listReplicas = async (diskId: string): Promise<readonly ListedReplica[]> =>
+    await this.runningCluster.listReplicas(diskId);
 
   async noteReplica(diskId: string, volumeId: string, note: ReplicaNote): Promise<void> {
     await this.runningCluster.noteReplica(diskId, volumeId, note);
