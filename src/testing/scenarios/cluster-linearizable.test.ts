@@ -64,22 +64,26 @@ test("two nodes have clients of one volume while it moves, again and again", LIM
   await second.more(HISTORY_BYTES);
   await first.ended;
 
-  // The owner sleeps; a node without a copy takes over; the sleeper wakes with its guest waiting.
+  // The owner sleeps, once it is not the only one with a copy in sync: that one nobody could fence;
+  // a node without a copy takes over; the sleeper wakes with its guest waiting.
+  const both = { node1: "in-sync", [`node${other + 1}`]: "in-sync" } as const;
+  await cluster.copiesSoon(other, "vm", both);
   cluster.node(other).signal("SIGSTOP");
   const third = await begin(spare, true, 60_000);
   cluster.node(other).signal("SIGCONT");
   await third.more(HISTORY_BYTES);
   await second.ended;
-  await cluster.copiesSoon(spare, "vm", { node1: "in-sync", [`node${other + 1}`]: "in-sync" });
+  await cluster.copiesSoon(spare, "vm", both);
 
   // A copy's daemon dies under it; then the owner's own, which takes up what was in flight.
   await cluster.kill(0);
   await third.more(HISTORY_BYTES);
   await cluster.restart(0);
+  await cluster.copiesSoon(spare, "vm", both);
   await cluster.kill(spare);
   await cluster.restart(spare);
   await third.more(HISTORY_BYTES);
-  await cluster.copiesSoon(spare, "vm", { node1: "in-sync", [`node${other + 1}`]: "in-sync" });
+  await cluster.copiesSoon(spare, "vm", both);
   const { report, problem } = await third.stop();
   assert.equal(problem, "");
   assert.equal(report?.errorCount, 0, report?.failures.join("\n"));
