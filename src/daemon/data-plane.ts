@@ -12,14 +12,6 @@
 
 import { RingstoreError } from "../base/index.ts";
 import type {
-  ClusterBacking,
-  ClusterPlane,
-  ListedReplica,
-  OwnerStats,
-  ResyncPlane,
-  StoredReplica,
-} from "../ports/cluster-plane.ts";
-import type {
   AttachmentSpec,
   Backing,
   DataPlane,
@@ -29,13 +21,13 @@ import type {
   VolumeStats,
 } from "../ports/data-plane.ts";
 import type { LogFields, LogLevel } from "../ports/log.ts";
-import type { ReplicaNote } from "../ports/replica-note.ts";
 import type { StoreDiskFacts, StoreDiskSpec, StoreDiskStats } from "../ports/store-disk.ts";
 import { affinity } from "../sys/index.ts";
 import { createLogRing, VolumeMeter } from "../telemetry/index.ts";
 import { closeBacking, type OpenedBacking } from "../uring/index.ts";
 import type { DataPlaneOptions } from "./data-plane-factory.ts";
 import { PlaneCluster } from "./plane-cluster.ts";
+import { PlaneClusterHalf } from "./plane-cluster-half.ts";
 import { PlaneDisks } from "./plane-disks.ts";
 import { attachedError, stopped } from "./plane-errors.ts";
 import { leastLoaded } from "./plane-loads.ts";
@@ -98,7 +90,7 @@ export async function createDataPlane(
   return plane;
 }
 
-export class ReactorDataPlane implements DataPlane, ClusterPlane {
+export class ReactorDataPlane extends PlaneClusterHalf implements DataPlane {
   private readonly options: DataPlaneOptions;
   private readonly limits: PlaneLimits;
   private readonly threads: ReactorThread[] = [];
@@ -106,13 +98,14 @@ export class ReactorDataPlane implements DataPlane, ClusterPlane {
   /** Being opened: counted for the load, and not to be opened twice. */
   private readonly opening: Map<string, ReactorThread> = new Map();
   private readonly disks: PlaneDisks;
-  private readonly cluster: PlaneCluster;
+  protected readonly cluster: PlaneCluster;
   private readonly unresponsiveSinceMs: Map<ReactorThread, number> = new Map();
   private lookTimer: NodeJS.Timeout | null;
   private pingTimer: NodeJS.Timeout | null;
   private stopping: Promise<readonly string[]> | null = null;
 
   constructor(options: DataPlaneOptions, more: ReactorPlaneOptions) {
+    super();
     this.options = options;
     this.limits = { ...PLANE_LIMITS, ...more.limits };
     const entry = more.workerEntry;
@@ -297,68 +290,14 @@ export class ReactorDataPlane implements DataPlane, ClusterPlane {
     volume.attached = false;
   }
 
-  // The cluster -----------------------------------------------------------------------------------
+  // For the cluster's half -----------------------------------------------------------------------
 
-  private get runningCluster(): PlaneCluster {
-    this.requireRunning();
-    return this.cluster;
+  protected requireRunning(): void {
+    if (this.stopping !== null) throw stopped();
   }
 
-  async startCluster(...args: Parameters<PlaneCluster["start"]>): Promise<{ port: number }> {
-    return await this.runningCluster.start(...args);
-  }
-
-  async setPeers(...args: Parameters<ClusterPlane["setPeers"]>): Promise<void> {
-    await this.runningCluster.setPeers(...args);
-  }
-
-  async makeReplica(diskId: string, replica: StoredReplica): Promise<void> {
-    await this.runningCluster.makeReplica(diskId, replica);
-  }
-
-  async deleteReplica(diskId: string, volumeId: string): Promise<void> {
-    await this.runningCluster.deleteReplica(diskId, volumeId);
-  }
-
-  listReplicas = async (diskId: string): Promise<readonly ListedReplica[]> =>
-    await this.runningCluster.listReplicas(diskId);
-
-  async noteReplica(diskId: string, volumeId: string, note: ReplicaNote): Promise<void> {
-    await this.runningCluster.noteReplica(diskId, volumeId, note);
-  }
-
-  ownerStats(): readonly OwnerStats[] {
-    return this.cluster.ownerStats();
-  }
-
-  peerStats(): ReturnType<ClusterPlane["peerStats"]> {
-    return this.cluster.peerStats();
-  }
-
-  get resyncs(): ResyncPlane {
-    return this.cluster;
-  }
-
-  async setMembers(...args: Parameters<ClusterPlane["setMembers"]>): Promise<void> {
-    await this.runningCluster.setMembers(...args);
-  }
-
-  async surrenderVolume(volumeId: string): Promise<void> {
+  protected requireOpen(volumeId: string): void {
     this.find(volumeId);
-    await this.cluster.surrender(volumeId);
-  }
-
-  async takeVolume(volumeId: string, backing: ClusterBacking): Promise<void> {
-    this.find(volumeId);
-    await this.cluster.takeVolume(volumeId, backing);
-  }
-
-  async handOverVolume(volumeId: string, to: string): Promise<void> {
-    await this.cluster.handOver(volumeId, to);
-  }
-
-  async cutWaiting(volumeId: string): Promise<void> {
-    await this.cluster.cutWaiting(volumeId);
   }
 
   private find(volumeId: string): OpenVolume {
@@ -366,10 +305,6 @@ export class ReactorDataPlane implements DataPlane, ClusterPlane {
     const volume = this.volumes.get(volumeId);
     if (volume !== undefined) return volume;
     throw new RingstoreError("VOLUME_NOT_FOUND", `volume ${volumeId} is not open`);
-  }
-
-  private requireRunning(): void {
-    if (this.stopping !== null) throw stopped();
   }
 
   // What there is to see --------------------------------------------------------------------------
@@ -465,7 +400,8 @@ export class ReactorDataPlane implements DataPlane, ClusterPlane {
     );
     this.look();
     if (this.lookTimer !== null) clearInterval(this.lookTimer);
-    [this.lookTimer, this.pingTimer] = [null, null];
+    this.lookTimer = null;
+    this.pingTimer = null;
     for (const { thread, opened } of this.volumes.values()) {
       if (opened !== null && drained[thread.index] === true) closeBacking(opened);
     }
@@ -478,9 +414,9 @@ export class ReactorDataPlane implements DataPlane, ClusterPlane {
   /** True when the thread has ended with nothing in flight. */
   private async stopThread(thread: ReactorThread, cleanDiskIds: string[]): Promise<boolean> {
     const { stopMs: patienceMs, stopGraceMs } = this.limits;
-    const limits = { timeoutMs: patienceMs + stopGraceMs };
+    const timeoutMs = patienceMs + stopGraceMs;
     try {
-      const diskIds = await thread.request({ op: "stop", patienceMs }, limits);
+      const diskIds = await thread.request({ op: "stop", patienceMs }, { timeoutMs });
       cleanDiskIds.push(...((diskIds ?? []) as readonly string[]));
     } catch {
       // It has ended already, or it is stuck: the wait below tells.

@@ -1,0 +1,91 @@
+// The half of the data plane that is the cluster's: asked of the part that knows the first reactor
+// (plane-cluster.ts), unless the plane is stopping.
+
+import type {
+  ClusterBacking,
+  ClusterPeer,
+  ClusterPlane,
+  ClusterStart,
+  ListedReplica,
+  OwnerStats,
+  PeerStats,
+  ResyncPlane,
+  StoredReplica,
+  VolumeMembers,
+} from "../ports/cluster-plane.ts";
+import type { ReplicaNote } from "../ports/replica-note.ts";
+import type { ClusterModules, PlaneCluster } from "./plane-cluster.ts";
+
+export abstract class PlaneClusterHalf implements ClusterPlane {
+  protected abstract readonly cluster: PlaneCluster;
+  /** Throws when the plane is stopping. */
+  protected abstract requireRunning(): void;
+  /** Throws when it is stopping, or the volume is not open. */
+  protected abstract requireOpen(volumeId: string): void;
+
+  private get running(): PlaneCluster {
+    this.requireRunning();
+    return this.cluster;
+  }
+
+  async startCluster(
+    start: ClusterStart,
+    modules: ClusterModules,
+  ): Promise<{ readonly port: number }> {
+    return await this.running.start(start, modules);
+  }
+
+  async setPeers(peers: readonly ClusterPeer[]): Promise<void> {
+    await this.running.setPeers(peers);
+  }
+
+  async makeReplica(diskId: string, replica: StoredReplica): Promise<void> {
+    await this.running.makeReplica(diskId, replica);
+  }
+
+  async deleteReplica(diskId: string, volumeId: string): Promise<void> {
+    await this.running.deleteReplica(diskId, volumeId);
+  }
+
+  async listReplicas(diskId: string): Promise<readonly ListedReplica[]> {
+    return await this.running.listReplicas(diskId);
+  }
+
+  async noteReplica(diskId: string, volumeId: string, note: ReplicaNote): Promise<void> {
+    await this.running.noteReplica(diskId, volumeId, note);
+  }
+
+  async setMembers(volumeId: string, members: VolumeMembers): Promise<void> {
+    await this.running.setMembers(volumeId, members);
+  }
+
+  ownerStats(): readonly OwnerStats[] {
+    return this.cluster.ownerStats();
+  }
+
+  peerStats(): readonly PeerStats[] {
+    return this.cluster.peerStats();
+  }
+
+  get resyncs(): ResyncPlane {
+    return this.cluster;
+  }
+
+  async surrenderVolume(volumeId: string): Promise<void> {
+    this.requireOpen(volumeId);
+    await this.cluster.surrender(volumeId);
+  }
+
+  async takeVolume(volumeId: string, backing: ClusterBacking): Promise<void> {
+    this.requireOpen(volumeId);
+    await this.cluster.takeVolume(volumeId, backing);
+  }
+
+  async handOverVolume(volumeId: string, to: string): Promise<void> {
+    await this.cluster.handOver(volumeId, to);
+  }
+
+  async cutWaiting(volumeId: string): Promise<void> {
+    await this.cluster.cutWaiting(volumeId);
+  }
+}
