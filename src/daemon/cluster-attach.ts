@@ -12,8 +12,7 @@ import { ApiError } from "../model/errors.ts";
 import { QUEUE_COUNT_MAX } from "../model/limits.ts";
 import type { DetachReply, Volume, VolumeAttach } from "../model/types.ts";
 import { checkQueueCount } from "../model/volume-rules.ts";
-import type { MetaStore } from "../ports/meta-store.ts";
-import { type ClusterContext, changeVolume, readVolume } from "./cluster-context.ts";
+import { type ClusterContext, changeVolume, isNodeLive, readVolume } from "./cluster-context.ts";
 import type { ClusterServing } from "./cluster-serve.ts";
 import type { ServedVolume } from "./cluster-served.ts";
 import { type ClusterStandbys, isReady } from "./cluster-standby.ts";
@@ -43,37 +42,25 @@ export class ClusterAttaching {
     if (request.queueCountMax !== undefined) checkQueueCount(request.queueCountMax);
     this.#serving.checkName(name);
     const entry = this.#serving.entryOf(id, name);
-    return await entry.exclusively(async () => {
+    return await this.#serving.alone(entry, async () => {
       host.requireRunning();
-      // Another operation may have let go of it while this one waited.
-      this.#context.served.set(id, entry);
-      try {
-        if (request.standby === true) return await this.#attachStandby(entry, request);
-        return await this.#attach(entry, request);
-      } finally {
-        if (entry.declared === null && !entry.open) this.#context.served.delete(id);
-      }
+      if (request.standby === true) return await this.#attachStandby(entry, request);
+      return await this.#attach(entry, request);
     });
   }
 
   async #attach(entry: ServedVolume, request: VolumeAttach): Promise<AttachResult> {
-    const { link, member, host } = this.#context;
+    const { member, host } = this.#context;
     const { id, name } = entry;
     const what = `cannot attach volume ${name}`;
-    const found = await link.ask(what, (store) => readVolume(this.#context, store, id));
-    if (found === null) throw new ApiError("volume_not_found", `volume ${name} does not exist`);
-    const { attachment } = found.record;
+    const found = await this.#find(entry, what);
+    const { attachment } = found;
     if (attachment.node === member.nodeId && entry.declared?.phase !== "detaching") {
-      return await this.#attachAgain(entry, found.record, request);
+      return await this.#attachAgain(entry, found, request);
     }
-    await this.#requireFree(found.record, request);
+    await this.#requireFree(found, request);
     const readOnly = request.readOnly ?? false;
-    await this.#serving.declare(entry, {
-      ...this.#serving.defaultsOf(found.record),
-      queueCountMax: request.queueCountMax ?? QUEUE_COUNT_MAX,
-      packedAllowed: request.packedAllowed ?? true,
-      readOnly,
-    });
+    await this.#declare(entry, found, request, readOnly);
     let record: VolumeRecord;
     try {
       record = await changeVolume(this.#context, id, what, (now) => {
@@ -102,23 +89,16 @@ export class ClusterAttaching {
 
   /** A socket for a guest that is about to move here; the volume stays where it is until then. */
   async #attachStandby(entry: ServedVolume, request: VolumeAttach): Promise<AttachResult> {
-    const { link, member, host } = this.#context;
+    const { member, host } = this.#context;
     const { id, name } = entry;
     const what = `cannot stand by for volume ${name}`;
-    const found = await link.ask(what, (store) => readVolume(this.#context, store, id));
-    if (found === null) throw new ApiError("volume_not_found", `volume ${name} does not exist`);
-    this.#requireHeld(found.record, request);
-    const { attachment } = found.record;
+    const found = await this.#find(entry, what);
+    this.#requireHeld(found, request);
+    const { attachment } = found;
     if (attachment.standby?.node === member.nodeId && entry.serving) {
-      return { volume: this.#view(found.record), changed: false };
+      return { volume: this.#view(found), changed: false };
     }
-    const { readOnly } = attachment;
-    await this.#serving.declare(entry, {
-      ...this.#serving.defaultsOf(found.record),
-      queueCountMax: request.queueCountMax ?? QUEUE_COUNT_MAX,
-      packedAllowed: request.packedAllowed ?? true,
-      readOnly,
-    });
+    await this.#declare(entry, found, request, attachment.readOnly);
     try {
       const record = await changeVolume(this.#context, id, what, (now) => {
         this.#requireHeld(now, request);
@@ -130,10 +110,27 @@ export class ClusterAttaching {
       await this.#endStandby(entry).catch(() => this.#context.look());
       throw asApiError(error, what);
     }
-    const record = this.#context.inventory.volumes.get(id)?.record ?? found.record;
+    const record = this.#context.inventory.volumes.get(id)?.record ?? found;
     const volume = this.#view(record);
     host.modules.events.add("volume.attached", name, `stands by at ${volume.attachment?.socket}`);
     return { volume, changed: true };
+  }
+
+  async #find({ id, name }: ServedVolume, what: string): Promise<VolumeRecord> {
+    const { link } = this.#context;
+    const found = await link.ask(what, (store) => readVolume(this.#context, store, id));
+    if (found !== null) return found.record;
+    throw new ApiError("volume_not_found", `volume ${name} does not exist`);
+  }
+
+  async #declare(
+    entry: ServedVolume,
+    record: VolumeRecord,
+    { queueCountMax = QUEUE_COUNT_MAX, packedAllowed = true }: VolumeAttach,
+    readOnly: boolean,
+  ): Promise<void> {
+    const settings = { queueCountMax, packedAllowed, readOnly };
+    await this.#serving.declare(entry, { ...this.#serving.defaultsOf(record), ...settings });
   }
 
   #requireHeld(record: VolumeRecord, { takeOver }: VolumeAttach): void {
@@ -208,22 +205,15 @@ export class ClusterAttaching {
   /** Another node that is alive keeps it, unless the caller says otherwise. */
   async #requireFree(record: VolumeRecord, request: VolumeAttach): Promise<void> {
     requireReady(record);
-    const { member, link, inventory } = this.#context;
+    const { member, inventory } = this.#context;
     const { name, attachment } = record;
     const { node } = attachment;
     if (node === null || node === member.nodeId || request.takeOver === true) return;
-    const isAlive = await link.ask(`cannot attach volume ${name}`, (store) =>
-      this.#isAlive(store, node),
-    );
-    if (!isAlive) return;
+    if (!(await isNodeLive(this.#context, node, `cannot attach volume ${name}`))) return;
     const where = inventory.nodeName(node);
     throw new ApiError("attached_elsewhere", `volume ${name} is attached on node ${where}`, {
       advice: `detach it there, or take it over, which cuts ${where} off: --take-over`,
     });
-  }
-
-  async #isAlive(store: MetaStore, nodeId: string): Promise<boolean> {
-    return (await store.get(this.#context.keys.liveNode(nodeId))) !== null;
   }
 
   /** Asked again with the same or no settings, it answers as before. */
@@ -265,16 +255,12 @@ export class ClusterAttaching {
 
   /** Of a node that is gone too: its attachment is ended from here. */
   async detach({ id, name }: VolumeRecord): Promise<DetachReply> {
-    const { host, served } = this.#context;
-    host.requireRunning();
+    this.#context.host.requireRunning();
     const entry = this.#serving.entryOf(id, name);
-    return await entry.exclusively(async () => {
-      try {
-        return { volume: name, changed: await this.finishDetach(entry) };
-      } finally {
-        if (entry.declared === null && !entry.open) served.delete(id);
-      }
-    });
+    return await this.#serving.alone(entry, async () => ({
+      volume: name,
+      changed: await this.finishDetach(entry),
+    }));
   }
 
   /** Runs alone on the entry. Returns whether it was attached. */
@@ -292,8 +278,7 @@ export class ClusterAttaching {
       return true;
     }
     if (node !== member.nodeId) {
-      const isAlive = await link.ask(what, (store) => this.#isAlive(store, node));
-      if (isAlive) {
+      if (await isNodeLive(this.#context, node, what)) {
         const where = inventory.nodeName(node);
         throw new ApiError("attached_elsewhere", `volume ${name} is attached on node ${where}`, {
           advice: `detach it there: ringstore volume detach ${name}`,

@@ -2,10 +2,10 @@
 // volume's record where it counts, and change it.
 
 import { randomBytes } from "node:crypto";
-import { type MetaKeys, transactUntilKnown, volumeCodec } from "../meta/index.ts";
+import { type MetaKeys, type RecordCodec, transactUntilKnown, volumeCodec } from "../meta/index.ts";
 import type { ProcessName, VolumeRecord } from "../meta/records.ts";
 import { ApiError } from "../model/errors.ts";
-import type { ClusterPlane } from "../ports/cluster-plane.ts";
+import type { ClusterPlane, OwnerStats } from "../ports/cluster-plane.ts";
 import type { DataPlane } from "../ports/data-plane.ts";
 import type {
   MetaGuard,
@@ -64,6 +64,31 @@ export function ownerName({ member, incarnation }: ClusterContext): string {
   return processText({ node: member.nodeId, incarnation });
 }
 
+/** What this node's owner of the volume is doing; undefined = there is none. */
+export function ownerOf({ plane }: ClusterContext, volumeId: string): OwnerStats | undefined {
+  return plane.ownerStats().find((one) => one.volumeId === volumeId);
+}
+
+/** A disk of this node, as the cluster knows it, that takes requests. */
+export function isReadyHere({ host, inventory, member }: ClusterContext, diskId: string): boolean {
+  return inventory.nodeOf(diskId) === member.nodeId && host.modules.disks.isReady(diskId);
+}
+
+/** Linearizable. */
+export async function isNodeLive(
+  { link, keys }: ClusterContext,
+  nodeId: string,
+  what: string,
+): Promise<boolean> {
+  return (await link.ask(what, (store) => store.get(keys.liveNode(nodeId)))) !== null;
+}
+
+/** Told when a transaction that may have been applied is not to be tried any more. */
+export function givingUp({ host, timings }: ClusterContext): () => boolean {
+  const deadlineMs = performance.now() + timings.settleMs;
+  return () => host.stopping || performance.now() > deadlineMs;
+}
+
 /** Linearizable. null: there is no such volume. */
 export async function readVolume(
   { keys }: ClusterContext,
@@ -78,13 +103,12 @@ export async function readVolume(
 
 /** Carries a transaction to a definite end, and waits until the inventory has followed. */
 export async function transact(
-  { host, timings, inventory }: ClusterContext,
+  context: ClusterContext,
   store: MetaStore,
   transaction: MetaTransaction,
 ): Promise<Exclude<MetaOutcome, { outcome: "unknown" }>> {
-  const deadlineMs = performance.now() + timings.settleMs;
-  const isGivenUp = (): boolean => host.stopping || performance.now() > deadlineMs;
-  const outcome = await transactUntilKnown(store, transaction, isGivenUp);
+  const { inventory } = context;
+  const outcome = await transactUntilKnown(store, transaction, givingUp(context));
   // A conflict tells that somebody changed something: whoever tries again looks first.
   await inventory.until(() => inventory.revision >= outcome.revision, FOLLOW_MS);
   return outcome;
@@ -95,39 +119,64 @@ export interface Also {
   readonly writes?: readonly MetaWrite[];
 }
 
+/** A record under one key, and what is said when it cannot be changed. */
+export interface ChangedRecord<T> {
+  readonly key: string;
+  readonly codec: RecordCodec<T>;
+  readonly what: string;
+  readonly missing: () => ApiError;
+  readonly contended: () => ApiError;
+}
+
+const CHANGE_ATTEMPTS_MAX = 16;
+
 /**
  * Changes a record as `make` says, on what is there when it happens; null = nothing is to be
- * changed. Returns what is there then. `also` is done in the same transaction.
+ * changed. Returns what is there then, and whether that was our doing. `also` is done in the same
+ * transaction.
  */
+export async function changeRecord<T extends object>(
+  context: ClusterContext,
+  { key, codec, what, missing, contended }: ChangedRecord<T>,
+  make: (record: T) => T | null,
+  also: (record: T) => Also = () => ({}),
+): Promise<{ readonly record: T; readonly isChanged: boolean }> {
+  return await context.link.ask(what, async (store) => {
+    for (let attempt = 0; attempt < CHANGE_ATTEMPTS_MAX; attempt += 1) {
+      const entry = await store.get(key);
+      if (entry === null) throw missing();
+      const found = codec.decode(key, entry.value);
+      const made = make(found);
+      if (made === null) return { record: found, isChanged: false };
+      const record = { ...made, changeId: newChangeId() };
+      const { guards = [], writes = [] } = also(record);
+      const answer = await transact(context, store, {
+        guards: [{ key, modRevision: entry.modRevision }, ...guards],
+        writes: [{ key, value: codec.encode(record) }, ...writes],
+      });
+      if (answer.outcome === "applied") return { record, isChanged: true };
+    }
+    throw contended();
+  });
+}
+
+/** changeRecord() of a volume's. */
 export async function changeVolume(
   context: ClusterContext,
   volumeId: string,
   what: string,
   make: (record: VolumeRecord) => VolumeRecord | null,
-  also: (record: VolumeRecord) => Also = () => ({}),
+  also?: (record: VolumeRecord) => Also,
 ): Promise<VolumeRecord> {
-  const { link, keys } = context;
-  return await link.ask(what, async (store) => {
-    for (let attempt = 0; attempt < CHANGE_ATTEMPTS_MAX; attempt += 1) {
-      const known = await readVolume(context, store, volumeId);
-      if (known === null) {
-        throw new ApiError("volume_not_found", `${what}: the volume does not exist any more`);
-      }
-      const made = make(known.record);
-      if (made === null) return known.record;
-      const record = { ...made, changeId: newChangeId() };
-      const key = keys.volumeRecord(volumeId);
-      const { guards = [], writes = [] } = also(record);
-      const answer = await transact(context, store, {
-        guards: [{ key, modRevision: known.modRevision }, ...guards],
-        writes: [{ key, value: volumeCodec.encode(record) }, ...writes],
-      });
-      if (answer.outcome === "applied") return record;
-    }
-    throw new ApiError("volume_busy", `${what}: others keep changing the volume`, {
-      advice: "try again",
-    });
-  });
+  const changed = {
+    key: context.keys.volumeRecord(volumeId),
+    codec: volumeCodec,
+    what,
+    missing: () => new ApiError("volume_not_found", `${what}: the volume does not exist any more`),
+    contended: () =>
+      new ApiError("volume_busy", `${what}: others keep changing the volume`, {
+        advice: "try again",
+      }),
+  };
+  return (await changeRecord(context, changed, make, also)).record;
 }
-
-const CHANGE_ATTEMPTS_MAX = 16;

@@ -8,6 +8,7 @@ import type { RequestOptions } from "../api/control-plane.ts";
 import { formatBytes } from "../base/units.ts";
 import { volumeCodec } from "../meta/index.ts";
 import { RECORD_FORMAT, REPLICAS_MAX, type VolumeRecord } from "../meta/records.ts";
+import { membersInSync } from "../meta/repair-plan.ts";
 import { ApiError } from "../model/errors.ts";
 import { BLOCK_BYTES_DEFAULT, STORE_BLOCK_BYTES } from "../model/limits.ts";
 import type { DeleteReply, VolumeCreate } from "../model/types.ts";
@@ -149,14 +150,15 @@ function exists(name: string): ApiError {
 /** Rejects, naming the nodes, when members that count have not made theirs in time. */
 export async function waitForCopies(
   context: ClusterContext,
-  { id, name, members, out }: VolumeRecord,
+  record: VolumeRecord,
   sizeBytes: number,
 ): Promise<void> {
   const { inventory, timings } = context;
-  const wanted = members.filter((disk) => out.every((one) => one.disk !== disk));
+  const { id, name } = record;
+  const wanted = membersInSync(record);
   const lacking = (): string[] =>
     wanted.filter((disk) => (inventory.copy(id, disk)?.sizeBytes ?? 0) < sizeBytes);
-  const nodeOf = (disk: string): string => inventory.disks.get(disk)?.record.node ?? "";
+  const nodeOf = (disk: string): string => inventory.nodeOf(disk) ?? "";
   /** A copy that cannot be made now: its node has said so, or is gone. */
   const failure = (): string | null => {
     for (const disk of lacking()) {

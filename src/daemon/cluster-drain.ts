@@ -10,8 +10,7 @@ import type { DiskRecord, NodeRecord } from "../meta/records.ts";
 import { type ForeseenCopy, foresee } from "../meta/repair-plan.ts";
 import type { DrainReply, PlannedCopy } from "../model/cluster-types.ts";
 import { ApiError } from "../model/errors.ts";
-import { type ClusterContext, newChangeId, transact } from "./cluster-context.ts";
-import type { Known } from "./cluster-inventory.ts";
+import { type ClusterContext, changeRecord } from "./cluster-context.ts";
 import type { ClusterRepair } from "./cluster-repair.ts";
 
 export interface DrainParts {
@@ -61,13 +60,8 @@ export async function drainNode(
   }
   if (!options.cancel && phase !== "draining") requirePlaces(`node ${name}`, copies);
   if (options.dryRun) return reply;
-  const isNews = await mark(context, {
-    what: `node ${name}`,
-    key: keys.node(id),
-    codec: nodeCodec,
-    known: () => inventory.nodes.get(id),
-    draining: !options.cancel,
-  });
+  const thing = { name: `node ${name}`, key: keys.node(id), codec: nodeCodec };
+  const isNews = await mark(context, thing, !options.cancel);
   const type = options.cancel ? "node.active" : "node.draining";
   if (isNews) host.modules.events.add(type, null, `${name}, ${copies.length} copies`);
   return reply;
@@ -93,13 +87,8 @@ export async function drainDisk(
   const isDraining = known.record.phase === "draining";
   if (!options.cancel && !isDraining) requirePlaces(`disk ${name}`, copies);
   if (options.dryRun) return reply;
-  const isNews = await mark(context, {
-    what: `disk ${name}`,
-    key: keys.disk(id),
-    codec: diskCodec,
-    known: () => inventory.disks.get(id),
-    draining: !options.cancel,
-  });
+  const thing = { name: `disk ${name}`, key: keys.disk(id), codec: diskCodec };
+  const isNews = await mark(context, thing, !options.cancel);
   const type = options.cancel ? "disk.active" : "disk.draining";
   if (isNews) host.modules.events.addDisk(type, name, `${copies.length} copies`);
   return reply;
@@ -115,37 +104,23 @@ function requirePlaces(what: string, copies: readonly PlannedCopy[]): void {
   });
 }
 
-interface Mark<T> {
-  readonly what: string;
-  readonly key: string;
-  readonly codec: RecordCodec<T>;
-  readonly known: () => Known<T> | undefined;
-  readonly draining: boolean;
-}
-
-const ATTEMPTS_MAX = 16;
-
 /** Returns whether it was marked otherwise before. */
 async function mark<T extends NodeRecord | DiskRecord>(
   context: ClusterContext,
-  { what, key, codec, known, draining }: Mark<T>,
+  thing: { readonly name: string; readonly key: string; readonly codec: RecordCodec<T> },
+  draining: boolean,
 ): Promise<boolean> {
-  for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt += 1) {
-    const found = known();
-    if (found === undefined) break;
-    const isMarked = found.record.phase === "draining";
-    if (isMarked === draining) return false;
-    const phase = draining ? "draining" : "active";
-    const record = { ...found.record, changeId: newChangeId(), phase };
-    const answer = await context.link.ask(`cannot mark ${what}`, (store) =>
-      transact(context, store, {
-        guards: [{ key, modRevision: found.modRevision }],
-        writes: [{ key, value: codec.encode(record) }],
-      }),
-    );
-    if (answer.outcome !== "applied") continue;
-    context.look();
-    return true;
-  }
-  throw new ApiError("node_busy", `${what} was changed meanwhile`, { advice: "try again" });
+  const { name, key, codec } = thing;
+  const changed = (): ApiError =>
+    new ApiError("node_busy", `${name} was changed meanwhile`, { advice: "try again" });
+  const { isChanged } = await changeRecord(
+    context,
+    { key, codec, what: `cannot mark ${name}`, missing: changed, contended: changed },
+    (record) => {
+      if ((record.phase === "draining") === draining) return null;
+      return { ...record, phase: draining ? "draining" : "active" };
+    },
+  );
+  if (isChanged) context.look();
+  return isChanged;
 }

@@ -2,7 +2,7 @@
 // advise, and what its volumes have to say. Quiet when all is well.
 
 import type { VolumeRecord } from "../meta/records.ts";
-import { outCopies } from "../meta/repair-plan.ts";
+import { membersInSync, outCopies } from "../meta/repair-plan.ts";
 import type { ClusterView } from "../model/cluster-types.ts";
 import type { Health, StatusItem } from "../model/types.ts";
 import type { ClusterContext } from "./cluster-context.ts";
@@ -59,12 +59,11 @@ function readyVolumes({ inventory }: ClusterContext): readonly VolumeRecord[] {
 function canLoseNodes(context: ClusterContext): number {
   const { inventory } = context;
   let fewest = Math.max(1, liveNodeCount(context));
-  for (const { members, out } of readyVolumes(context)) {
+  for (const record of readyVolumes(context)) {
     const nodes = new Set<string>();
-    for (const disk of members) {
-      const node = inventory.disks.get(disk)?.record.node;
-      if (node === undefined || !inventory.isAlive(node)) continue;
-      if (out.every((one) => one.disk !== disk)) nodes.add(node);
+    for (const disk of membersInSync(record)) {
+      const node = inventory.nodeOf(disk);
+      if (node !== undefined && inventory.isAlive(node)) nodes.add(node);
     }
     fewest = Math.min(fewest, nodes.size);
   }

@@ -189,10 +189,14 @@ export class ClusterInventory implements MetaWatchHandler {
       .map((key) => key.slice(start.length));
   }
 
+  /** undefined: nobody knows the disk. */
+  nodeOf(diskId: string): string | undefined {
+    return this.disks.get(diskId)?.record.node;
+  }
+
   /** The disk's node is put aside: its copies are not made anew elsewhere, they come back. */
   isInMaintenance(diskId: string): boolean {
-    const nodeId = this.disks.get(diskId)?.record.node ?? "";
-    return this.nodes.get(nodeId)?.record.phase === "maintenance";
+    return this.nodes.get(this.nodeOf(diskId) ?? "")?.record.phase === "maintenance";
   }
 
   nodeName(nodeId: string): string {

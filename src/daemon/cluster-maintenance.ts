@@ -7,15 +7,18 @@
 import type { RequestOptions } from "../api/control-plane.ts";
 import { nodeCodec } from "../meta/index.ts";
 import type { NodePhase, NodeRecord, VolumeRecord } from "../meta/records.ts";
+import { membersInSync } from "../meta/repair-plan.ts";
 import { ApiError } from "../model/errors.ts";
 import type { NodeMaintenanceReply } from "../model/move-types.ts";
-import { type ClusterContext, newChangeId, transact } from "./cluster-context.ts";
+import { type ClusterContext, changeRecord } from "./cluster-context.ts";
 import { handOverVolume } from "./cluster-hand-over.ts";
 import type { ClusterInventory } from "./cluster-inventory.ts";
 
 /** Volumes that move side by side. */
 const MOVES_MAX = 8;
-const ATTEMPTS_MAX = 8;
+
+type HandedOver = NodeMaintenanceReply["handedOver"][number];
+type Kept = NodeMaintenanceReply["kept"][number];
 
 export async function setMaintenance(
   context: ClusterContext,
@@ -36,9 +39,8 @@ export async function setMaintenance(
   if (options.dryRun) return { ...reply, ...planned(context, here, node.id) };
   await setPhase(context, node, phase);
   context.host.modules.log.log("info", "cluster.maintenance", { node: node.name });
-  const moved: NodeMaintenanceReply = { ...reply, handedOver: [], kept: [] };
-  const handedOver = [...moved.handedOver];
-  const kept = [...moved.kept];
+  const handedOver: HandedOver[] = [];
+  const kept: Kept[] = [];
   const left = [...here];
   const work = async (): Promise<void> => {
     for (let volume = left.shift(); volume !== undefined; volume = left.shift()) {
@@ -79,12 +81,8 @@ function requireOtherCopies(inventory: ClusterInventory, node: NodeRecord): void
   });
 }
 
-function nodesInSync(inventory: ClusterInventory, { members, out }: VolumeRecord): Set<string> {
-  const isOut = new Set(out.map(({ disk }) => disk));
-  const nodes = members
-    .filter((disk) => !isOut.has(disk))
-    .map((disk) => inventory.disks.get(disk)?.record.node ?? "");
-  return new Set(nodes);
+function nodesInSync(inventory: ClusterInventory, record: VolumeRecord): Set<string> {
+  return new Set(membersInSync(record).map((disk) => inventory.nodeOf(disk) ?? ""));
 }
 
 function attachedTo(inventory: ClusterInventory, nodeId: string): readonly VolumeRecord[] {
@@ -115,11 +113,11 @@ function targetOf(
 const NOBODY = "no other node is there to take it";
 const GUEST = "its guest runs there: shut it down, or move it";
 
-type Moved =
-  | { readonly volume: string; readonly node: string }
-  | { readonly volume: string; readonly reason: string };
-
-async function move(context: ClusterContext, record: VolumeRecord, from: string): Promise<Moved> {
+async function move(
+  context: ClusterContext,
+  record: VolumeRecord,
+  from: string,
+): Promise<HandedOver | Kept> {
   const volume = record.name;
   const target = targetOf(context, record, from);
   if (target === null) return { volume, reason: NOBODY };
@@ -138,8 +136,8 @@ function planned(
   volumes: readonly VolumeRecord[],
   from: string,
 ): Pick<NodeMaintenanceReply, "handedOver" | "kept"> {
-  const handedOver: { volume: string; node: string }[] = [];
-  const kept: { volume: string; reason: string }[] = [];
+  const handedOver: HandedOver[] = [];
+  const kept: Kept[] = [];
   for (const record of volumes) {
     const { id, name: volume } = record;
     const target = targetOf(context, record, from);
@@ -155,22 +153,16 @@ async function setPhase(
   { id, name }: NodeRecord,
   phase: NodePhase,
 ): Promise<void> {
-  const { link, keys } = context;
-  const key = keys.node(id);
-  await link.ask(`cannot change node ${name}`, async (store) => {
-    for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt += 1) {
-      const entry = await store.get(key);
-      if (entry === null) throw new ApiError("node_not_found", `node ${name} does not exist`);
-      const record = nodeCodec.decode(key, entry.value);
-      requirePhase(record);
-      if (record.phase === phase) return;
-      const value = nodeCodec.encode({ ...record, phase, changeId: newChangeId() });
-      const answer = await transact(context, store, {
-        guards: [{ key, modRevision: entry.modRevision }],
-        writes: [{ key, value }],
-      });
-      if (answer.outcome === "applied") return;
-    }
-    throw new ApiError("volume_busy", `node ${name} keeps changing`, { advice: "try again" });
+  const changed = {
+    key: context.keys.node(id),
+    codec: nodeCodec,
+    what: `cannot change node ${name}`,
+    missing: () => new ApiError("node_not_found", `node ${name} does not exist`),
+    contended: () =>
+      new ApiError("volume_busy", `node ${name} keeps changing`, { advice: "try again" }),
+  };
+  await changeRecord(context, changed, (record) => {
+    requirePhase(record);
+    return record.phase === phase ? null : { ...record, phase };
   });
 }

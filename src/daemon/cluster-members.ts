@@ -19,7 +19,7 @@ async function tellOf({ inventory, plane }: ClusterContext, entry: ServedVolume)
     members: record.members.map((diskId) => ({
       diskId,
       // Of a disk that nobody knows: it cannot be reached.
-      nodeId: inventory.disks.get(diskId)?.record.node ?? "",
+      nodeId: inventory.nodeOf(diskId) ?? "",
     })),
     leaving: leavingOf(record),
   };

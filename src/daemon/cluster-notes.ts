@@ -8,10 +8,17 @@
 // - A volume that was found older stays so until its record, or the metadata, is another one.
 
 import type { VolumeRecord } from "../meta/records.ts";
+import { isInSync } from "../meta/repair-plan.ts";
 import { ApiError } from "../model/errors.ts";
 import type { OwnerStats } from "../ports/cluster-plane.ts";
 import type { ReplicaNote } from "../ports/replica-note.ts";
-import { type ClusterContext, ownerName, processText, readVolume } from "./cluster-context.ts";
+import {
+  type ClusterContext,
+  isReadyHere,
+  ownerName,
+  processText,
+  readVolume,
+} from "./cluster-context.ts";
 import type { Known } from "./cluster-inventory.ts";
 
 interface Verdict {
@@ -103,12 +110,11 @@ export class ClusterNotes {
   }
 
   #disksOf({ id, members, phase }: VolumeRecord): readonly string[] {
-    const { host, inventory, member } = this.#context;
+    const { inventory } = this.#context;
     if (phase !== "ready") return [];
-    return members.filter((disk) => {
-      const isHere = inventory.disks.get(disk)?.record.node === member.nodeId;
-      return isHere && host.modules.disks.isReady(disk) && inventory.copy(id, disk) !== null;
-    });
+    return members.filter(
+      (disk) => isReadyHere(this.#context, disk) && inventory.copy(id, disk) !== null,
+    );
   }
 
   async #noteAll(known: Known<VolumeRecord>): Promise<void> {
@@ -151,6 +157,6 @@ export class ClusterNotes {
 
 function noteOf(record: VolumeRecord, disk: string): ReplicaNote {
   const { name, blockBytes, replicaCount, epoch, membershipVersion, clusterGeneration } = record;
-  const isOut = record.out.some((one) => one.disk === disk);
+  const isOut = !isInSync(record, disk);
   return { name, blockBytes, replicaCount, isOut, epoch, membershipVersion, clusterGeneration };
 }

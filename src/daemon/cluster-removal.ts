@@ -6,9 +6,10 @@
 
 import type { RequestOptions } from "../api/control-plane.ts";
 import type { Attachment, DiskRecord, NodeRecord, VolumeRecord } from "../meta/records.ts";
+import { isInSync } from "../meta/repair-plan.ts";
 import type { NodeRemoveReply } from "../model/cluster-types.ts";
 import { ApiError } from "../model/errors.ts";
-import { type ClusterContext, changeVolume, transact } from "./cluster-context.ts";
+import { type ClusterContext, changeVolume, isNodeLive, transact } from "./cluster-context.ts";
 import { forgetDisk } from "./cluster-disks.ts";
 import { type DrainParts, disksOf, plannedCopies } from "./cluster-drain.ts";
 import { mapOf } from "./cluster-placement.ts";
@@ -27,7 +28,7 @@ export async function removeNode(
     .filter((one) => one.members.some((disk) => ids.has(disk)) || one.attachment.node === node.id);
   const withCopies = volumes.filter((one) => one.members.some((disk) => ids.has(disk)));
   const names = withCopies.map(({ name }) => name).sort();
-  const isAlive = await isNodeAlive(context, node);
+  const isAlive = await isNodeLive(context, node.id, `cannot remove node ${node.name}`);
   if (isAlive) requireEmpty(context, node, volumes, ids);
   const reply = { node: node.name, volumes: names, copies: plannedCopies(parts, disks) };
   const counted = withCopies.filter((one) => counts(one, ids)).map(({ name }) => name);
@@ -47,16 +48,6 @@ export async function removeNode(
   host.modules.log.log("warn", "cluster.node-removed", { node: node.name });
   host.modules.events.add("node.removed", null, node.name);
   return reply;
-}
-
-async function isNodeAlive(
-  { link, keys }: ClusterContext,
-  { id, name }: NodeRecord,
-): Promise<boolean> {
-  const live = await link.ask(`cannot remove node ${name}`, (store) =>
-    store.get(keys.liveNode(id)),
-  );
-  return live !== null;
 }
 
 /** It is another one, was drained, and nothing is left there. */
@@ -95,9 +86,8 @@ function withoutStandby(attachment: Attachment, nodeId: string): Attachment {
 }
 
 /** Does the volume count on a copy there? */
-function counts({ phase, members, out }: VolumeRecord, ids: ReadonlySet<string>): boolean {
-  if (phase !== "ready") return false;
-  return members.some((disk) => ids.has(disk) && out.every((one) => one.disk !== disk));
+function counts(record: VolumeRecord, ids: ReadonlySet<string>): boolean {
+  return record.phase === "ready" && [...ids].some((disk) => isInSync(record, disk));
 }
 
 async function forgetCopies(

@@ -17,7 +17,7 @@ import { clusterCodec, copyCodec } from "../meta/index.ts";
 import { type CopyRecord, RECORD_FORMAT, type VolumeRecord } from "../meta/records.ts";
 import type { MetaStore } from "../ports/meta-store.ts";
 import type { ReplicaFacts } from "../ports/replica-note.ts";
-import { type ClusterContext, readVolume, transact } from "./cluster-context.ts";
+import { type ClusterContext, isReadyHere, readVolume, transact } from "./cluster-context.ts";
 import { takeBackCreation } from "./cluster-create.ts";
 import type { Known } from "./cluster-inventory.ts";
 import { noMapPages } from "./cluster-placement.ts";
@@ -66,12 +66,6 @@ export class ClusterReplicas {
     }
   }
 
-  #isOurs(diskId: string): boolean {
-    const { host, inventory, member } = this.#context;
-    const isHere = inventory.disks.get(diskId)?.record.node === member.nodeId;
-    return isHere && host.modules.disks.isReady(diskId);
-  }
-
   async #reconcileVolume(known: Known<VolumeRecord>): Promise<void> {
     const { record } = known;
     if (record.phase === "deleting") {
@@ -80,13 +74,13 @@ export class ClusterReplicas {
     }
     const sizeBytes = record.growToBytes ?? record.sizeBytes;
     for (const diskId of record.members) {
-      if (!this.#isOurs(diskId)) continue;
+      if (!isReadyHere(this.#context, diskId)) continue;
       const copy = this.#context.inventory.copy(record.id, diskId);
       if (copy === null || copy.sizeBytes < sizeBytes) await this.#make(known, diskId, sizeBytes);
     }
     if (record.phase === "creating") await this.#takeBackAbandoned(record);
     for (const diskId of this.#context.inventory.copyDisks(record.id)) {
-      if (record.members.includes(diskId) || !this.#isOurs(diskId)) continue;
+      if (record.members.includes(diskId) || !isReadyHere(this.#context, diskId)) continue;
       await this.#giveUp(known, diskId);
     }
   }
@@ -165,7 +159,7 @@ export class ClusterReplicas {
     const { id, name } = record;
     const diskIds = new Set([...record.members, ...inventory.copyDisks(id)]);
     for (const diskId of diskIds) {
-      if (!this.#isOurs(diskId)) continue;
+      if (!isReadyHere(this.#context, diskId)) continue;
       await plane.deleteReplica(diskId, id);
       if (inventory.copy(id, diskId) === null) continue;
       const key = keys.volumeCopy(id, diskId);

@@ -9,6 +9,7 @@
 import type { RequestOptions } from "../api/control-plane.ts";
 import { formatBytes } from "../base/units.ts";
 import type { VolumeRecord } from "../meta/records.ts";
+import { membersInSync } from "../meta/repair-plan.ts";
 import { ApiError } from "../model/errors.ts";
 import { STORE_BLOCK_BYTES } from "../model/limits.ts";
 import type { VolumeResize } from "../model/types.ts";
@@ -62,9 +63,8 @@ async function grow(
       check(context, record, sizeBytes);
       if (record.growToBytes !== sizeBytes) throw changed(name);
       // A copy that came back meanwhile must have grown too.
-      for (const disk of record.members) {
-        const isOut = record.out.some((one) => one.disk === disk);
-        if (!isOut && (inventory.copy(id, disk)?.sizeBytes ?? 0) < sizeBytes) throw changed(name);
+      for (const disk of membersInSync(record)) {
+        if ((inventory.copy(id, disk)?.sizeBytes ?? 0) < sizeBytes) throw changed(name);
       }
       const { growToBytes: _, ...rest } = record;
       return { ...rest, sizeBytes };

@@ -21,7 +21,7 @@ import type {
   RecoveryReply,
 } from "../model/recovery-types.ts";
 import type { MetaStore } from "../ports/meta-store.ts";
-import type { ClusterContext } from "./cluster-context.ts";
+import { type ClusterContext, givingUp } from "./cluster-context.ts";
 import type { ClusterReports } from "./cluster-reports.ts";
 
 const FOLLOW_MS = 3000;
@@ -58,7 +58,7 @@ export async function importCluster(
     }
     await requireEmpty(context, store);
     if (!dryRun) {
-      await importMetadata(store, keys, archive, giveUp(context));
+      await importMetadata(store, keys, archive, givingUp(context));
       await follow(context);
     }
     return { path, cluster, generation, revision, at };
@@ -148,7 +148,7 @@ async function write(
   { cluster, values }: RecoveryPlan,
 ): Promise<void> {
   const { keys, host } = context;
-  await importMetadata(store, keys, { values }, giveUp(context));
+  await importMetadata(store, keys, { values }, givingUp(context));
   await follow(context);
   const fields = { generation: cluster.generation, keys: values.size };
   host.modules.log.log("warn", "cluster.recovered", fields);
@@ -162,11 +162,6 @@ async function requireEmpty({ keys, link }: ClusterContext, store: MetaStore): P
       `save it first: ringstore cluster export FILE; then empty it: everything below ` +
       `${keys.root} in etcd, or the folder of the embedded server while that is stopped`,
   });
-}
-
-function giveUp({ host, timings }: ClusterContext): () => boolean {
-  const deadlineMs = performance.now() + timings.settleMs;
-  return () => host.stopping || performance.now() > deadlineMs;
 }
 
 /** Until this node has seen what was written. */

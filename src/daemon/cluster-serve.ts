@@ -17,6 +17,7 @@ import {
   type ClusterContext,
   changeVolume,
   ownerName,
+  ownerOf,
   processText,
   readVolume,
 } from "./cluster-context.ts";
@@ -66,6 +67,20 @@ export class ClusterServing {
     const entry = new ServedVolume(volumeId, name);
     served.set(volumeId, entry);
     return entry;
+  }
+
+  /** Runs alone on the entry, which is forgotten afterwards unless something has come of it. */
+  async alone<T>(entry: ServedVolume, work: () => Promise<T>): Promise<T> {
+    const { served } = this.#context;
+    return await entry.exclusively(async () => {
+      // Another operation may have let go of it while this one waited.
+      served.set(entry.id, entry);
+      try {
+        return await work();
+      } finally {
+        if (entry.declared === null && !entry.open) served.delete(entry.id);
+      }
+    });
   }
 
   async declare(entry: ServedVolume, wanted: DeclaredClusterAttachment | null): Promise<void> {
@@ -162,8 +177,7 @@ export class ClusterServing {
   }
 
   #isDeposed(volumeId: string): boolean {
-    const stats = this.#context.plane.ownerStats().find((one) => one.volumeId === volumeId);
-    return stats?.state === "surrendered";
+    return ownerOf(this.#context, volumeId)?.state === "surrendered";
   }
 
   #specOf(record: VolumeRecord, isStandby: boolean): VolumeSpec {
@@ -194,7 +208,7 @@ export class ClusterServing {
 
   placesOf({ name, members }: VolumeRecord): readonly ReplicaPlace[] {
     return members.map((diskId) => {
-      const node = this.#context.inventory.disks.get(diskId)?.record.node;
+      const node = this.#context.inventory.nodeOf(diskId);
       if (node !== undefined) return { diskId, nodeId: node };
       throw new ApiError("volume_unavailable", `volume ${name}: disk ${diskId} is not known`);
     });
@@ -297,15 +311,13 @@ export class ClusterServing {
 
   /** Its owner here was refused by a copy that has seen newer metadata. */
   #hasGivenUp(record: VolumeRecord): boolean {
-    const { plane, notes } = this.#context;
-    const owner = plane.ownerStats().find(({ volumeId }) => volumeId === record.id);
-    return owner?.state === "surrendered" && notes.ownerGaveUp(record, owner);
+    const owner = ownerOf(this.#context, record.id);
+    return owner?.state === "surrendered" && this.#context.notes.ownerGaveUp(record, owner);
   }
 
   /** We have handed it over, and perhaps nobody was there to note that; or we have lost it. */
   async #becomeStandby(entry: ServedVolume): Promise<void> {
-    const owner = this.#context.plane.ownerStats().find((one) => one.volumeId === entry.id);
-    if (owner?.state === "standby") entry.isStandby = true;
+    if (ownerOf(this.#context, entry.id)?.state === "standby") entry.isStandby = true;
     else await this.cutOff(entry);
   }
 

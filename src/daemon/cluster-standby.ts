@@ -13,8 +13,15 @@
 // whose guest runs gives the volume away; the wish is in the record, so that it outlives daemons.
 
 import type { Standby, VolumeRecord } from "../meta/records.ts";
-import type { FrontState, OwnerStats } from "../ports/cluster-plane.ts";
-import { type ClusterContext, changeVolume, processText, readVolume } from "./cluster-context.ts";
+import type { FrontState } from "../ports/cluster-plane.ts";
+import {
+  type ClusterContext,
+  changeVolume,
+  isNodeLive,
+  ownerOf,
+  processText,
+  readVolume,
+} from "./cluster-context.ts";
 import type { ClusterServing } from "./cluster-serve.ts";
 import type { ServedVolume } from "./cluster-served.ts";
 
@@ -64,10 +71,6 @@ export class ClusterStandbys {
     return this.#context.inventory.volumes.get(id)?.record;
   }
 
-  #ownerOf({ id }: ServedVolume): OwnerStats | undefined {
-    return this.#context.plane.ownerStats().find(({ volumeId }) => volumeId === id);
-  }
-
   #notice(entry: ServedVolume): void {
     const record = this.#recordOf(entry);
     const { host, member } = this.#context;
@@ -101,14 +104,13 @@ export class ClusterStandbys {
   }
 
   async #ask(entry: ServedVolume): Promise<void> {
-    const { link, keys, member, timings } = this.#context;
+    const { link, member, timings } = this.#context;
     const { id, name } = entry;
     const what = `cannot ask for volume ${name}`;
     const known = await link.ask(what, (store) => readVolume(this.#context, store, id));
     const { node = null, standby } = known?.record.attachment ?? {};
     if (node === null || node === member.nodeId || standby?.node !== member.nodeId) return;
-    const live = await link.ask(what, (store) => store.get(keys.liveNode(node)));
-    if (live === null) {
+    if (!(await isNodeLive(this.#context, node, what))) {
       await this.#takeOver(entry);
       return;
     }
@@ -161,7 +163,7 @@ export class ClusterStandbys {
     if (!standby.isWanted && !entry.isLeaving) return;
     if (entry.front.isRunning) {
       if (standby.isWanted) this.#run(entry, () => this.#setWanted(entry, false));
-    } else if (this.#ownerOf(entry)?.state === "serving") {
+    } else if (ownerOf(this.#context, entry.id)?.state === "serving") {
       this.#run(entry, () => this.#give(entry));
     }
   }

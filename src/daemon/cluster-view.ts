@@ -193,7 +193,7 @@ export class ClusterViews {
   #pendingDelete({ id }: VolumeRecord): readonly Health[] {
     const { inventory } = this.#context;
     const gone = inventory.copyDisks(id).flatMap((disk) => {
-      const node = inventory.disks.get(disk)?.record.node;
+      const node = inventory.nodeOf(disk);
       return node === undefined || inventory.isAlive(node) ? [] : [inventory.nodeName(node)];
     });
     if (gone.length === 0) return [];

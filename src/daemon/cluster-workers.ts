@@ -7,8 +7,8 @@
 // - Attached here meanwhile, it is served as it is open (cluster-serve.ts).
 
 import type { VolumeRecord } from "../meta/records.ts";
-import type { ClusterContext } from "./cluster-context.ts";
-import { readVolume } from "./cluster-context.ts";
+import { isInSync } from "../meta/repair-plan.ts";
+import { type ClusterContext, ownerOf, readVolume } from "./cluster-context.ts";
 import type { ClusterServing } from "./cluster-serve.ts";
 import type { ServedVolume } from "./cluster-served.ts";
 
@@ -50,35 +50,28 @@ export class ClusterWorkers {
   #isOurs(record: VolumeRecord): boolean {
     if (record.phase !== "ready" || record.attachment.node !== null) return false;
     const { inventory, member } = this.#context;
-    const isOut = (disk: string): boolean => record.out.some((one) => one.disk === disk);
     const isThere = (diskId: string): boolean => {
       const disk = inventory.disks.get(diskId)?.record;
       return disk !== undefined && disk.phase !== "failed" && inventory.isAlive(disk.node);
     };
     const { replacement } = record;
-    const wanted = replacement?.to ?? record.members.find((one) => isOut(one) && isThere(one));
-    return wanted !== undefined && inventory.disks.get(wanted)?.record.node === member.nodeId;
+    const wanted =
+      replacement?.to ?? record.members.find((one) => !isInSync(record, one) && isThere(one));
+    return wanted !== undefined && inventory.nodeOf(wanted) === member.nodeId;
   }
 
   /** Somebody else took it. */
   #isOver(volumeId: string): boolean {
-    const stats = this.#context.plane.ownerStats().find((one) => one.volumeId === volumeId);
-    return stats?.state === "surrendered";
+    return ownerOf(this.#context, volumeId)?.state === "surrendered";
   }
 
   #run(entry: ServedVolume, work: (entry: ServedVolume) => Promise<void>): void {
-    const { host, timings, served } = this.#context;
-    void entry
-      .exclusively(async () => {
+    const { host, timings } = this.#context;
+    void this.#serving
+      .alone(entry, async () => {
         if (host.stopping) return;
-        // Another operation may have let go of it while this one waited.
-        served.set(entry.id, entry);
-        try {
-          await work(entry);
-          this.#retryAtMs.delete(entry.id);
-        } finally {
-          if (entry.declared === null && !entry.open) served.delete(entry.id);
-        }
+        await work(entry);
+        this.#retryAtMs.delete(entry.id);
       })
       .catch((error: Error) => {
         this.#retryAtMs.set(entry.id, performance.now() + timings.retryMaxMs);

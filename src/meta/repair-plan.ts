@@ -86,6 +86,10 @@ export function isInSync({ members, out }: VolumeRecord, disk: string): boolean 
   return members.includes(disk) && out.every((one) => one.disk !== disk);
 }
 
+export function membersInSync(record: VolumeRecord): readonly string[] {
+  return record.members.filter((disk) => isInSync(record, disk));
+}
+
 /** Copies that the volume lacks: not those that come in place of another, or were replaced. */
 export function outCopies({ out, replacement }: VolumeRecord): readonly OutMember[] {
   if (replacement === undefined) return out;
