@@ -1,6 +1,7 @@
 // A cluster for tests: data planes in this process, a disk file each, links through proxies that
 // can be cut, and records in memory.
 
+import assert from "node:assert/strict";
 import { randomBytes, randomUUID } from "node:crypto";
 import { createServer, connect as dial, type Server, type Socket } from "node:net";
 import type { TestContext } from "node:test";
@@ -14,6 +15,7 @@ import type {
 } from "../ports/cluster-plane.ts";
 import type { VolumeSpec } from "../ports/data-plane.ts";
 import type { OwnedRecord, RecordEntry } from "../ports/volume-records.ts";
+import { compareReplicas } from "../testing/store/compare-replicas.ts";
 import { MIB, TestPlane, until, volume } from "./_test-plane.ts";
 import type { ReactorDataPlane } from "./data-plane.ts";
 import { makeDisk } from "./disk-file.ts";
@@ -250,6 +252,14 @@ export class TestCluster {
   ): Promise<void> {
     const backing = { ...this.backing(node, members), deadPredecessor };
     await node.plane.openVolume({ ...spec, backing }, { create: false });
+  }
+
+  /** Nobody was put out; all planes stop; the owner has surrendered; both copies are equal. */
+  async endsEqual(spec: VolumeSpec, one: TestNode, other: TestNode): Promise<void> {
+    assert.deepEqual(this.record(spec).out, []);
+    await Promise.all(this.nodes.map(({ plane }) => plane.stop()));
+    assert.equal(this.record(spec).state, "clean", "a stop surrenders");
+    compareReplicas([one.diskPath, other.diskPath], spec.id, spec.sizeBytes);
   }
 
   /** As a run of the node's daemon that has not been seen yet. */

@@ -5,7 +5,12 @@ import { readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, test } from "node:test";
 import { MetaKeys, readInventory } from "../meta/index.ts";
-import { ClusterFixture, type NodeFixture, until } from "../testing/control/cluster-fixture.ts";
+import {
+  ClusterFixture,
+  type NodeFixture,
+  refused,
+  until,
+} from "../testing/control/cluster-fixture.ts";
 
 const REALLY = { dryRun: false } as const;
 
@@ -17,14 +22,6 @@ afterEach(() => scene.end());
 
 function clusterFile(node: NodeFixture, name = "cluster.json"): string {
   return join(node.fixture.paths.root, name);
-}
-
-async function refused(work: Promise<unknown>, code: string, words: RegExp): Promise<void> {
-  await assert.rejects(work, (error: { code?: string; message: string; advice?: string }) => {
-    assert.equal(error.code, code, error.message);
-    assert.match(`${error.message} ${error.advice}`, words);
-    return true;
-  });
 }
 
 describe("init", () => {

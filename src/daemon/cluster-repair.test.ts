@@ -6,7 +6,12 @@ import { afterEach, beforeEach, describe, test } from "node:test";
 import { MetaKeys, readInventory } from "../meta/index.ts";
 import type { VolumeRecord } from "../meta/records.ts";
 import type { ClusterBackingView } from "../model/cluster-types.ts";
-import { ClusterFixture, type NodeFixture, until } from "../testing/control/cluster-fixture.ts";
+import {
+  ClusterFixture,
+  type NodeFixture,
+  refused,
+  until,
+} from "../testing/control/cluster-fixture.ts";
 
 const REALLY = { dryRun: false } as const;
 const DRAIN = { dryRun: false, cancel: false } as const;
@@ -29,14 +34,6 @@ beforeEach(async () => {
   ];
 });
 afterEach(() => scene.end());
-
-async function refused(work: Promise<unknown>, code: string, words: RegExp): Promise<void> {
-  await assert.rejects(work, (error: { code?: string; message: string; advice?: string }) => {
-    assert.equal(error.code, code, error.message);
-    assert.match(`${error.message} ${error.advice}`, words);
-    return true;
-  });
-}
 
 function backing(node: NodeFixture, name: string): ClusterBackingView {
   return node.control.show(name).backing as ClusterBackingView;

@@ -6,7 +6,12 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, test } from "node:test";
 import { MetaKeys } from "../meta/index.ts";
 import type { ClusterBackingView } from "../model/cluster-types.ts";
-import { ClusterFixture, type NodeFixture, until } from "../testing/control/cluster-fixture.ts";
+import {
+  ClusterFixture,
+  type NodeFixture,
+  refused,
+  until,
+} from "../testing/control/cluster-fixture.ts";
 
 const REALLY = { dryRun: false } as const;
 const ONLY_LOOK = { dryRun: true } as const;
@@ -55,14 +60,6 @@ async function noted(volumeId: string, version: number): Promise<void> {
         if (id === volumeId && facts.membershipVersion < version) return false;
       }
     }
-    return true;
-  });
-}
-
-async function refused(work: Promise<unknown>, code: string, words: RegExp): Promise<void> {
-  await assert.rejects(work, (error: { code?: string; message: string; advice?: string }) => {
-    assert.equal(error.code, code, error.message);
-    assert.match(`${error.message} ${error.advice}`, words);
     return true;
   });
 }

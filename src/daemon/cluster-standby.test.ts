@@ -5,7 +5,12 @@ import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, test } from "node:test";
 import type { ClusterBackingView } from "../model/cluster-types.ts";
 import type { Volume } from "../model/types.ts";
-import { ClusterFixture, type NodeFixture, until } from "../testing/control/cluster-fixture.ts";
+import {
+  ClusterFixture,
+  type NodeFixture,
+  refused,
+  until,
+} from "../testing/control/cluster-fixture.ts";
 
 const REALLY = { dryRun: false } as const;
 const DRY = { dryRun: true } as const;
@@ -20,14 +25,6 @@ beforeEach(async () => {
   [a, b, c] = (await scene.cluster("a", "b", "c")) as [NodeFixture, NodeFixture, NodeFixture];
 });
 afterEach(() => scene.end());
-
-async function refused(work: Promise<unknown>, code: string, words: RegExp): Promise<void> {
-  await assert.rejects(work, (error: { code?: string; message: string; advice?: string }) => {
-    assert.equal(error.code, code, error.message);
-    assert.match(`${error.message} ${error.advice}`, words);
-    return true;
-  });
-}
 
 function show(node: NodeFixture, name = "v"): Volume & { readonly backing: ClusterBackingView } {
   const volume = node.control.show(name);

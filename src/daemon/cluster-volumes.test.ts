@@ -8,7 +8,12 @@ import { afterEach, beforeEach, describe, test } from "node:test";
 import { MetaKeys, readInventory } from "../meta/index.ts";
 import type { ClusterBackingView } from "../model/cluster-types.ts";
 import type { Volume } from "../model/types.ts";
-import { ClusterFixture, type NodeFixture, until } from "../testing/control/cluster-fixture.ts";
+import {
+  ClusterFixture,
+  type NodeFixture,
+  refused,
+  until,
+} from "../testing/control/cluster-fixture.ts";
 
 const REALLY = { dryRun: false } as const;
 const MIB = 2 ** 20;
@@ -22,14 +27,6 @@ beforeEach(async () => {
   [a, b, c] = (await scene.cluster("a", "b", "c")) as [NodeFixture, NodeFixture, NodeFixture];
 });
 afterEach(() => scene.end());
-
-async function refused(work: Promise<unknown>, code: string, words: RegExp): Promise<void> {
-  await assert.rejects(work, (error: { code?: string; message: string; advice?: string }) => {
-    assert.equal(error.code, code, error.message);
-    assert.match(`${error.message} ${error.advice}`, words);
-    return true;
-  });
-}
 
 function backing(volume: Volume): ClusterBackingView {
   assert.equal(volume.backing.kind, "cluster");

@@ -1,6 +1,7 @@
 // A cluster in one process: the embedded metadata server, and nodes that are the daemon's whole
 // control plane over fake data planes, each with a data directory of its own.
 
+import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -50,6 +51,15 @@ export async function until(
     if (performance.now() > endMs) throw new Error(`it never came true: ${describe()}`);
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
+}
+
+/** The work is refused with that code; message and advice together have those words. */
+export async function refused(work: Promise<unknown>, code: string, words: RegExp): Promise<void> {
+  await assert.rejects(work, (error: { code?: string; message: string; advice?: string }) => {
+    assert.equal(error.code, code, error.message);
+    assert.match(`${error.message} ${error.advice}`, words);
+    return true;
+  });
 }
 
 export class NodeFixture {

@@ -42,6 +42,8 @@ export const CLUSTER_LOAD: Partial<LoadOptions> = {
 const LOAD_RUNTIME_MS = 24 * 3600 * 1000;
 const POLL_MS = 20;
 const SOON_MS = 60_000;
+/** A copy is made anew, records are made again. */
+const REPAIR_MS = 120_000;
 
 function indexOf(nodeName: string): number {
   return Number(nodeName.replace("node", "")) - 1;
@@ -342,6 +344,15 @@ export class NodeCluster {
     this.cleanup.after(() => load.end());
     await load.running;
     return load;
+  }
+}
+
+/** Waits until `holds`, which the cluster comes to by itself. */
+export async function soon(what: string, holds: () => Promise<boolean>): Promise<void> {
+  const deadline = Date.now() + REPAIR_MS;
+  while (!(await holds())) {
+    if (Date.now() > deadline) throw new Error(`not in ${REPAIR_MS} ms: ${what}`);
+    await sleep(POLL_MS);
   }
 }
 

@@ -15,8 +15,8 @@ import { QuietGuest } from "../soak/quiet-guest.ts";
 const VOLUME_COUNT = Number(process.env["RINGSTORE_IDLE_VOLUMES"] ?? 100);
 const GUESTS_PER_NODE = 5;
 const DISK_BYTES: number = 1024 * MIB;
-/** What attaching left to do is done by then: compiling, write-back, reclaiming, grants. */
-const SETTLE_MS = 10_000;
+/** What attaching left to do is done by then: compiling, collecting, write-back, grants. */
+const SETTLE_MS: number = 100 * Math.max(100, VOLUME_COUNT);
 const MEASURE_MS = 15_500;
 const SHARE_MAX = 0.02;
 

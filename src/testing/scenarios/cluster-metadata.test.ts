@@ -6,10 +6,9 @@ import assert from "node:assert/strict";
 import { cpSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { setTimeout as sleep } from "node:timers/promises";
 import { MIB } from "../../base/index.ts";
 import type { Health } from "../../model/types.ts";
-import { CLUSTER_LOAD, NodeCluster } from "../nodes/node-cluster.ts";
+import { CLUSTER_LOAD, NodeCluster, soon } from "../nodes/node-cluster.ts";
 import { cleanupOf } from "../soak/cleanup.ts";
 
 const DISK_BYTES: number = 320 * MIB;
@@ -24,14 +23,6 @@ const LOAD = {
   reconnectTimeoutMs: PATIENCE_MS,
 };
 const nodeName = (index: number): string => `node${index + 1}`;
-
-async function soon(what: string, holds: () => Promise<boolean>): Promise<void> {
-  const deadline = Date.now() + 120_000;
-  while (!(await holds())) {
-    if (Date.now() > deadline) throw new Error(`not in 120 s: ${what}`);
-    await sleep(100);
-  }
-}
 
 async function healthOf(cluster: NodeCluster, index: number): Promise<readonly Health[]> {
   return (await cluster.api(index).showCluster()).cluster?.health ?? [];

@@ -6,8 +6,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { MIB } from "../../base/index.ts";
-import type { NodeCluster } from "../nodes/node-cluster.ts";
-import { CLUSTER_LOAD, NodeCluster as Cluster } from "../nodes/node-cluster.ts";
+import { CLUSTER_LOAD, NodeCluster, soon } from "../nodes/node-cluster.ts";
 import { cleanupOf } from "../soak/cleanup.ts";
 import { brokenPromises } from "../soak/loaded-daemon.ts";
 import { compareReplicas } from "../store/compare-replicas.ts";
@@ -16,7 +15,6 @@ const DISK_BYTES: number = 320 * MIB;
 const VOLUME_BYTES: number = 48 * MIB;
 const AFTER_SECONDS = 4;
 const PAUSE_MS_MAX = 30_000;
-const SOON_MS = 120_000;
 const LIMIT = { timeout: 600_000 } as const;
 const LOAD = { ...CLUSTER_LOAD, writeZeroesPercent: 2, discardPercent: 1, seed: 20261128 };
 const OPTIONS = {
@@ -27,14 +25,6 @@ const OPTIONS = {
 
 const nodeName = (index: number): string => `node${index + 1}`;
 
-async function soon(holds: () => Promise<boolean>, what: string): Promise<void> {
-  const deadline = Date.now() + SOON_MS;
-  while (!(await holds())) {
-    if (Date.now() > deadline) throw new Error(`not in ${SOON_MS} ms: ${what}`);
-    await sleep(50);
-  }
-}
-
 /** Two copies, both in sync, none of them on those nodes. */
 async function wholeWithout(
   cluster: NodeCluster,
@@ -43,15 +33,12 @@ async function wholeWithout(
   gone: readonly number[],
 ): Promise<readonly number[]> {
   let found: readonly number[] = [];
-  await soon(
-    async () => {
-      const { copies } = (await cluster.volume(seenBy, name)).backing;
-      found = copies.map(({ node }) => Number(node.replace("node", "")) - 1);
-      const areGood = copies.length === 2 && copies.every(({ state }) => state === "in-sync");
-      return areGood && found.every((index) => !gone.includes(index));
-    },
-    `${name} is whole without ${gone.map(nodeName)}`,
-  );
+  await soon(`${name} is whole without ${gone.map(nodeName)}`, async () => {
+    const { copies } = (await cluster.volume(seenBy, name)).backing;
+    found = copies.map(({ node }) => Number(node.replace("node", "")) - 1);
+    const areGood = copies.length === 2 && copies.every(({ state }) => state === "in-sync");
+    return areGood && found.every((index) => !gone.includes(index));
+  });
   return found;
 }
 
@@ -76,7 +63,7 @@ test(
   "a node that is gone for good: its copy is made anew elsewhere, under load",
   LIMIT,
   async (t) => {
-    const cluster = await Cluster.start(cleanupOf(t), OPTIONS);
+    const cluster = await NodeCluster.start(cleanupOf(t), OPTIONS);
     await cluster.api(0).createVolume({ name: "vm", sizeBytes: VOLUME_BYTES, replicas: 2 });
     await cluster.api(0).createVolume({ name: "idle", sizeBytes: 8 * MIB, replicas: 2 });
     const [, other = 0] = await cluster.holders(0, "vm");
@@ -102,7 +89,7 @@ test(
 
     // The old one comes back: it has nothing of the volume any more, and its space is free again.
     await cluster.restart(other);
-    await soon(async () => (await usedBytes(cluster, other)) <= emptyBytes, "its space is free");
+    await soon("its space is free", async () => (await usedBytes(cluster, other)) <= emptyBytes);
     assert.deepEqual(await cluster.holders(0, "vm"), holders);
     const report = await load.finish();
     assert.deepEqual(brokenPromises(report), []);
@@ -115,7 +102,7 @@ test(
 );
 
 test("a node that lives is emptied under load, and removed; nobody notices", LIMIT, async (t) => {
-  const cluster = await Cluster.start(cleanupOf(t), { ...OPTIONS, nodeCount: 3 });
+  const cluster = await NodeCluster.start(cleanupOf(t), { ...OPTIONS, nodeCount: 3 });
   await cluster.api(0).createVolume({ name: "vm", sizeBytes: VOLUME_BYTES, replicas: 2 });
   const [, other = 0] = await cluster.holders(0, "vm");
   const spare = other === 1 ? 2 : 1;
@@ -154,7 +141,7 @@ test("a node that lives is emptied under load, and removed; nobody notices", LIM
       return (error as Error).message;
     }
   };
-  await soon(async () => (await left()) === "", "the empty node is removed");
+  await soon("the empty node is removed", async () => (await left()) === "");
   await load.goesOn(500);
   assert.equal((await cluster.api(0).listNodes()).nodes.length, 2);
   const report = await load.finish();
