@@ -38,6 +38,36 @@ class Shelf<T> extends Map<string, Known<T>> {
   }
 }
 
+/** By `volume/disk`, and by volume: every look asks for the copies of every volume. */
+class CopyShelf extends Shelf<CopyRecord> {
+  readonly #disks = new Map<string, Set<string>>();
+
+  disksOf(volumeId: string): readonly string[] {
+    return [...(this.#disks.get(volumeId) ?? [])];
+  }
+
+  override set(name: string, known: Known<CopyRecord>): this {
+    const [volumeId, diskId] = name.split("/") as [string, string];
+    const disks = this.#disks.get(volumeId);
+    if (disks === undefined) this.#disks.set(volumeId, new Set([diskId]));
+    else disks.add(diskId);
+    return super.set(name, known);
+  }
+
+  override delete(name: string): boolean {
+    const [volumeId, diskId] = name.split("/") as [string, string];
+    const disks = this.#disks.get(volumeId);
+    disks?.delete(diskId);
+    if (disks?.size === 0) this.#disks.delete(volumeId);
+    return super.delete(name);
+  }
+
+  override clear(): void {
+    this.#disks.clear();
+    super.clear();
+  }
+}
+
 interface Waiter {
   readonly holds: () => boolean;
   readonly wake: () => void;
@@ -48,8 +78,7 @@ export class ClusterInventory implements MetaWatchHandler {
   readonly live: Shelf<LiveRecord> = new Shelf(liveCodec);
   readonly disks: Shelf<DiskRecord> = new Shelf(diskCodec);
   readonly volumes: Shelf<VolumeRecord> = new Shelf(volumeCodec);
-  /** By `volume/disk`. */
-  readonly copies: Shelf<CopyRecord> = new Shelf(copyCodec);
+  readonly copies: CopyShelf = new CopyShelf(copyCodec);
   cluster: ClusterRecord | null = null;
   /** Who plans. */
   leader: Known<LiveRecord> | null = null;
@@ -159,7 +188,8 @@ export class ClusterInventory implements MetaWatchHandler {
     if (!key.startsWith(volumes)) return null;
     const [id = "", kind, rest] = key.slice(volumes.length).split("/");
     if (kind === "record") return at(this.volumes as Shelf<never>, id);
-    if (kind === "copy") return at(this.copies as Shelf<never>, `${id}/${rest}`);
+    if (kind === "copy")
+      return at(this.copies as Shelf<CopyRecord> as Shelf<never>, `${id}/${rest}`);
     return null;
   }
 
@@ -183,10 +213,7 @@ export class ClusterInventory implements MetaWatchHandler {
 
   /** Disks that tell of a copy of the volume, members or not. */
   copyDisks(volumeId: string): readonly string[] {
-    const start = `${volumeId}/`;
-    return [...this.copies.keys()]
-      .filter((key) => key.startsWith(start))
-      .map((key) => key.slice(start.length));
+    return this.copies.disksOf(volumeId);
   }
 
   /** undefined: nobody knows the disk. */
