@@ -18,6 +18,7 @@ import type { WriterAnswer, WriterOrder } from "./cluster-writer-main.ts";
 
 const WARM_UP_MS = 300;
 const WARM_UP_ROUNDS = 2;
+const WARM_UP_REQUESTS = 200_000;
 const DRAIN_MS_MAX = 120_000;
 const POLL_MS = 50;
 const RING_SHARE_IDLE = 0.26;
@@ -112,6 +113,7 @@ export class ClusterStage {
     const ringBytes = disks.disks[0]?.usage?.ringBytes ?? 0;
     const stage = new ClusterStage(options, { cluster, single, socket, writers, ringBytes });
     await stage.writeAll();
+    await stage.meetEverything();
     return stage;
   }
 
@@ -121,6 +123,18 @@ export class ClusterStage {
     const work = { blockBytes: 262144, depth: 8, readPercent: 0, pattern: "sequential" } as const;
     for (const socketPath of [this.cluster.link("twice"), this.socket]) {
       await runLoadInChild({ ...work, socketPath, requestCount, warmupMs: 0 });
+    }
+    await this.drain();
+  }
+
+  /**
+   * A daemon that has just started runs uncompiled code for its first ten thousand requests, which
+   * at depth 1 last longer than a row.
+   */
+  private async meetEverything(): Promise<void> {
+    const work = { blockBytes: 4096, depth: 32, readPercent: 30, pattern: "random" } as const;
+    for (const socketPath of [this.cluster.link("twice"), this.socket]) {
+      await runLoadInChild({ ...work, socketPath, requestCount: WARM_UP_REQUESTS, warmupMs: 0 });
     }
     await this.drain();
   }

@@ -112,6 +112,12 @@ function table(text: string): readonly Readonly<Record<string, string>>[] {
   });
 }
 
+/** Without what moves by itself: the ring is written back in the background. */
+function settled({ usage, ...rest }: Disk): unknown {
+  assert.ok(usage !== null && usage.ringUsedBytes <= usage.ringBytes);
+  return { ...rest, usage: { ...usage, ringUsedBytes: null } };
+}
+
 test("disk list and show, for people and for programs", async (t) => {
   const scene = await Scene.start(t);
   const { daemon } = scene;
@@ -135,7 +141,7 @@ test("disk list and show, for people and for programs", async (t) => {
     disks.map(({ id, incarnation }: Disk) => [id, "0", `${incarnation}`]),
   );
   const disk: Disk = await daemon.json(["disk", "show", "one"]);
-  assert.deepEqual(disk, disks[0]);
+  assert.deepEqual(settled(disk), settled(disks[0]));
   assert.equal(disk.sizeBytes, DISK_BYTES);
   const shown = await scene.ok(["disk", "show", "one"]);
   assert.match(shown, /^name +one\nstate +ready\n/);
