@@ -1,7 +1,7 @@
 // Since when this node has seen which disks gone: their node missing, themselves failed, or
-// forgotten; and, of volumes that it owns, which copies it does not reach though their nodes live. By
-// our own clock: no time that another machine has written decides anything. Every node keeps count of
-// the first, so that a new leader need not begin anew.
+// forgotten; and, of volumes that it owns, which copies it does not reach though their nodes
+// live. By our own clock: no time that another machine has written decides anything. Every node
+// keeps count of the first, so that a new leader need not begin anew.
 //
 // A node in maintenance is expected to be away: its disks are not lost, nor cut off.
 
@@ -83,8 +83,9 @@ export class DiskLosses {
 }
 
 /**
- * Copies of volumes that this node owns which are out, and to whose nodes it has no link, though they
- * are alive to everybody. One that is being brought back is not cut off, however often that fails.
+ * Copies of volumes that this node owns which are out, and to whose nodes it has no link, though
+ * they are alive to everybody. One that is being brought back is not cut off, however often that
+ * fails.
  */
 export class CutOffs {
   readonly #context: ClusterContext;

@@ -2,9 +2,9 @@
 // that leads. Every other node looks too, and shows what is in the way.
 //
 // Each step is one transaction: the record is as it was when the step was planned, the disk that
-// is to take a copy too, and this node leads; but for copies that are cut off from their owner alone,
-// which the owner's node sees and nobody else. What is under way is in the records, so that another
-// leader goes on with it.
+// is to take a copy too, and this node leads; but for copies that are cut off from their owner
+// alone, which the owner's node sees and nobody else. What is under way is in the records, so that
+// another leader goes on with it.
 
 import { volumeCodec } from "../meta/index.ts";
 import { planRepairs, type RepairStep, type RepairView } from "../meta/repair-plan.ts";

@@ -4,8 +4,8 @@
 // - Nothing is served unless a linearizable read has just said that the volume is attached here. A
 //   watch is only a reason to read.
 // - Nothing is served from records that are older than what their copies have seen.
-// - Who becomes the owner has the size of the record before the first ring runs, whatever it was when
-//   the volume was opened here.
+// - Who becomes the owner has the size of the record before the first ring runs, whatever it was
+//   when the volume was opened here.
 // - What has moved away is let go of: its front end is cut off, within bounds, then it is closed.
 //   It is not surrendered: its owner is deposed, and another writes.
 

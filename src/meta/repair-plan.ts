@@ -14,8 +14,8 @@
 // - A lost copy that is in sync again before the new one is makes the plan superfluous. It is then
 //   dropped: all that the old one lacked is there, and the new one lacks the rest of its data. If
 //   the new one is first, the plan is finished: to drop it would throw away what was just copied.
-// - That a member is cut off only its owner's node knows, which begins that plan itself; who leads goes
-//   on with it as with any other.
+// - That a member is cut off only its owner's node knows, which begins that plan itself; who leads
+//   goes on with it as with any other.
 // - The most endangered volume first: the one with the fewest copies in sync that can be reached.
 
 import { formatBytes } from "../base/units.ts";

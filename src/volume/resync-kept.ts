@@ -1,11 +1,11 @@
-// What a resync has brought its member, kept when it is cut short, so that the owner's next one goes
-// on from there: docs/replication.md, "Bringing a member back", says why that is safe.
+// What a resync has brought its member, kept when it is cut short, so that the owner's next one
+// goes on from there: docs/replication.md, "Bringing a member back", says why that is safe.
 //
 // Invariants:
 //  - a slab that is kept was copied, and that was confirmed; each write to it since then up to
 //    `upTo` was sent to the member and confirmed; what is above shows in the stamps of the others;
-//  - it is worth nothing once anybody has changed the list of members, or the member holds less than
-//    it did: its replica may be another one.
+//  - it is worth nothing once anybody has changed the list of members, or the member holds less
+//    than it did: its replica may be another one.
 
 import type { FenceAnswer, OwnedRecord, Stamp } from "../ports/index.ts";
 import { SlabSet } from "./slab-set.ts";
