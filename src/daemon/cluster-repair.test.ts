@@ -3,6 +3,7 @@
 
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { MetaKeys, readInventory } from "../meta/index.ts";
 import type { VolumeRecord } from "../meta/records.ts";
 import type { ClusterBackingView } from "../model/cluster-types.ts";
@@ -74,6 +75,81 @@ async function attached(): Promise<{ id: string; holder: NodeFixture; spare: Nod
   for (const node of spare) await until(() => node.control.list().length === 1);
   return { id, holder, spare };
 }
+
+/** That node sees no link to the others of those names, from now on. */
+function part(node: NodeFixture, ...names: string[]): void {
+  const { plane } = node;
+  const gone = new Set(names.map((name) => byName(name).plane.started!.identity.nodeId));
+  plane.peerStats = () =>
+    plane.peers.map(({ nodeId }) => ({
+      nodeId,
+      state: gone.has(nodeId) ? "dialling" : "up",
+      lastFailure: "",
+    }));
+}
+
+describe("a copy that only its owner does not reach", () => {
+  test("is made elsewhere on the word of the owner's node, where that reaches", async () => {
+    const { id, holder, spare } = await attached();
+    // The first node leads; it is not the one that serves.
+    await a.control.detach("v");
+    const [owner, other] = spare as [NodeFixture, NodeFixture];
+    await owner.control.attach("v", {});
+    part(owner, holder.name);
+    const beganMs = performance.now();
+    await owner.plane.putOut(id, holder.diskId("d"), "unreachable");
+    await until(() => backing(owner, "v").replacement !== null);
+    assert.ok(performance.now() - beganMs >= AFTER_MS, "it is given its time");
+    const { from, to } = backing(owner, "v").replacement!;
+    assert.deepEqual(from, { node: holder.name, disk: "d" });
+    assert.ok([owner.name, other.name].includes(to.node), to.node);
+    await until(() => hasReplica(byName(to.node), id));
+    await owner.plane.takeIn(id, byName(to.node).diskId("d"));
+    await until(() => backing(owner, "v").replacement === null);
+    assert.deepEqual(holders(owner, "v").sort(), ["a", to.node].sort());
+    await until(async () => !(await hasReplica(holder, id)));
+    assert.deepEqual((await record(id)).out, []);
+    const told = owner.control.eventsSince(0).find(({ type }) => type === "copy.planned");
+    assert.match(told?.message ?? "", /its owner does not reach the copy/);
+  });
+
+  test("stays when the link is back in time, or is resynced, or counts", async () => {
+    const { id, holder } = await attached();
+    const disk = holder.diskId("d");
+    part(a, holder.name);
+    await sleep(AFTER_MS * 1.5);
+    assert.equal(backing(a, "v").replacement, null, "it is in sync by the record");
+    await a.plane.putOut(id, disk, "unreachable");
+    await until(() => backing(a, "v").copies.some(({ state }) => state === "out"));
+    await sleep(AFTER_MS / 2);
+    // For a moment, in which its owner begins to bring it back.
+    part(a);
+    const stats = a.plane.owners.get(id)!;
+    const resyncing = stats.members.map((one) =>
+      one.place.diskId === disk ? { ...one, state: "resyncing" as const } : one,
+    );
+    a.plane.tell({ ...stats, members: resyncing });
+    part(a, holder.name);
+    a.plane.tell(stats);
+    await sleep(AFTER_MS * 0.7);
+    assert.equal(backing(a, "v").replacement, null, "its time began anew");
+    part(a);
+    await sleep(AFTER_MS * 1.5);
+    assert.equal(backing(a, "v").replacement, null);
+    assert.deepEqual(holders(a, "v"), ["a", holder.name]);
+  });
+
+  test("has no place where the owner reaches nobody else: said, and done when it does", async () => {
+    const { id, holder } = await attached();
+    part(a, ...[b, c, d].map(({ name }) => name));
+    await a.plane.putOut(id, holder.diskId("d"), "unreachable");
+    await until(() => a.control.show("v").health.some(({ code }) => code === "REPAIR_BLOCKED"));
+    part(a, holder.name);
+    a.plane.tell({ ...a.plane.owners.get(id)!, equalisedCount: 1 });
+    await until(() => backing(a, "v").replacement !== null);
+    assert.notEqual(backing(a, "v").replacement?.to.node, holder.name);
+  });
+});
 
 describe("a node that is gone", () => {
   test("its copy is made elsewhere; the owner hears of it; the old one is freed when it is back", async () => {

@@ -1,7 +1,7 @@
 // Growing a volume of the cluster. No byte is visible before every copy that counts has it:
 //
 //   record: growToBytes -> members grow their replicas, and tell -> record: sizeBytes (and map)
-//   -> the owner's guest
+//   -> the owner's guest, and the node that stands by, if any (cluster-serve.ts)
 //
 // A copy that is out is grown by its node when that is back, before anything is copied to it. A
 // crash in between leaves the wish, which nobody relies on: the command given again goes on.
@@ -72,7 +72,11 @@ async function grow(
     (record) => ({ writes: mapOf(keys, inventory, record) }),
   );
   try {
-    if (served.get(id)?.open === true) await plane.resizeVolume(id, sizeBytes);
+    const entry = served.get(id);
+    if (entry?.open === true) {
+      await plane.resizeVolume(id, sizeBytes);
+      entry.sizeBytes = sizeBytes;
+    }
   } catch (error) {
     // It has grown; its guest sees it when it is attached anew.
     throw asApiError(error, `volume ${name} has grown, but its guest does not see it yet`);
@@ -95,13 +99,7 @@ function check(
       advice: "volumes of the cluster only grow; make a smaller one and copy what is needed",
     });
   }
-  const { node, standby } = attachment;
-  if (standby !== undefined) {
-    const other = inventory.nodeName(standby.node);
-    throw new ApiError("volume_busy", `node ${other} stands by for volume ${name}`, {
-      advice: `resize it when its guest has moved, or detach it there: volume detach ${name}`,
-    });
-  }
+  const { node } = attachment;
   if (node === null || node === member.nodeId) return;
   const where = inventory.nodeName(node);
   throw new ApiError("attached_elsewhere", `volume ${name} is attached on node ${where}`, {

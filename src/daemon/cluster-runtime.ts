@@ -151,6 +151,7 @@ export class ClusterRuntime {
 
   #ownerChanged(stats: OwnerStats): void {
     this.views.ownerChanged(stats);
+    this.repair.ownerChanged();
     this.#standbys.notice();
     const entry = this.context.served.get(stats.volumeId);
     if (stats.state !== "surrendered" || entry === undefined) return;
@@ -300,12 +301,13 @@ export class ClusterRuntime {
     this.#standbys.notice();
   }
 
-  #isToAlign({ id, serving, isStandby, declared }: ServedVolume): boolean {
+  #isToAlign({ id, serving, sizeBytes, isStandby, declared }: ServedVolume): boolean {
     const { inventory, member } = this.context;
     if (this.#deposed.has(id) || declared?.phase === "detaching") return true;
     const record = inventory.volumes.get(id)?.record;
     const role = record === undefined ? null : roleOf(record, member.nodeId);
     const present = !serving ? null : isStandby ? "standby" : "owner";
+    if (record !== undefined && present !== null && record.sizeBytes > sizeBytes) return true;
     return role !== present || (declared !== null && role === null);
   }
 

@@ -4,6 +4,8 @@
 // - Nothing is served unless a linearizable read has just said that the volume is attached here. A
 //   watch is only a reason to read.
 // - Nothing is served from records that are older than what their copies have seen.
+// - Who becomes the owner has the size of the record before the first ring runs, whatever it was
+//   when the volume was opened here.
 // - What has moved away is let go of: its front end is cut off, within bounds, then it is closed.
 //   It is not surrendered: its owner is deposed, and another writes.
 
@@ -122,6 +124,7 @@ export class ClusterServing {
   async serve(entry: ServedVolume, record: VolumeRecord): Promise<void> {
     const { plane, notes } = this.#context;
     if (!entry.serving || entry.isStandby) await notes.requireCurrent(record);
+    if (entry.open) await this.#grow(entry, record);
     if (entry.open && entry.isStandby) {
       entry.toldMembers = "";
       await plane.takeVolume(entry.id, this.#backingOf(record));
@@ -130,8 +133,19 @@ export class ClusterServing {
     if (!entry.serving) await this.#listen(entry, record, false);
   }
 
+  /** All copies that count have grown; its front-ends are told. */
+  async #grow(entry: ServedVolume, { id, sizeBytes }: VolumeRecord): Promise<void> {
+    if (sizeBytes <= entry.sizeBytes) return;
+    await this.#context.plane.resizeVolume(id, sizeBytes);
+    entry.sizeBytes = sizeBytes;
+    entry.problem = null;
+    entry.retryCount = 0;
+    entry.retryAtMs = 0;
+  }
+
   /** The record has just been read, and says that this node stands by. */
   async standBy(entry: ServedVolume, record: VolumeRecord): Promise<void> {
+    if (entry.open) await this.#grow(entry, record);
     if (!entry.serving) await this.#listen(entry, record, true);
     const { member, incarnation } = this.#context;
     const { id, name } = record;
@@ -173,6 +187,7 @@ export class ClusterServing {
     entry.toldMembers = "";
     await this.#context.plane.openVolume(this.#specOf(record, isStandby), { create: false });
     entry.open = true;
+    entry.sizeBytes = record.sizeBytes;
     entry.isStandby = isStandby;
   }
 

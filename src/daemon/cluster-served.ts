@@ -17,6 +17,8 @@ export class ServedVolume extends OperationQueue {
   declared: DeclaredClusterAttachment | null = null;
   /** The data plane holds it open. */
   open = false;
+  /** With this size; meaningless while it is not open. */
+  sizeBytes = 0;
   /** The data plane listens on its socket. */
   serving = false;
   /** Another node has it, and this one's socket is open in case its guest comes here. */

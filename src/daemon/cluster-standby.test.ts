@@ -3,6 +3,7 @@
 
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, test } from "node:test";
+import { RingstoreError } from "../base/index.ts";
 import type { ClusterBackingView } from "../model/cluster-types.ts";
 import type { Volume } from "../model/types.ts";
 import {
@@ -166,7 +167,7 @@ describe("standby", () => {
     await placeSoon("null, nobody stands by");
   });
 
-  test("refused: nobody has it, it is here, another stands by, it would grow", async () => {
+  test("refused: nobody has it, it is here, another stands by", async () => {
     await a.create({ name: "w", sizeBytes: MIB, replicas: 2 });
     await refused(a.control.attach("w", { standby: true }), "invalid_request", /nowhere/);
     const id = await attached();
@@ -177,9 +178,63 @@ describe("standby", () => {
     await b.control.attach("v", { standby: true });
     await placeSoon("a, b stands by");
     await refused(c.control.attach("v", { standby: true }), "volume_busy", /node b stands by/);
-    const resize = a.control.resize("v", { sizeBytes: 2 * MIB }, REALLY);
-    await refused(resize, "volume_busy", /node b stands by/);
     await refused(b.control.attach("v", {}), "attached_elsewhere", /on node a/);
+  });
+});
+
+describe("growth", () => {
+  const sizeAt = (node: NodeFixture, id: string): number => node.plane.open.get(id)?.sizeBytes ?? 0;
+
+  async function standingBy(): Promise<string> {
+    const id = await attached();
+    front(a, id, true);
+    await b.control.attach("v", { standby: true });
+    await placeSoon("a, b stands by");
+    return id;
+  }
+
+  test("the node that stands by grows with it, and so does the one that stands by next", async () => {
+    const id = await standingBy();
+    await refused(b.control.resize("v", { sizeBytes: 2 * MIB }, REALLY), "attached_elsewhere", /a/);
+    await a.control.resize("v", { sizeBytes: 2 * MIB }, REALLY);
+    assert.equal(sizeAt(a, id), 2 * MIB);
+    await until(() => sizeAt(b, id) === 2 * MIB);
+    front(a, id, false);
+    await placeSoon("b, a stands by");
+    await until(() => show(b).state === "attached" && show(a).state === "standby");
+    await b.control.resize("v", { sizeBytes: 3 * MIB }, REALLY);
+    await until(() => sizeAt(a, id) === 3 * MIB && sizeAt(b, id) === 3 * MIB);
+    a = await scene.restart(a);
+    await until(() => a.control.list().length > 0 && show(a).state === "standby");
+    assert.equal(sizeAt(a, id), 3 * MIB);
+    assert.equal(called(a, "resizeVolume v"), 0, "it was opened with that size");
+  });
+
+  test("a standby that has not learnt the new size is not the owner before it has", async () => {
+    const id = await standingBy();
+    const grow = b.plane.resizeVolume.bind(b.plane);
+    let attempts = 0;
+    let isWell = false;
+    b.plane.resizeVolume = async (volumeId, sizeBytes) => {
+      attempts += 1;
+      if (!isWell) throw new RingstoreError("TIMED_OUT", "its reactor is busy");
+      await grow(volumeId, sizeBytes);
+    };
+    await a.control.resize("v", { sizeBytes: 2 * MIB }, REALLY);
+    await until(() => attempts > 0);
+    const before = attempts;
+    front(a, id, false);
+    await until(() => show(b).backing.attachedTo === "b");
+    await until(() => attempts > before + 1);
+    assert.equal(called(b, "takeVolume v"), 0);
+    isWell = true;
+    await until(() => called(b, "takeVolume v") === 1);
+    assert.equal(sizeAt(b, id), 2 * MIB);
+    const calls = b.plane.calls.filter((call) => /^(resize|take)Volume v/.test(call));
+    assert.deepEqual(
+      calls.map((call) => call.split(" ")[0]),
+      ["resizeVolume", "takeVolume"],
+    );
   });
 });
 

@@ -34,6 +34,9 @@ class Scene {
   volumes: VolumeRecord[] = [];
   readonly dead = new Set<string>();
   readonly lost = new Map<string, number>();
+  /** As the node sees it that owns the volumes: disks, and nodes to which it has no link. */
+  readonly cutOff = new Map<string, number>();
+  readonly unreached = new Set<string>();
 
   /** A disk on each of so many nodes, with the same index. */
   constructor(count: number, freeBytes: number = GIB) {
@@ -109,6 +112,17 @@ class Scene {
     this.dead.add(this.disks.get(diskId(index))!.node);
   }
 
+  /** No link from the owner to the disk's node. */
+  part(index: number, ms: number = AFTER_MS): void {
+    this.cutOff.set(diskId(index), ms);
+    this.unreached.add(this.disks.get(diskId(index))!.node);
+  }
+
+  join(index: number): void {
+    this.cutOff.delete(diskId(index));
+    this.unreached.delete(this.disks.get(diskId(index))!.node);
+  }
+
   back(index: number): void {
     this.lost.delete(diskId(index));
     this.dead.delete(this.disks.get(diskId(index))!.node);
@@ -121,6 +135,8 @@ class Scene {
       volumes: this.volumes,
       isAlive: (node) => !this.dead.has(node),
       lostMs: (disk) => this.lost.get(disk) ?? 0,
+      cutOffMs: (_, disk) => this.cutOff.get(disk) ?? 0,
+      isReachable: (node) => !this.unreached.has(node),
       afterMs: AFTER_MS,
       now: NOW,
     };
@@ -279,6 +295,79 @@ describe("a lost copy", () => {
     const { blocked } = scene.plan();
     assert.match(blocked[0]?.message ?? "", /no other node has a disk with 64.*free: n4 62/);
     assert.equal(blocked[0]?.volume.name, "b");
+  });
+});
+
+describe("a copy that its owner does not reach", () => {
+  test("is made elsewhere after its time by the owner's node, where the owner reaches it", () => {
+    const scene = new Scene(4);
+    scene.addVolume("v", [1, 2]);
+    scene.putOut("v", 2);
+    scene.part(2, AFTER_MS - 1);
+    assert.deepEqual(scene.step(), []);
+    scene.part(2);
+    // The roomiest, which the owner does not reach either; and another disk of the node cut off.
+    scene.setDisk(3, { freeBytes: 2 * GIB });
+    scene.unreached.add(nodeId(3));
+    scene.addDisk(5, 2, 2 * GIB);
+    assert.deepEqual(
+      scene.plan().steps.map(({ isOwners }) => isOwners),
+      [true],
+    );
+    assert.match(scene.step()[0]!, /^begin v: its owner does not reach the copy there; d4 on n4/);
+    assert.deepEqual(scene.step(), []);
+    scene.takeIn("v", diskId(4));
+    assert.deepEqual(
+      scene.plan().steps.map(({ isOwners }) => isOwners),
+      [false],
+      "whoever leads ends it",
+    );
+    scene.step();
+    assert.deepEqual(scene.members("v"), [1, 4]);
+  });
+
+  test("stays when it is reached again before; the plan goes when it is in sync first", () => {
+    const scene = new Scene(3);
+    scene.addVolume("v", [1, 2]);
+    scene.putOut("v", 2);
+    scene.part(2, AFTER_MS - 1);
+    scene.join(2);
+    assert.deepEqual(scene.step(), []);
+    scene.part(2);
+    assert.equal(scene.step().length, 1);
+    scene.join(2);
+    assert.deepEqual(scene.step(), []);
+    scene.takeIn("v", diskId(2));
+    assert.match(scene.step()[0]!, /^drop v/);
+    assert.deepEqual(scene.members("v"), [1, 2]);
+  });
+
+  test("is not touched while it counts, nor while no other does; without a place it says so", () => {
+    const scene = new Scene(3);
+    scene.addVolume("v", [1, 2]);
+    scene.part(2);
+    assert.deepEqual(scene.plan(), { steps: [], blocked: [] }, "the record says: in sync");
+    scene.putOut("v", 2);
+    scene.lose(1, 1);
+    assert.deepEqual(scene.plan(), { steps: [], blocked: [] }, "nothing to copy from");
+    scene.back(1);
+    scene.unreached.add(nodeId(3));
+    const { steps, blocked } = scene.plan();
+    assert.deepEqual(steps, []);
+    assert.match(blocked[0]?.message ?? "", /every node that its owner reaches has a copy/);
+  });
+
+  test("and a new place that is cut off too is given up for another", () => {
+    const scene = new Scene(4);
+    scene.addVolume("v", [1, 2]);
+    scene.putOut("v", 2);
+    scene.part(2);
+    scene.step();
+    assert.deepEqual(scene.members("v"), [1, 2, 3]);
+    scene.part(3);
+    assert.match(scene.step()[0]!, /^drop v: .*cut off from the owner/);
+    scene.step();
+    assert.deepEqual(scene.members("v"), [1, 2, 4]);
   });
 });
 

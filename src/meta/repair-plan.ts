@@ -2,8 +2,8 @@
 // them. Pure: whoever leads carries it out, one swap of a volume's record for each step, and a new
 // leader that looks at the same records goes on where the last one stopped.
 //
-//   begin   a member is lost, or to be emptied: a disk with room becomes a member, out, "new"
-//           (its node makes the copy, the volume's owner brings it up to date)
+//   begin   a member is lost, cut off from its owner, or to be emptied: a disk with room becomes a
+//           member, out, "new" (its node makes the copy, the volume's owner brings it up to date)
 //   finish  the new copy is in sync, and the old one out: the old one leaves the members
 //   drop    the new copy is not wanted any more, or cannot be made: it leaves again
 //
@@ -14,6 +14,8 @@
 // - A lost copy that is in sync again before the new one is makes the plan superfluous. It is then
 //   dropped: all that the old one lacked is there, and the new one lacks the rest of its data. If
 //   the new one is first, the plan is finished: to drop it would throw away what was just copied.
+// - That a member is cut off only its owner's node knows, which begins that plan itself; who leads
+//   goes on with it as with any other.
 // - The most endangered volume first: the one with the fewest copies in sync that can be reached.
 
 import { formatBytes } from "../base/units.ts";
@@ -36,6 +38,13 @@ export interface RepairView {
   readonly isAlive: (nodeId: string) => boolean;
   /** How long the disk has been lost, or its node missing; 0 = it is there. */
   readonly lostMs: (diskId: string) => number;
+  /**
+   * How long this node, which owns the volume, has not reached the node of that copy, though it is
+   * alive; 0 = it does, or owns it not.
+   */
+  readonly cutOffMs: (volumeId: string, diskId: string) => number;
+  /** From this node. */
+  readonly isReachable: (nodeId: string) => boolean;
   /** A copy that is lost for so long is made elsewhere; Infinity = never. */
   readonly afterMs: number;
   /** For people. */
@@ -49,6 +58,8 @@ export interface RepairStep {
   readonly next: VolumeRecord;
   readonly replacement: Replacement;
   readonly why: string;
+  /** For the node of the volume's owner, whoever leads. */
+  readonly isOwners: boolean;
 }
 
 /** A copy that has to be made, and for which there is no place. */
@@ -80,6 +91,8 @@ interface Need {
   readonly from: string | null;
   readonly reason: ReplacementReason;
   readonly safeCount: number;
+  /** From its owner, which must reach the new place. */
+  readonly isCutOff: boolean;
 }
 
 export function isInSync({ members, out }: VolumeRecord, disk: string): boolean {
@@ -139,7 +152,7 @@ export function foresee(view: RepairView, disks: ReadonlySet<string>): readonly 
     const staying = volume.members.filter((disk) => !disks.has(disk));
     const safeCount = staying.filter((disk) => isSafe(volume, disk, view)).length;
     const gone = volume.members.filter((disk) => disks.has(disk) && !isOnItsWay(volume, disk));
-    return gone.map((from) => ({ volume, from, reason: "drain", safeCount }));
+    return gone.map((from) => ({ volume, from, reason: "drain", safeCount, isCutOff: false }));
   });
   const incoming = incomingOf(view);
   return needs.sort(byDanger).map((need) => {
@@ -175,16 +188,22 @@ function needOf(volume: VolumeRecord, view: RepairView): Need | null {
   const { members, replicaCount } = volume;
   const safeCount = members.filter((disk) => isSafe(volume, disk, view)).length;
   if (safeCount === 0) return null;
+  const isOver = (ms: number): boolean => ms > 0 && ms >= view.afterMs;
   const lost = members
-    .filter((disk) => view.lostMs(disk) > 0 && view.lostMs(disk) >= view.afterMs)
+    .filter((disk) => isOver(view.lostMs(disk)))
     .sort((a, b) => view.lostMs(b) - view.lostMs(a));
-  const need = (from: string | null, reason: ReplacementReason): Need => ({
+  const need = (from: string | null, reason: ReplacementReason, isCutOff = false): Need => ({
     volume,
     from,
     reason,
     safeCount,
+    isCutOff,
   });
   if (lost[0] !== undefined) return need(lost[0], "lost");
+  const cutOff = members.find(
+    (disk) => !isInSync(volume, disk) && isOver(view.cutOffMs(volume.id, disk)),
+  );
+  if (cutOff !== undefined) return need(cutOff, "lost", true);
   if (members.length < replicaCount) return need(null, "too-few");
   const draining = members.find((disk) => isDraining(disk, view));
   return draining === undefined ? null : need(draining, "drain");
@@ -193,8 +212,9 @@ function needOf(volume: VolumeRecord, view: RepairView): Need | null {
 // Steps ------------------------------------------------------------------------------------------
 
 function beginStep(need: Need, place: Place, { now }: RepairView): RepairStep {
-  const { volume, from, reason } = need;
-  const { to, why } = place;
+  const { volume, from, reason, isCutOff } = need;
+  const { to } = place;
+  const why = isCutOff ? `its owner does not reach the copy there; ${place.why}` : place.why;
   const sinceStamp = { epoch: 0, sequence: 0 };
   const replacement = { from, to, reason, since: now };
   const next = {
@@ -204,7 +224,7 @@ function beginStep(need: Need, place: Place, { now }: RepairView): RepairStep {
     membershipVersion: volume.membershipVersion + 1,
     replacement,
   };
-  return { kind: "begin", volume, next, replacement, why };
+  return { kind: "begin", volume, next, replacement, why, isOwners: isCutOff };
 }
 
 /** null: it goes on as it is. */
@@ -214,12 +234,18 @@ function nextStep(
   view: RepairView,
 ): RepairStep | null {
   const { from, to } = replacement;
-  const end = (kind: "finish" | "drop", gone: string | null, why: string): RepairStep => ({
+  const end = (
+    kind: "finish" | "drop",
+    gone: string | null,
+    why: string,
+    isOwners = false,
+  ): RepairStep => ({
     kind,
     volume,
     next: without(volume, gone),
     replacement,
     why,
+    isOwners,
   });
   if (!volume.members.includes(to)) return end("drop", null, "its new place was taken out");
   if (isInSync(volume, to)) {
@@ -227,7 +253,10 @@ function nextStep(
     return end("finish", from, "the new copy is in sync");
   }
   const why = superfluous(volume, replacement, view);
-  return why === null ? null : end("drop", to, why);
+  if (why !== null) return end("drop", to, why);
+  const cutOffMs = view.cutOffMs(volume.id, to);
+  if (cutOffMs === 0 || cutOffMs < view.afterMs) return null;
+  return end("drop", to, "the disk that was to take it is cut off from the owner", true);
 }
 
 /** Why a copy that is not in sync yet is not to be made there, null = it is. */
@@ -288,7 +317,7 @@ function incomingOf({ volumes }: RepairView): Map<string, Incoming> {
 
 /** By the rules of placement.ts, beside the copies that stay. `given`: disks that are given up. */
 function placeCopy(
-  { volume, from }: Need,
+  { volume, from, isCutOff }: Need,
   view: RepairView,
   incoming: ReadonlyMap<string, Incoming>,
   given: ReadonlySet<string> = new Set(),
@@ -297,7 +326,11 @@ function placeCopy(
   const staying = volume.members.filter((disk) => disk !== from && !given.has(disk));
   const taken = new Set(staying.map((disk) => view.disks.get(disk)?.node));
   const nodes = [...view.nodes.values()].filter(
-    ({ id, phase }) => phase === "active" && view.isAlive(id) && !taken.has(id),
+    ({ id, phase }) =>
+      phase === "active" &&
+      view.isAlive(id) &&
+      !taken.has(id) &&
+      (!isCutOff || view.isReachable(id)),
   );
   const byId = new Map(nodes.map((node) => [node.id, node]));
   const disks = [...view.disks.values()]
@@ -322,7 +355,8 @@ function placeCopy(
     plan = planPlacement({ sizeBytes, replicaCount: 1, localNode }, { nodes, disks: candidates });
   } catch (error) {
     if (!(error instanceof MetaError) || error.code !== "no-room") throw error;
-    return { problem: noPlace(size, nodes, disks) };
+    const whose = isCutOff ? "that its owner reaches" : "that is alive";
+    return { problem: noPlace(size, nodes, disks, whose) };
   }
   const number = plan.segments[0]?.[0];
   const to = candidates.find((disk) => disk.number === number)!.id;
@@ -333,11 +367,12 @@ function noPlace(
   size: number,
   nodes: readonly NodeRecord[],
   disks: readonly { readonly node: string; readonly freeBytes: number }[],
+  whose: string,
 ): string {
   const rows = nodes.flatMap(({ id, name }) => {
     const free = disks.filter(({ node }) => node === id).map((disk) => disk.freeBytes);
     return free.length === 0 ? [] : [`${name} ${formatBytes(Math.max(...free))}`];
   });
-  const where = rows.sort().join(", ") || "every node that is alive has a copy";
+  const where = rows.sort().join(", ") || `every node ${whose} has a copy`;
   return `no other node has a disk with ${formatBytes(size)} free: ${where}`;
 }

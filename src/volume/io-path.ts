@@ -373,6 +373,17 @@ export class IoPath implements OrderClient, SessionOwner, ReadHost {
     return false;
   }
 
+  /** Up to it the member has confirmed everything that it was sent. */
+  // @cold
+  confirmedBy(member: Member): number {
+    const { shared } = this;
+    for (let at = this.firstPiece; at !== NONE; at = shared.pieceNext[at] as number) {
+      if (((shared.awaitedMask[at] as number) & member.bit) === 0) continue;
+      return (shared.pieceSequence[at] as number) - 1;
+    }
+    return this.sequence;
+  }
+
   // @cold
   sessionOver(member: Member): void {
     (this.care as VolumeCare).sessionLost(member);

@@ -26,6 +26,10 @@ export interface OwnerBugs {
   readonly resyncForgetsTarget: boolean;
   /** A resync leaves out writes that were under way when it began. */
   readonly resyncForgetsInFlight: boolean;
+  /** What a resync kept is taken for good though it was written while the member was away. */
+  readonly keptThoughWritten: boolean;
+  /** What a resync kept counts up to the last write, whether or not the member confirmed it. */
+  readonly keptUnconfirmed: boolean;
   /** A resync copies slabs without holding them. */
   readonly resyncWithoutLock: boolean;
   /** A member is taken in before it has confirmed what was sent to it. */
@@ -51,6 +55,8 @@ export const NO_OWNER_BUGS: OwnerBugs = {
   equaliseEndsEarly: false,
   resyncForgetsTarget: false,
   resyncForgetsInFlight: false,
+  keptThoughWritten: false,
+  keptUnconfirmed: false,
   resyncWithoutLock: false,
   reentryBeforeConfirmed: false,
   versionIsEnough: false,

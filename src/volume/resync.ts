@@ -3,15 +3,18 @@
 //   its turn --> fence --> slabs under way, its own, the others' : each held, read, written
 //            --> what was sent to it is confirmed --> its grant --> the record --> counted
 //
+// One that is cut short leaves to the next what it has brought (resync-kept.ts).
+//
 // Invariants: from the fence on it is sent every new write, so that a slab that was held and copied
 // once is never copied again; a slab is copied only while it is held, and only while the volume has
 // its turn (resync-turns.ts); from before the record is asked to take it in, it counts and is asked
 // for its grant.
 
-import type { Replica, Stamp } from "../ports/index.ts";
+import type { FenceAnswer, Replica, SlabStamp, Stamp } from "../ports/index.ts";
 import { type Member, ROLE_COUNTED, ROLE_ENTERING, ROLE_RESYNCING } from "./member.ts";
 import { bugsOf } from "./owner-settings.ts";
 import { BLOCKS_PER_SLAB, NONE, SLAB_BYTES } from "./owner-workspace.ts";
+import { CopiedSlabs, type KeptSlabs, stillGood } from "./resync-kept.ts";
 import type { TurnTaker } from "./resync-turns.ts";
 import { type CopyProblem, SlabCopier } from "./slab-copier.ts";
 import { SlabSet } from "./slab-set.ts";
@@ -36,14 +39,21 @@ export interface ResyncProgress {
 export class Resync implements TurnTaker {
   private readonly parts: TakeoverParts;
   readonly member: Member;
-  private readonly done: () => void;
+  private readonly done: (kept: KeptSlabs | null) => void;
+  /** What the one before has brought; and what of it holds, with what this one brings. */
+  private kept: KeptSlabs | null;
+  private have: CopiedSlabs | null = null;
   private replica: Replica | null = null;
   private copier: SlabCopier | null = null;
   private since: Stamp = { epoch: 0, sequence: 0 };
   /** To be copied, and what need not be any more. */
   private readonly left: SlabSet = new SlabSet();
   private readonly begun: SlabSet = new SlabSet();
-  /** Where the lists go on: of the member itself first, then of another; null = that was all. */
+  /**
+   * Where the lists go on; null = that was all. Of the member itself: what it can vouch for no more
+   * of what was kept, then what it has beyond the others. Then of another.
+   */
+  private doubtCursor: number | null = null;
   private ownCursor: number | null = 0;
   private otherCursor: number | null = 0;
   private isOver = false;
@@ -53,9 +63,16 @@ export class Resync implements TurnTaker {
   private copiedSlabs = 0;
   private stage: ResyncProgress["stage"] = "waiting";
 
-  constructor(parts: TakeoverParts, member: Member, done: () => void) {
+  /** `done` is told what the next one may begin with. */
+  constructor(
+    parts: TakeoverParts,
+    member: Member,
+    kept: KeptSlabs | null,
+    done: (kept: KeptSlabs | null) => void,
+  ) {
     this.parts = parts;
     this.member = member;
+    this.kept = kept;
     this.done = done;
   }
 
@@ -77,7 +94,8 @@ export class Resync implements TurnTaker {
   }
 
   private get isListed(): boolean {
-    return this.ownCursor === null && this.otherCursor === null;
+    const { doubtCursor, ownCursor, otherCursor } = this;
+    return doubtCursor === null && ownCursor === null && otherCursor === null;
   }
 
   private get isEnded(): boolean {
@@ -119,15 +137,21 @@ export class Resync implements TurnTaker {
     sessions.fence(member, (answer) => {
       if (this.isEnded) return;
       if ("code" in answer) this.abort(answer.code);
-      else this.begin();
+      else this.begin(answer);
     });
   }
 
   /** The member has let everybody else go. */
-  private begin(): void {
+  private begin(answer: FenceAnswer): void {
     const { member } = this;
-    const { sessions, io, options, modules, background } = this.parts;
+    const { sessions, io, options, modules, background, keeper } = this.parts;
     this.replica = member.replica as Replica;
+    // It has nothing: whatever it is said to have had.
+    if (answer.epoch === 0) this.since = { epoch: 0, sequence: 0 };
+    const kept = stillGood(this.kept, keeper.record, answer);
+    this.have = new CopiedSlabs(kept, keeper.record, answer);
+    this.kept = null;
+    if (kept !== null) this.doubtCursor = 0;
     if (!bugsOf(options).resyncForgetsInFlight) this.addInFlight();
     if (bugsOf(options).resyncForgetsTarget) this.ownCursor = null;
     member.role = ROLE_RESYNCING;
@@ -143,6 +167,7 @@ export class Resync implements TurnTaker {
     modules.reactor.log.log("info", "resync-started", {
       volume: options.volume,
       disk: member.disk,
+      keptSlabs: kept?.slabs.size ?? 0,
     });
     background.turns.ask(this);
     this.next();
@@ -155,7 +180,7 @@ export class Resync implements TurnTaker {
     for (let at = io.firstPiece; at !== NONE; at = shared.pieceNext[at]) {
       const first = Math.floor(shared.pieceFirst[at] / BLOCKS_PER_SLAB);
       const end = Math.ceil((shared.pieceFirst[at] + shared.pieceBlocks[at]) / BLOCKS_PER_SLAB);
-      for (let slab = first; slab < end; slab++) this.left.add(slab);
+      for (let slab = first; slab < end; slab++) this.want(slab);
     }
   }
 
@@ -202,16 +227,25 @@ export class Resync implements TurnTaker {
 
   private listOn(): void {
     if (this.isListing || this.isListed) return;
-    if (this.ownCursor !== null) {
-      this.list(this.replica as Replica, this.ownCursor, (cursor) => {
+    const replica = this.replica as Replica;
+    if (this.doubtCursor !== null) {
+      const since = this.have?.since as Stamp;
+      this.list(replica, since, this.doubtCursor, (slabs, cursor) => {
+        for (const stamp of slabs) this.want(slabNumber(stamp));
+        this.doubtCursor = cursor;
+      });
+    } else if (this.ownCursor !== null) {
+      this.list(replica, this.since, this.ownCursor, (slabs, cursor) => {
+        this.found(slabs);
         this.ownCursor = cursor;
       });
-      return;
+    } else {
+      const [source] = this.sources();
+      this.list(source, this.since, this.otherCursor as number, (slabs, cursor) => {
+        this.found(slabs);
+        this.otherCursor = cursor;
+      });
     }
-    const [source] = this.sources();
-    this.list(source, this.otherCursor as number, (cursor) => {
-      this.otherCursor = cursor;
-    });
   }
 
   /** Sessions with all others are lost for now: others may have the turn meanwhile. */
@@ -221,9 +255,14 @@ export class Resync implements TurnTaker {
     this.later(timings.retryMs, () => background.turns.ask(this));
   }
 
-  private list(from: Replica, cursor: number, go: (cursor: number | null) => void): void {
+  private list(
+    from: Replica,
+    since: Stamp,
+    cursor: number,
+    go: (slabs: readonly SlabStamp[], cursor: number | null) => void,
+  ): void {
     this.isListing = true;
-    from.listSlabs(this.since, cursor, (page) => {
+    from.listSlabs(since, cursor, (page) => {
       this.isListing = false;
       if (this.isEnded) return;
       if ("code" in page) {
@@ -232,15 +271,25 @@ export class Resync implements TurnTaker {
         else this.nextLater(CHECK_MS);
         return;
       }
-      for (const stamp of page.slabs) this.found(slabNumber(stamp));
-      go(page.cursor);
+      go(page.slabs, page.cursor);
       this.parts.modules.changed?.();
       this.next();
     });
   }
 
-  private found(slab: number): void {
-    if (!this.begun.has(slab)) this.left.add(slab);
+  private found(slabs: readonly SlabStamp[]): void {
+    const { keptThoughWritten } = bugsOf(this.parts.options);
+    const zero = { epoch: 0, sequence: 0 };
+    for (const stamp of slabs) {
+      const slab = slabNumber(stamp);
+      if (this.have?.has(slab, keptThoughWritten ? zero : stamp) !== true) this.want(slab);
+    }
+  }
+
+  private want(slab: number): void {
+    if (this.begun.has(slab)) return;
+    this.have?.forget(slab);
+    this.left.add(slab);
   }
 
   /** True when it was ours. */
@@ -251,6 +300,7 @@ export class Resync implements TurnTaker {
   private copied(slab: number, problem: CopyProblem | null): void {
     if (this.isEnded) return;
     if (problem === null) {
+      this.have?.add(slab);
       this.copiedSlabs += 1;
       this.parts.modules.changed?.();
       this.next();
@@ -336,9 +386,19 @@ export class Resync implements TurnTaker {
       disk: this.member.disk,
       reason,
     });
+    this.keep();
     sessions.close(this.member);
     this.end();
     io.settleAll();
+  }
+
+  /** While it is known what the member has not confirmed. */
+  private keep(): void {
+    const { io, options } = this.parts;
+    if (this.have === null) return;
+    const isHasty = bugsOf(options).keptUnconfirmed;
+    const sequence = isHasty ? io.sequence : io.confirmedBy(this.member);
+    this.kept = this.have.keep(this.isListed, { epoch: io.epoch, sequence });
   }
 
   /** The volume has surrendered. */
@@ -353,7 +413,7 @@ export class Resync implements TurnTaker {
     this.copier?.stop();
     if (wasCopying) this.stopCopying();
     this.parts.background.turns.leave(this);
-    this.done();
+    this.done(this.kept);
     this.parts.modules.changed?.();
   }
 

@@ -47,6 +47,17 @@ export class SlabSet {
     if (extent.count === 0) this.extents.delete(index);
   }
 
+  addAll(others: SlabSet): void {
+    for (const [index, { words }] of others.extents) {
+      for (const [at, bits] of words.entries()) {
+        for (let rest = bits; rest !== 0; rest &= rest - 1) {
+          const bit = 31 - Math.clz32(rest & -rest);
+          this.add(index * SLABS_PER_EXTENT + at * 32 + bit);
+        }
+      }
+    }
+  }
+
   /** Any of them, neighbours one after the other; null = it is empty. */
   first(): number | null {
     for (const [index, { words }] of this.extents) {

@@ -1,7 +1,7 @@
 // Slabs read from one member and written to another: what equalising, resync and repair have in
 // common. A slab is named by its number in the volume.
 
-import type { Replica, ReplicaFailure, SlabImage, SlabStamp } from "../ports/index.ts";
+import type { Replica, ReplicaFailure, SlabImage, Stamp } from "../ports/index.ts";
 
 export const SLABS_PER_EXTENT = 4096;
 
@@ -18,7 +18,7 @@ export const placeOf = (number: number): SlabPlace => ({
   slab: number % SLABS_PER_EXTENT,
 });
 
-export function isNewer(a: SlabStamp | SlabImage, b: SlabStamp | SlabImage): boolean {
+export function isNewer(a: Stamp | SlabImage, b: Stamp | SlabImage): boolean {
   return a.epoch !== b.epoch ? a.epoch > b.epoch : a.sequence > b.sequence;
 }
 

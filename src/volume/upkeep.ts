@@ -15,6 +15,7 @@ import { ALIVE_FACTOR } from "./owner-settings.ts";
 import { NONE } from "./owner-workspace.ts";
 import { Repairs } from "./repair.ts";
 import { Resync, type ResyncProgress } from "./resync.ts";
+import type { KeptSlabs } from "./resync-kept.ts";
 import type { TakeoverParts } from "./takeover.ts";
 
 const TAG_TICK = 0;
@@ -38,6 +39,8 @@ export class Upkeep implements VolumeCare {
   private readonly resuming: Set<Member> = new Set();
   /** Per member: not to be brought back before. */
   private readonly returnAtUs: Map<Member, number> = new Map();
+  /** Of members whose resync was cut short. */
+  private readonly kept: WeakMap<Member, KeptSlabs> = new WeakMap();
   private readonly onSurrender: () => void;
 
   constructor(parts: TakeoverParts, onSurrender: () => void) {
@@ -107,6 +110,7 @@ export class Upkeep implements VolumeCare {
 
   /** The record does not name the member any more: nothing waits for it. */
   removed(member: Member): void {
+    this.kept.delete(member);
     if (this.resync?.member === member) {
       // A wish to take it in that is under way finds that it cannot be, and lets go of it.
       this.resync.abort("removed");
@@ -297,8 +301,11 @@ export class Upkeep implements VolumeCare {
     if (this.resync !== null) return;
     // Whoever does not answer goes to the end of the line.
     this.returnAtUs.set(member, nowUs + this.parts.timings.returnMs * 1000);
-    this.resync = new Resync(this.parts, member, () => {
+    const before = this.kept.get(member) ?? null;
+    this.kept.delete(member);
+    this.resync = new Resync(this.parts, member, before, (kept) => {
       this.resync = null;
+      if (kept !== null && !member.isRemoved) this.kept.set(member, kept);
       this.armReturn();
       this.wantTick();
     });

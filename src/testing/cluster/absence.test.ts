@@ -34,7 +34,7 @@ class Absence {
     sim.world.runFor(SECOND_US);
   }
 
-  private write(slab: number): void {
+  write(slab: number): void {
     const block = this.sim.prng.below(SLAB_BYTES / BLOCK_BYTES);
     this.owner.write(slab * SLAB_BYTES + block * BLOCK_BYTES, BLOCK_BYTES);
     this.sim.world.runFor(SECOND_US / 10);
@@ -100,4 +100,28 @@ test("the load goes on elsewhere when it returns: nothing is moved that nobody w
   assert.ok(movedBytes >= written.size * SLAB_BYTES);
   assert.ok(movedBytes <= new Set([...written, ...after]).size * SLAB_BYTES);
   scene.sim.finish();
+});
+
+test("its resync is cut short, and goes on: nothing is moved twice", (t) => {
+  const scene = new Absence(3);
+  const { sim, owner } = scene;
+  const { pace } = owner.process.background;
+  pace.setLimit(4 * SLAB_BYTES);
+  const written = scene.away(4, 12);
+  const [, other] = sim.nodes;
+  const copied = (): number => owner.owned.resyncProgress?.copiedBytes ?? 0;
+  sim.world.runUntil(() => copied() >= 5 * SLAB_BYTES, "some of it is copied");
+  const before = copied() / SLAB_BYTES;
+  sim.crash(other, "process");
+  sim.world.runUntil(() => owner.owned.resyncProgress === null, "the resync is given up");
+  scene.write(8);
+  other.start();
+  sim.world.runUntil(() => scene.isWhole, "the copy comes back");
+  t.diagnostic(
+    `${written.size} slabs written away, ${before} copied before, ${scene.movedSlabs} after`,
+  );
+  // On its way when the other died, and written since: those again.
+  assert.ok(scene.movedSlabs <= written.size - before + 1);
+  assert.ok(pace.movedBytes <= (written.size + 4 + 1) * SLAB_BYTES);
+  sim.finish();
 });

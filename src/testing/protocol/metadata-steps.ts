@@ -27,6 +27,7 @@ import {
   IN_CAS,
   IN_FLOATING,
   isOwn,
+  KEPT,
   KNOWN_REVISION,
   NOT_NAMED,
   OUT,
@@ -166,6 +167,7 @@ export function knownApplied(step: Step, owner: number): void {
   for (let replica = 0; replica < REPLICAS; replica++) {
     const view = viewAt(replica, owner);
     if (next[view + IN_CAS] === 0) continue;
+    next[view + KEPT] = 0;
     if (kind === CAS_REENTER) next[view + VIEW] = VIEW_COUNTED;
     else dropMember(next, owner, replica);
   }
@@ -180,6 +182,7 @@ export function dropMember(next: Uint8Array, owner: number, replica: number): vo
   const isFloating = next[view + IN_FLOATING];
   for (let field = VIEW; field < IN_CAS; field++) next[view + field] = 0;
   next[view + VIEW] = VIEW_OUT;
+  next[view + KEPT] = 0;
   next[view + IN_CAS] = isInSwap;
   next[view + IN_FLOATING] = isFloating;
   for (let write = 0; write < next[WRITE_COUNT]; write++) {

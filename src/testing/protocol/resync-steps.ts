@@ -1,5 +1,9 @@
 // Bringing a returned replica back, in the protocol model: fence it, copy the slab under its lock
 // where the stamps say so, take it into the record. The model has one slab.
+//
+// Under `keeps` an owner that gives a resync up remembers that the slab was copied, and up to which
+// stamp the replica has confirmed what it was sent. It forgets that with its epoch, and when it puts
+// the replica out or lets go of it; not when others change the record, of which it may not know.
 
 import { dropMember, sendSwap } from "./metadata-steps.ts";
 import { fenceReplica } from "./replica-steps.ts";
@@ -17,6 +21,8 @@ import {
   IN_CAS,
   isOwn,
   isReachable,
+  KEPT,
+  NEXT_SEQUENCE,
   OUT,
   ownerAt,
   PHASE,
@@ -25,7 +31,9 @@ import {
   REPLICAS,
   SINCE,
   SLAB_STAMP,
+  STAMP,
   type Step,
+  stampOf,
   UP,
   VIEW,
   VIEW_COUNTED,
@@ -34,6 +42,7 @@ import {
   VIEW_RESYNCING,
   viewAt,
   WRITE_COUNT,
+  writeAt,
 } from "./state.ts";
 import { forgetImage, putImage, takeGrant, takeImage } from "./takeover-steps.ts";
 
@@ -69,7 +78,8 @@ function startResync(step: Step, owner: number, replica: number): void {
   const view = viewAt(replica, owner);
   next[view + VIEW] = VIEW_RESYNCING;
   takeGrant(next, owner, replica);
-  const since = next[column + SINCE];
+  const kept = next[view + KEPT];
+  const since = kept === 0 ? next[column + SINCE] : kept;
   let isNeeded = !holes.has("resyncForgetsTarget") && next[column + SLAB_STAMP] > since;
   for (let other = 0; other < REPLICAS; other++) {
     if (next[viewAt(other, owner) + VIEW] !== VIEW_COUNTED) continue;
@@ -77,7 +87,9 @@ function startResync(step: Step, owner: number, replica: number): void {
   }
   // A write under way was not sent to it, and may not have reached the others' stamps.
   if (!holes.has("resyncForgetsInFlight") && hasOpen(next, owner, -1)) isNeeded = true;
+  if (kept !== 0 && holes.has("keptThoughWritten")) isNeeded = false;
   next[view + DONE] = isNeeded ? 0 : 1;
+  next[view + KEPT] = kept !== 0 && !isNeeded ? 1 : 0;
   step.end("starts a resync", owner, replica, 0);
 }
 
@@ -90,6 +102,7 @@ function copySlab(step: Step, owner: number, replica: number): void {
     const next = step.begin();
     putImage(next, owner, replica);
     forgetImage(next, owner);
+    if (step.scope.keeps === true) next[viewAt(replica, owner) + KEPT] = 1;
     step.end("copies to", owner, replica, 0);
     return;
   }
@@ -120,6 +133,7 @@ function reenter(step: Step, owner: number, replica: number): void {
   const next = step.begin();
   next[view + VIEW] = VIEW_ENTERING;
   next[view + DONE] = 0;
+  next[view + KEPT] = 0;
   next[view + IN_CAS] = 1;
   sendSwap(next, owner, CAS_REENTER, 0);
   step.end("asks to take in", owner, replica, 0);
@@ -129,7 +143,22 @@ function giveUp(step: Step, owner: number, replica: number): void {
   const { state } = step;
   if (isReachable(state, owner, replica)) return;
   const next = step.begin();
+  const isKept = state[viewAt(replica, owner) + KEPT] === 1;
   dropMember(next, owner, replica);
   forgetImage(next, owner);
+  if (isKept) next[viewAt(replica, owner) + KEPT] = confirmedBy(step, owner, replica);
   step.end("gives the resync up", owner, replica, 0);
+}
+
+/** Everything up to this stamp that was sent to the replica has been confirmed. */
+function confirmedBy(step: Step, owner: number, replica: number): number {
+  const { state, holes } = step;
+  const at = ownerAt(owner);
+  let stamp = stampOf(state[at + EPOCH], state[at + NEXT_SEQUENCE] - 1);
+  if (holes.has("keptUnconfirmed")) return stamp;
+  for (let write = 0; write < state[WRITE_COUNT]; write++) {
+    if (!isOwn(state, owner, write) || state[copyAt(replica, write) + ANSWER] !== 1) continue;
+    stamp = Math.min(stamp, state[writeAt(write) + STAMP] - 1);
+  }
+  return stamp;
 }

@@ -30,6 +30,28 @@ export const SCOPES: Readonly<Record<string, Scope>> = {
   }),
   "a member is replaced, a takeover": scope({ replaces: true }),
   "a member is replaced, a session breaks": scope({ replaces: true, epochs: 1, breaks: 1 }),
+  "a resync is cut short and goes on, twice": scope({
+    writes: 2,
+    epochs: 1,
+    breaks: 2,
+    startsOut: true,
+    keeps: true,
+  }),
+  "a resync is cut short by a crash": scope({
+    blocks: 2,
+    writes: 2,
+    epochs: 1,
+    replicaCrashes: 1,
+    startsOut: true,
+    keeps: true,
+  }),
+  "a resync is cut short, a takeover": scope({ breaks: 1, startsOut: true, keeps: true }),
+  "a resync is cut short, a member is replaced": scope({
+    replaces: true,
+    epochs: 1,
+    breaks: 1,
+    keeps: true,
+  }),
   "one owner, two blocks, a crash and a break": scope({
     blocks: 2,
     writes: 2,
@@ -59,6 +81,7 @@ interface Finding {
 }
 
 const out = { startsOut: true, epochs: 1 };
+const cutShort = { ...out, writes: 2, breaks: 1, keeps: true };
 const replacing = { replaces: true, epochs: 1 };
 
 export const HOLES: Readonly<Record<Hole, Finding>> = {
@@ -83,6 +106,8 @@ export const HOLES: Readonly<Record<Hole, Finding>> = {
   resyncForgetsTarget: { scope: SMALL, steps: 15 },
   resyncForgetsInFlight: { scope: scope(out), steps: 9 },
   resyncWithoutLock: { scope: scope(out), steps: 11 },
+  keptThoughWritten: { scope: scope(cutShort), steps: 20 },
+  keptUnconfirmed: { scope: scope(cutShort), steps: 20 },
   reentryBeforeConfirmed: { scope: scope(out), steps: 9 },
   reentryCountsLater: { scope: scope(out), steps: 9 },
   newIsInSync: { scope: scope(replacing), steps: 1 },

@@ -94,7 +94,7 @@ export const STAGE_GIVEN_UP = 3;
 
 // A replica's column.
 const COLUMN_BASE = OWNER_BASE + OWNERS * OWNER_BYTES;
-export const COLUMN_BYTES = 33;
+export const COLUMN_BYTES = 35;
 export const UP = 0;
 export const REPLICA_EPOCH = 1;
 export const DATA = 2;
@@ -109,7 +109,7 @@ export const EMPTY = 15;
 
 // In a column, per owner.
 const VIEW_BASE = 8;
-const VIEW_BYTES = 8;
+const VIEW_BYTES = 9;
 export const VIEW = 0;
 export const ANSWERED = 1;
 export const CONNECTED = 2;
@@ -122,6 +122,11 @@ export const IN_CAS = 5;
 export const IN_FLOATING = 6;
 /** Equalised, or copied by the resync. */
 export const DONE = 7;
+/**
+ * Under `keeps`. Of a replica that is out: up to which stamp the slab that an earlier resync copied is
+ * good, 0 = none did. Under resync: 1 = it has been copied, in this or an earlier one.
+ */
+export const KEPT = 8;
 
 export const VIEW_OUT = 0;
 export const VIEW_COUNTED = 1;
@@ -167,6 +172,8 @@ export type Hole =
   | "resyncForgetsTarget"
   | "resyncForgetsInFlight"
   | "resyncWithoutLock"
+  | "keptThoughWritten"
+  | "keptUnconfirmed"
   | "reentryBeforeConfirmed"
   | "reentryCountsLater"
   | "newIsInSync"
@@ -197,6 +204,8 @@ export interface Scope {
    * added); it may be added, and one taken away.
    */
   readonly replaces?: boolean;
+  /** What a resync has copied when it is given up need not be copied by the next one. */
+  readonly keeps?: boolean;
 }
 
 export const ownerAt = (owner: number): number => OWNER_BASE + owner * OWNER_BYTES;

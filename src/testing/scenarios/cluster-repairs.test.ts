@@ -101,6 +101,39 @@ test(
   },
 );
 
+test("a copy that only its owner does not reach is made anew elsewhere", LIMIT, async (t) => {
+  const options = { ...OPTIONS, nodeCount: 3, hasFaultyNetwork: true };
+  const cluster = await NodeCluster.start(cleanupOf(t), options);
+  await cluster.api(0).createVolume({ name: "vm", sizeBytes: VOLUME_BYTES, replicas: 2 });
+  const [, other = 0] = await cluster.holders(0, "vm");
+  const spare = other === 1 ? 2 : 1;
+  const name = nodeName(other);
+  await cluster.attach(0, "vm");
+  const load = await cluster.load("vm", LOAD);
+
+  // The link is back in time: nothing is planned.
+  cluster.faults.part(0, other);
+  await cluster.copiesSoon(0, "vm", { [name]: "out" });
+  cluster.faults.heal();
+  await cluster.copiesSoon(0, "vm", { [name]: "in-sync" });
+  await load.goesOn(AFTER_SECONDS * 1000);
+  assert.deepEqual(await cluster.holders(0, "vm"), [0, other]);
+
+  cluster.faults.part(0, other);
+  const beganMs = performance.now();
+  const holders = await wholeWithout(cluster, 0, "vm", [other]);
+  assert.ok(performance.now() - beganMs >= AFTER_SECONDS * 1000, "it was given its time");
+  assert.deepEqual(holders, [0, spare]);
+  const { nodes } = await cluster.api(spare).listNodes();
+  assert.ok(nodes.every(({ state }) => state === "alive"));
+  await load.goesOn(500);
+  cluster.faults.heal();
+  const report = await load.finish();
+  assert.deepEqual(brokenPromises(report), []);
+  t.diagnostic(`longest pause ${report.longestPauseMs.toFixed(0)} ms`);
+  assert.ok((await cluster.compareCopies("vm")) > 0);
+});
+
 test("a node that lives is emptied under load, and removed; nobody notices", LIMIT, async (t) => {
   const cluster = await NodeCluster.start(cleanupOf(t), { ...OPTIONS, nodeCount: 3 });
   await cluster.api(0).createVolume({ name: "vm", sizeBytes: VOLUME_BYTES, replicas: 2 });

@@ -7,6 +7,8 @@ import { NO_OWNER_BUGS, type OwnerBugs } from "../../volume/index.ts";
 import { findHole } from "../find-hole.ts";
 import { type FaultName, ReplicatedSim, type SimOptions } from "./replicated-sim.ts";
 import {
+  cutShortAmongWrites,
+  cutShortThenWritten,
   readsAhead,
   restartsUnderGrants,
   returnsAmongWrites,
@@ -68,6 +70,8 @@ const OWNER_FINDERS: Readonly<Record<Exclude<keyof OwnerBugs, Elsewhere>, Found>
   equaliseEndsEarly: [slowSlabs, 3],
   resyncForgetsTarget: [scene(returnsWithMore), 1],
   resyncForgetsInFlight: [scene(returnsAmongWrites), 1],
+  keptThoughWritten: [scene(cutShortThenWritten), 1],
+  keptUnconfirmed: [scene(cutShortAmongWrites), 1],
   resyncWithoutLock: [cuts, 8],
   reentryBeforeConfirmed: [cuts, 2, 4],
   unknownIsApplied: [campaign(["cut", "metadata"], { blocks: 32 }), 3, 12],

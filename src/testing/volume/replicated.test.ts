@@ -7,6 +7,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ReplicatedSim } from "./replicated-sim.ts";
 import {
+  cutShortAmongWrites,
+  cutShortThenWritten,
   damagedBlock,
   fullMember,
   handOver,
@@ -36,6 +38,8 @@ const scenes = {
   "a member whose disk is full is put out, and comes back when it has room": fullMember,
   "a member that returns with a write that nobody else has gives it up": returnsWithMore,
   "a member that returns among writes gets them all": returnsAmongWrites,
+  "a resync that is cut short among writes goes on, and nothing is missing": cutShortAmongWrites,
+  "a resync that is cut short goes on, with what was written meanwhile": cutShortThenWritten,
   "members that restart still count the grants they gave": restartsUnderGrants,
   "a read does not show a write that may still be lost": readsAhead,
   "a damaged block is read from another member and made good": damagedBlock,

@@ -69,6 +69,49 @@ export const returnsAmongWrites: Scene = (seed, bugs = {}) => {
   sim.finish();
 };
 
+const SLABS = 4;
+const SLAB_BYTES = 16 * BLOCK_BYTES;
+
+function writeEverySlab(owner: SimProcess, block: number): void {
+  for (let slab = 0; slab < SLABS; slab++) {
+    owner.client.write(slab * SLAB_BYTES + block * BLOCK_BYTES, BLOCK_BYTES);
+  }
+}
+
+/** What the resync that began last had not to copy. */
+function keptSlabs({ reactor }: SimProcess): number {
+  const started = reactor.entries.filter(({ event }) => event === "resync-started");
+  return Number(started.at(-1)?.fields?.["keptSlabs"] ?? 0);
+}
+
+/**
+ * A member is cut off in the middle of its resync, with writes on their way to slabs that it has got
+ * already; `isWritten`: and more when it has been given up. Then it returns.
+ */
+function cutShort(seed: number, bugs: SceneBugs, isWritten: boolean): void {
+  const [sim, owner] = begin(seed, bugs);
+  // Only a test looks inside: so slow that it can be caught in the middle.
+  owner.volume["parts"].background.pace.setLimit(SLAB_BYTES);
+  cutOff(owner, 2);
+  writeEverySlab(owner, 1);
+  sim.scheduler.runFor(4 * SECOND_US);
+  cutOff(owner, 2, true);
+  const copied = (): number => owner.volume.resyncProgress?.copiedBytes ?? 0;
+  sim.scheduler.runUntil(() => copied() >= 2 * SLAB_BYTES, "half of it is copied");
+  owner.links[2].isForwardUp = false;
+  writeEverySlab(owner, 2);
+  sim.scheduler.runUntil(() => owner.volume.resyncProgress === null, "it is given up");
+  if (isWritten) writeEverySlab(owner, 3);
+  sim.scheduler.runFor(SECOND_US);
+  cutOff(owner, 2, true);
+  sim.scheduler.runUntil(() => owner.volume.inSync.length === 3, "it is in sync");
+  if (keptSlabs(owner) < 2) throw new Error("nothing was kept of the resync before");
+  sim.finish();
+}
+
+export const cutShortAmongWrites: Scene = (seed, bugs = {}) => cutShort(seed, bugs, false);
+export const cutShortThenWritten: Scene = (seed, bugs = {}) => cutShort(seed, bugs, true);
+
 /** Members restart while their grants are in use, and another owner takes over through them. */
 export const restartsUnderGrants: Scene = (seed, bugs = {}) => {
   const [sim, owner] = begin(seed, bugs);
