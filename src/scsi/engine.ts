@@ -20,7 +20,7 @@ import {
   type RequestTable,
   type SegmentCopier,
 } from "../base/index.ts";
-import type { Address, Arena, Memory } from "../ports/index.ts";
+import type { Memory } from "../ports/index.ts";
 import {
   COMMAND_PASSES_ATTENTION,
   isAllowedByReservations,
@@ -28,20 +28,11 @@ import {
   RESERVED_READ,
   RESERVED_WRITE,
 } from "./access.ts";
-import {
-  CommandRun,
-  REPLY_BYTES_MAX,
-  type RunHost,
-  STEP_DEVICE,
-  STEP_ENTER,
-  STEP_FETCH,
-  STEP_SCRATCH,
-} from "./command-run.ts";
-import { findCommand } from "./commands.ts";
+import type { CommandRun } from "./command-run.ts";
 import type { LogicalUnit, Nexus, NexusLink } from "./logical-unit.ts";
 import { AbortList } from "./management.ts";
 import { READ_PART } from "./read-part.ts";
-import { ScratchPool } from "./scratch-pool.ts";
+import { CommandRunner } from "./runner.ts";
 import {
   fieldPointer,
   SENSE_ABORTED,
@@ -60,7 +51,6 @@ import {
   PHASE_FETCH,
   PHASE_NONE,
   PHASE_OUTSIDE,
-  PHASE_SCRATCH,
   TaskOrder,
 } from "./task-order.ts";
 import {
@@ -73,7 +63,6 @@ import {
   SENSE_BYTES_MAX,
   STATUS_BUSY,
   STATUS_CHECK_CONDITION,
-  STATUS_GOOD,
   STATUS_RESERVATION_CONFLICT,
   STATUS_TASK_SET_FULL,
 } from "./task.ts";
@@ -104,12 +93,11 @@ export interface NexusPlace {
   readonly target: ScsiTarget;
 }
 
-export class ScsiEngine implements RequestOwner, RunHost {
+export class ScsiEngine implements RequestOwner {
   readonly tasks: ScsiTaskTable;
   readonly requests: RequestTable;
   readonly memory: Memory;
   readonly order: TaskOrder;
-  readonly replyArena: Arena;
   readonly aborts: AbortList;
   /** By nexus index; targets fill and empty it. */
   readonly places: (NexusPlace | null)[] = [];
@@ -117,10 +105,9 @@ export class ScsiEngine implements RequestOwner, RunHost {
   readonly links: (NexusLink | null)[];
   readonly isAborted: Uint8Array;
 
-  private readonly copier: SegmentCopier;
-  private readonly scratch: ScratchPool;
+  readonly ownerIndex: number;
+  private readonly runner: CommandRunner;
   private readonly runs: (CommandRun | null)[];
-  private readonly ownerIndex: number;
   /** READ and WRITE: bytes of the transport's memory that take part. */
   private readonly transferBytes: Uint32Array;
 
@@ -128,16 +115,14 @@ export class ScsiEngine implements RequestOwner, RunHost {
     this.tasks = new ScsiTaskTable(taskCount);
     this.requests = modules.requests;
     this.memory = modules.memory;
-    this.copier = modules.copier;
     this.order = new TaskOrder(this.tasks);
-    this.replyArena = modules.memory.allocate(REPLY_BYTES_MAX);
-    this.scratch = new ScratchPool(modules.memory);
     this.links = new Array<NexusLink | null>(taskCount).fill(null);
-    this.runs = new Array<CommandRun | null>(taskCount).fill(null);
     this.isAborted = new Uint8Array(taskCount);
     this.transferBytes = new Uint32Array(taskCount);
     this.aborts = new AbortList(this);
     this.ownerIndex = modules.requests.addOwner(this);
+    this.runner = new CommandRunner(this, modules.copier);
+    this.runs = this.runner.runs;
   }
 
   /** Ends the engine: no task may be out. */
@@ -145,8 +130,7 @@ export class ScsiEngine implements RequestOwner, RunHost {
   close(): void {
     assert(this.tasks.freeTasks === this.tasks.capacity, "engine closed with tasks out");
     this.requests.removeOwner(this.ownerIndex);
-    this.memory.free(this.replyArena);
-    this.scratch.close();
+    this.runner.close();
   }
 
   // What transports call --------------------------------------------------------------------------
@@ -166,7 +150,7 @@ export class ScsiEngine implements RequestOwner, RunHost {
     const opcode = tasks.cdb[at];
     const kind = TRANSFER_KIND[opcode];
     if (kind === TRANSFER_NONE || link.isAbsent) {
-      this.submitCommand(place, link, task);
+      this.runner.submit(place, link, task);
       return;
     }
     const reserved = kind === TRANSFER_READ ? RESERVED_READ : RESERVED_WRITE;
@@ -175,7 +159,7 @@ export class ScsiEngine implements RequestOwner, RunHost {
       this.fail(task, SENSE_INVALID_OPCODE, -1, fieldPointer(true, 0, -1));
       return;
     }
-    this.startTransfer(task, link, kind);
+    this.startTransfer(task, place, link, kind);
   }
 
   /** The data-out that fetchDataOut asked for lies ready. Ignored for a task that has ended. */
@@ -183,7 +167,7 @@ export class ScsiEngine implements RequestOwner, RunHost {
     if (this.order.phase[task] !== PHASE_FETCH) return;
     this.order.phase[task] = PHASE_NONE;
     const run = this.runs[task];
-    if (run !== null) this.advance(run, 0);
+    if (run !== null) this.runner.advance(run, 0);
     else this.mapTransfer(task, this.links[task] as NexusLink);
   }
 
@@ -196,7 +180,7 @@ export class ScsiEngine implements RequestOwner, RunHost {
     }
     const run = this.runs[task];
     if (run !== null) {
-      this.advance(run, result);
+      this.runner.advance(run, result);
       return;
     }
     if (result < 0) {
@@ -210,7 +194,7 @@ export class ScsiEngine implements RequestOwner, RunHost {
   // READ and WRITE --------------------------------------------------------------------------------
 
   /** The checks that come before the fields of the CDB. False: the task has ended. */
-  private admit(
+  admit(
     task: number,
     link: NexusLink,
     reserved: number,
@@ -239,7 +223,7 @@ export class ScsiEngine implements RequestOwner, RunHost {
     return true;
   }
 
-  private startTransfer(task: number, link: NexusLink, kind: number): void {
+  private startTransfer(task: number, place: NexusPlace, link: NexusLink, kind: number): void {
     const { tasks } = this;
     const { unit } = link;
     const sense = judgeTransfer(tasks.cdb, task * CDB_BYTES_MAX, kind, unit);
@@ -263,7 +247,7 @@ export class ScsiEngine implements RequestOwner, RunHost {
     const isExclusive = kind === TRANSFER_WRITE_ATOMIC;
     // An atomic write that the initiator has no data for would be half a write.
     if (bytes % blockBytes !== 0 || (isExclusive && bytes < wanted)) {
-      if (isRead) this.readParted(task, link);
+      if (isRead) this.runner.start(place, link, READ_PART, task);
       else this.fail(task, SENSE_INFORMATION_UNIT, -1, 0);
       return;
     }
@@ -275,13 +259,6 @@ export class ScsiEngine implements RequestOwner, RunHost {
     }
     this.order.phase[task] = PHASE_FETCH;
     link.nexus.transport.fetchDataOut(task, bytes);
-  }
-
-  /** Room for a part of a block: through memory of our own. */
-  // @cold
-  private readParted(task: number, link: NexusLink): void {
-    const place = this.places[this.tasks.nexus[task]] as NexusPlace;
-    this.start(new CommandRun(this, place.target, link, READ_PART, task));
   }
 
   private mapTransfer(task: number, link: NexusLink): void {
@@ -325,7 +302,7 @@ export class ScsiEngine implements RequestOwner, RunHost {
   // Request slots ---------------------------------------------------------------------------------
 
   /** Takes a slot and has the transport map its data. False: the task's status says why. */
-  private map(task: number, nexus: Nexus, isIn: boolean, bytes: number): boolean {
+  map(task: number, nexus: Nexus, isIn: boolean, bytes: number): boolean {
     const { requests, tasks } = this;
     assert(tasks.slot[task] < 0, "data mapped twice");
     const slot = requests.acquire(this.ownerIndex);
@@ -348,135 +325,6 @@ export class ScsiEngine implements RequestOwner, RunHost {
     if (answer === MAP_BUSY) tasks.status[task] = STATUS_BUSY;
     else this.setSense(task, SENSE_DATA_PHASE, -1, 0);
     return false;
-  }
-
-  // @cold
-  mapOut(run: CommandRun, bytes: number): boolean {
-    return this.mapRun(run, false, bytes);
-  }
-
-  // @cold
-  mapIn(run: CommandRun, bytes: number): boolean {
-    return this.mapRun(run, true, bytes);
-  }
-
-  // @cold
-  private mapRun(run: CommandRun, isIn: boolean, bytes: number): boolean {
-    if (this.map(run.task, run.link.nexus, isIn, bytes)) return true;
-    run.status = this.tasks.status[run.task];
-    return false;
-  }
-
-  scatter(task: number, skipBytes: number, from: Address, bytes: number): number {
-    return this.copier.scatter(this.tasks.slot[task], skipBytes, from, bytes);
-  }
-
-  gather(task: number, skipBytes: number, to: Address, bytes: number): number {
-    return this.copier.gather(this.tasks.slot[task], skipBytes, to, bytes);
-  }
-
-  // @cold
-  takeWorkSlot(run: CommandRun): boolean {
-    const slot = this.requests.acquire(this.ownerIndex);
-    if (slot < 0) {
-      run.status = STATUS_TASK_SET_FULL;
-      return false;
-    }
-    this.requests.ownerTagA[slot] = run.task;
-    run.workSlot = slot;
-    return true;
-  }
-
-  // Other commands --------------------------------------------------------------------------------
-
-  // @cold
-  private submitCommand(place: NexusPlace, link: NexusLink, task: number): void {
-    const at = task * CDB_BYTES_MAX;
-    const { cdb } = this.tasks;
-    const command = findCommand(cdb[at], cdb[at + 1] & 0x1f, link.isAbsent);
-    if (typeof command === "number") {
-      // Unit attentions come before the opcode.
-      if (!this.admit(task, link, 0, 0xfe & ~COMMAND_PASSES_ATTENTION, at + 31)) return;
-      let pointer = 0;
-      if (command === SENSE_INVALID_OPCODE) pointer = fieldPointer(true, 0, -1);
-      else if (command === SENSE_INVALID_FIELD_IN_CDB) pointer = fieldPointer(true, 1, 4);
-      this.fail(task, command, -1, pointer);
-      return;
-    }
-    const control = at + command.usage.length - 1;
-    if (!this.admit(task, link, command.reserved, command.flags, control)) return;
-    this.start(new CommandRun(this, place.target, link, command, task));
-  }
-
-  // @cold
-  private start(run: CommandRun): void {
-    this.runs[run.task] = run;
-    run.steps = run.command.run?.(run) ?? null;
-    this.advance(run, 0);
-  }
-
-  /** Runs a command until it waits or ends. */
-  // @cold
-  private advance(run: CommandRun, result: number): void {
-    const { task } = run;
-    const { phase } = this.order;
-    let value = result;
-    for (;;) {
-      if (this.isAborted[task] === 1) {
-        this.finish(task);
-        return;
-      }
-      const step = run.steps?.next(value);
-      if (step === undefined || step.done === true) break;
-      value = 0;
-      switch (step.value) {
-        case STEP_FETCH:
-          phase[task] = PHASE_FETCH;
-          run.link.nexus.transport.fetchDataOut(task, run.stepBytes);
-          return;
-        case STEP_ENTER:
-          if (!this.order.enter(run.unit, task)) return;
-          continue;
-        case STEP_SCRATCH:
-          run.scratch = this.scratch.take(task);
-          if (run.scratch !== null) continue;
-          phase[task] = PHASE_SCRATCH;
-          return;
-        case STEP_DEVICE:
-          phase[task] = PHASE_DEVICE;
-          run.stepDevice?.submit(run.stepSlot);
-          return;
-        default:
-          phase[task] = PHASE_OUTSIDE;
-          this.waitOutside(run);
-          return;
-      }
-    }
-    this.endRun(run);
-  }
-
-  // @cold
-  private waitOutside(run: CommandRun): void {
-    run.outside?.((result) => {
-      this.order.phase[run.task] = PHASE_NONE;
-      this.advance(run, result);
-    });
-  }
-
-  // @cold
-  private endRun(run: CommandRun): void {
-    const { task } = run;
-    if (run.senseCode !== SENSE_NONE) {
-      this.fail(task, run.senseCode, run.senseInformation, run.senseSpecific);
-      return;
-    }
-    if (this.tasks.status[task] === STATUS_GOOD) this.tasks.status[task] = run.status;
-    this.finish(task);
-  }
-
-  // @cold
-  abortOthers(unit: LogicalUnit, ids: readonly string[], done: () => void): void {
-    this.aborts.abortNexuses(unit, ids, done);
   }
 
   // The end of tasks ------------------------------------------------------------------------------
@@ -519,7 +367,7 @@ export class ScsiEngine implements RequestOwner, RunHost {
     const link = this.links[task] as NexusLink;
     const { nexus, unit } = link;
     const run = this.runs[task];
-    if (run !== null) this.endRunSlots(run);
+    if (run !== null) this.runner.endSlots(run);
     this.order.remove(unit, task);
     this.runs[task] = null;
     if (this.isAborted[task] === 1) nexus.transport.taskAborted(task);
@@ -529,7 +377,7 @@ export class ScsiEngine implements RequestOwner, RunHost {
     this.links[task] = null;
     tasks.release(task);
     nexus.taskCount -= 1;
-    if (run !== null) this.passScratch(run);
+    if (run !== null) this.runner.passScratch(run);
     if (unit.blockedCount !== 0) this.wakeBlocked(unit);
     if (this.aborts.pendingCount !== 0) this.aborts.taskEnded(task);
     if (nexus.removed !== null && nexus.taskCount === 0) this.endNexus(nexus);
@@ -539,32 +387,12 @@ export class ScsiEngine implements RequestOwner, RunHost {
     for (let task = this.order.ready(unit); task >= 0; task = this.order.ready(unit)) {
       const run = this.runs[task];
       if (run !== null) {
-        this.advance(run, 0);
+        this.runner.advance(run, 0);
       } else {
         const isRead = TRANSFER_KIND[this.tasks.cdb[task * CDB_BYTES_MAX]] === TRANSFER_READ;
         this.submitTransfer(task, unit, isRead);
       }
     }
-  }
-
-  // @cold
-  private endRunSlots(run: CommandRun): void {
-    if (run.workSlot >= 0) this.requests.release(run.workSlot);
-    run.workSlot = -1;
-    if (this.order.phase[run.task] === PHASE_SCRATCH) this.scratch.forget(run.task);
-  }
-
-  /** The scratch buffer of a command that has ended goes to the next that waits. */
-  // @cold
-  private passScratch(run: CommandRun): void {
-    if (run.scratch === null) return;
-    const next = this.scratch.giveBack(run.scratch);
-    run.scratch = null;
-    if (next < 0) return;
-    const waiting = this.runs[next] as CommandRun;
-    waiting.scratch = this.scratch.take(next);
-    this.order.phase[next] = PHASE_NONE;
-    this.advance(waiting, 0);
   }
 
   // @cold
