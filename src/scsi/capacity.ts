@@ -17,7 +17,7 @@ const STATUS_SCAN_BYTES = 4194304;
 const MAPPED = 0;
 const DEALLOCATED = 1;
 
-export function* readCapacity10(run: CommandRun): Steps {
+export function readCapacity10(run: CommandRun): void {
   const isPartial = (run.u8(8) & 1) !== 0;
   if (isPartial || run.u32(2) !== 0) {
     // PMI is obsolete; without it the address must be 0.
@@ -31,7 +31,7 @@ export function* readCapacity10(run: CommandRun): Steps {
   run.reply(8, 8);
 }
 
-export function* readCapacity16(run: CommandRun): Steps {
+export function readCapacity16(run: CommandRun): void {
   const { canDiscard, physicalBlockBytes } = run.device.info;
   const data = run.page(32);
   putU64(data, 0, lastLba(run));
@@ -105,7 +105,7 @@ function note(runs: LbaRun[], lba: number, status: number): void {
 }
 
 /** There are no defects to know of: both lists are empty. */
-export function* readDefectData(run: CommandRun): Steps {
+export function readDefectData(run: CommandRun): void {
   const isLong = run.u8(0) === 0xb7;
   const data = run.page(8);
   data[1] = run.u8(isLong ? 1 : 2) & 0x1f;

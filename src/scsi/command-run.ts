@@ -219,7 +219,7 @@ export class CommandRun {
     const { tasks, replyArena } = this.host;
     const wanted = Math.min(bytes, allocationLength);
     const moved = Math.min(wanted, tasks.dataInBytes[this.task]);
-    if (moved > 0 && tasks.slot[this.task] < 0 && !this.host.mapIn(this, moved)) return false;
+    if (moved > 0 && !this.host.mapIn(this, moved)) return false;
     return this.sendMapped(wanted, replyArena.address);
   }
 

@@ -16,6 +16,9 @@ export interface Command {
   readonly reserved: number;
   /** COMMAND_... flags of access.ts. */
   readonly flags: number;
-  /** Null for READ and WRITE, which the engine serves itself. */
-  readonly run: ((run: CommandRun) => Steps) | null;
+  /**
+   * Runs it: null when it has waited for nothing. The field is null for READ and WRITE, which the
+   * engine serves itself.
+   */
+  readonly run: ((run: CommandRun) => Steps | null) | null;
 }

@@ -58,7 +58,15 @@ const ALWAYS =
 const ABOUT_UNIT = COMMAND_IN_STANDBY | COMMAND_WITHOUT_MEDIUM;
 const IN_ANY_STATE = COMMAND_IN_ANY_STATE | COMMAND_WITHOUT_MEDIUM;
 
-type Run = (run: CommandRun) => Steps;
+type Run = (run: CommandRun) => Steps | null;
+
+/** A command that waits for nothing. */
+function now(serve: (run: CommandRun) => void): Run {
+  return (run) => {
+    serve(run);
+    return null;
+  };
+}
 
 function command(
   name: string,
@@ -99,22 +107,22 @@ const DPO_FUA = 0x18;
 const BYTCHK = 0x06;
 
 export const COMMANDS: readonly Command[] = [
-  command("TEST UNIT READY", [0x00], [0, 0, 0, 0, CONTROL], ALLOW, 0, testUnitReady),
-  command("REQUEST SENSE", [0x03], [1, 0, 0, 0xff, CONTROL], ALLOW, ALWAYS, requestSense),
+  command("TEST UNIT READY", [0x00], [0, 0, 0, 0, CONTROL], ALLOW, 0, now(testUnitReady)),
+  command("REQUEST SENSE", [0x03], [1, 0, 0, 0xff, CONTROL], ALLOW, ALWAYS, now(requestSense)),
   command("READ (6)", [0x08], blocks6(), READ, 0, null),
   command("WRITE (6)", [0x0a], blocks6(), WRITE, 0, null),
-  command("INQUIRY", [0x12], [1, 0xff, ...U16, CONTROL], ALLOW, ALWAYS, inquiry),
+  command("INQUIRY", [0x12], [1, 0xff, ...U16, CONTROL], ALLOW, ALWAYS, now(inquiry)),
   command("MODE SELECT (6)", [0x15], [0x11, 0, 0, 0xff, CONTROL], WRITE, ABOUT_UNIT, modeSelect),
-  command("RESERVE (6)", [0x16], [0x11, 0, 0, 0, CONTROL], ALLOW, 0, reserve),
+  command("RESERVE (6)", [0x16], [0x11, 0, 0, 0, CONTROL], ALLOW, 0, now(reserve)),
   command(
     "RELEASE (6)",
     [0x17],
     [0x11, 0, 0, 0, CONTROL],
     ALLOW,
     COMMAND_PASSES_RESERVE,
-    release,
+    now(release),
   ),
-  command("MODE SENSE (6)", [0x1a], [8, 0xff, 0xff, 0xff, CONTROL], READ, ABOUT_UNIT, modeSense),
+  command("MODE SENSE (6)", [0x1a], [8, 0xff, 0xff, 0xff, CONTROL], READ, ABOUT_UNIT, now(modeSense)),
   command(
     "START STOP UNIT",
     [0x1b],
@@ -129,9 +137,9 @@ export const COMMANDS: readonly Command[] = [
     [0, 0, 0, 3, CONTROL],
     READ,
     COMMAND_WITHOUT_MEDIUM,
-    preventAllow,
+    now(preventAllow),
   ),
-  command("READ CAPACITY (10)", [0x25], [0, ...U32, 0, 0, 1, CONTROL], ALLOW, 0, readCapacity10),
+  command("READ CAPACITY (10)", [0x25], [0, ...U32, 0, 0, 1, CONTROL], ALLOW, 0, now(readCapacity10)),
   command("READ (10)", [0x28], blocks10(PROTECT | DPO_FUA), READ, 0, null),
   command("WRITE (10)", [0x2a], blocks10(PROTECT | DPO_FUA), WRITE, 0, null),
   command(
@@ -143,7 +151,7 @@ export const COMMANDS: readonly Command[] = [
     writeAndVerify,
   ),
   command("VERIFY (10)", [0x2f], blocks10(PROTECT | 0x10 | BYTCHK), READ, 0, verify),
-  command("PRE-FETCH (10)", [0x34], blocks10(2), READ, 0, preFetch),
+  command("PRE-FETCH (10)", [0x34], blocks10(2), READ, 0, now(preFetch)),
   command("SYNCHRONIZE CACHE (10)", [0x35], blocks10(2), WRITE, 0, synchronizeCache),
   command(
     "READ DEFECT DATA (10)",
@@ -151,7 +159,7 @@ export const COMMANDS: readonly Command[] = [
     [0, 0x1f, 0, 0, 0, 0, ...U16, CONTROL],
     READ,
     0,
-    readDefectData,
+    now(readDefectData),
   ),
   command("WRITE SAME (10)", [0x41], blocks10(PROTECT | 0x18), WRITE, 0, writeSame),
   command("UNMAP", [0x42], [1, 0, 0, 0, 0, 0, ...U16, CONTROL], WRITE, 0, unmap),
@@ -163,14 +171,14 @@ export const COMMANDS: readonly Command[] = [
     ABOUT_UNIT,
     modeSelect,
   ),
-  command("RESERVE (10)", [0x56], [0x11, 0, 0, 0, 0, 0, 0, 0, CONTROL], ALLOW, 0, reserve),
+  command("RESERVE (10)", [0x56], [0x11, 0, 0, 0, 0, 0, 0, 0, CONTROL], ALLOW, 0, now(reserve)),
   command(
     "RELEASE (10)",
     [0x57],
     [0x11, 0, 0, 0, 0, 0, 0, 0, CONTROL],
     ALLOW,
     COMMAND_PASSES_RESERVE,
-    release,
+    now(release),
   ),
   command(
     "MODE SENSE (10)",
@@ -178,12 +186,12 @@ export const COMMANDS: readonly Command[] = [
     [0x18, 0xff, 0xff, 0, 0, 0, ...U16, CONTROL],
     READ,
     ABOUT_UNIT,
-    modeSense,
+    now(modeSense),
   ),
-  command("READ KEYS", [0x5e, 0], reserveIn(0x1f), ALLOW, ABOUT_UNIT, readKeys),
-  command("READ RESERVATION", [0x5e, 1], reserveIn(0x1f), ALLOW, ABOUT_UNIT, readReservation),
-  command("REPORT CAPABILITIES", [0x5e, 2], reserveIn(0x1f), ALLOW, ABOUT_UNIT, reportCapabilities),
-  command("READ FULL STATUS", [0x5e, 3], reserveIn(0x1f), ALLOW, ABOUT_UNIT, readFullStatus),
+  command("READ KEYS", [0x5e, 0], reserveIn(0x1f), ALLOW, ABOUT_UNIT, now(readKeys)),
+  command("READ RESERVATION", [0x5e, 1], reserveIn(0x1f), ALLOW, ABOUT_UNIT, now(readReservation)),
+  command("REPORT CAPABILITIES", [0x5e, 2], reserveIn(0x1f), ALLOW, ABOUT_UNIT, now(reportCapabilities)),
+  command("READ FULL STATUS", [0x5e, 3], reserveIn(0x1f), ALLOW, ABOUT_UNIT, now(readFullStatus)),
   command("REGISTER", [0x5f, 0], reserveList(0x1f), ALLOW, ABOUT_UNIT, reserveOut),
   command("RESERVE", [0x5f, 1], reserveList(0x1f), ALLOW, ABOUT_UNIT, reserveOut),
   command("RELEASE", [0x5f, 2], reserveList(0x1f), ALLOW, ABOUT_UNIT, reserveOut),
@@ -199,14 +207,14 @@ export const COMMANDS: readonly Command[] = [
     reserveOut,
   ),
   command("EXTENDED COPY (LID1)", [0x83, 0], blocks16Copy(), WRITE, 0, extendedCopy),
-  command("RECEIVE COPY STATUS (LID1)", [0x84, 0], copyResults(), READ, 0, receiveCopyStatus),
+  command("RECEIVE COPY STATUS (LID1)", [0x84, 0], copyResults(), READ, 0, now(receiveCopyStatus)),
   command(
     "RECEIVE COPY OPERATING PARAMETERS",
     [0x84, 3],
     copyResults(),
     READ,
     0,
-    receiveCopyParameters,
+    now(receiveCopyParameters),
   ),
   command("READ (16)", [0x88], blocks16(PROTECT | DPO_FUA), READ, 0, null),
   command(
@@ -228,7 +236,7 @@ export const COMMANDS: readonly Command[] = [
     writeAndVerify,
   ),
   command("VERIFY (16)", [0x8f], blocks16(PROTECT | 0x10 | BYTCHK), READ, 0, verify),
-  command("PRE-FETCH (16)", [0x90], blocks16(2), READ, 0, preFetch),
+  command("PRE-FETCH (16)", [0x90], blocks16(2), READ, 0, now(preFetch)),
   command("SYNCHRONIZE CACHE (16)", [0x91], blocks16(2), WRITE, 0, synchronizeCache),
   command("WRITE SAME (16)", [0x93], blocks16(PROTECT | 0x19), WRITE, 0, writeSame),
   command(
@@ -239,16 +247,16 @@ export const COMMANDS: readonly Command[] = [
     0,
     null,
   ),
-  command("READ CAPACITY (16)", [0x9e, 0x10], blocks16(0x1f), ALLOW, 0, readCapacity16),
+  command("READ CAPACITY (16)", [0x9e, 0x10], blocks16(0x1f), ALLOW, 0, now(readCapacity16)),
   command("GET LBA STATUS", [0x9e, 0x12], blocks16(0x1f), READ, 0, getLbaStatus),
-  command("REPORT LUNS", [0xa0], action12(0, [0xff, 0, 0, 0]), ALLOW, ALWAYS, reportLuns),
+  command("REPORT LUNS", [0xa0], action12(0, [0xff, 0, 0, 0]), ALLOW, ALWAYS, now(reportLuns)),
   command(
     "REPORT TARGET PORT GROUPS",
     [0xa3, 0x0a],
     action12(0xff, [0, 0, 0, 0]),
     ALLOW,
     IN_ANY_STATE,
-    reportGroups,
+    now(reportGroups),
   ),
   command(
     "REPORT SUPPORTED OPERATION CODES",
@@ -256,7 +264,7 @@ export const COMMANDS: readonly Command[] = [
     action12(0x1f, [0x87, 0xff, 0xff, 0xff]),
     ALLOW,
     ABOUT_UNIT,
-    (run) => reportOpcodes(run, commandsOf(run)),
+    now((run) => reportOpcodes(run, commandsOf(run))),
   ),
   command(
     "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS",
@@ -264,7 +272,7 @@ export const COMMANDS: readonly Command[] = [
     action12(0x1f, [0x80, 0, 0, 0]),
     ALLOW,
     ABOUT_UNIT,
-    reportManagement,
+    now(reportManagement),
   ),
   command("READ (12)", [0xa8], blocks12(PROTECT | DPO_FUA), READ, 0, null),
   command("WRITE (12)", [0xaa], blocks12(PROTECT | DPO_FUA), WRITE, 0, null),
@@ -283,7 +291,7 @@ export const COMMANDS: readonly Command[] = [
     [0x1f, 0, 0, 0, 0, ...U32, 0, CONTROL],
     READ,
     0,
-    readDefectData,
+    now(readDefectData),
   ),
 ];
 

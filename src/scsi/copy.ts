@@ -232,7 +232,7 @@ function keepResult(
   copyResults.set(listId, data);
 }
 
-export function* receiveCopyStatus(run: CommandRun): Steps {
+export function receiveCopyStatus(run: CommandRun): void {
   const { copyResults } = run.link.nexus;
   const listId = run.u8(2);
   const result = copyResults.get(listId);
@@ -244,7 +244,7 @@ export function* receiveCopyStatus(run: CommandRun): Steps {
   if (run.reply(result.length, run.u32(10))) copyResults.delete(listId);
 }
 
-export function* receiveCopyParameters(run: CommandRun): Steps {
+export function receiveCopyParameters(run: CommandRun): void {
   const total = 46;
   const data = run.page(total);
   putU32(data, 0, total - 4);

@@ -1,7 +1,7 @@
 // INQUIRY (SPC-4 6.6): standard data, and which VPD page is asked for.
 
 import { putAscii, putU16 } from "./bytes.ts";
-import type { CommandRun, Steps } from "./command-run.ts";
+import type { CommandRun } from "./command-run.ts";
 import { buildVpdPage } from "./vpd.ts";
 
 const STANDARD_BYTES = 96;
@@ -15,7 +15,7 @@ const VERSION_SPC_4 = 0x0460;
 const VERSION_SBC_3 = 0x04c0;
 const VERSION_ISCSI = 0x0960;
 
-export function* inquiry(run: CommandRun): Steps {
+export function inquiry(run: CommandRun): void {
   const flags = run.u8(1);
   const page = run.u8(2);
   const allocation = run.u16(3);
@@ -24,8 +24,12 @@ export function* inquiry(run: CommandRun): Steps {
     return;
   }
   if ((flags & 1) === 0) {
-    if (page !== 0) run.refuseField(2);
-    else run.reply(STANDARD_BYTES, standardData(run) ? allocation : 0);
+    if (page !== 0) {
+      run.refuseField(2);
+      return;
+    }
+    buildStandardData(run);
+    run.reply(STANDARD_BYTES, allocation);
     return;
   }
   const bytes = run.link.isAbsent ? -1 : buildVpdPage(run, page);
@@ -33,7 +37,7 @@ export function* inquiry(run: CommandRun): Steps {
   else run.reply(bytes, allocation);
 }
 
-function standardData(run: CommandRun): true {
+function buildStandardData(run: CommandRun): void {
   const data = run.page(STANDARD_BYTES);
   const { unit } = run;
   const { identity } = unit;
@@ -56,5 +60,4 @@ function standardData(run: CommandRun): true {
   putU16(data, 62, VERSION_SBC_3);
   const protocol = run.link.nexus.identity.transportId[0] & 0xf;
   if (protocol === PROTOCOL_ISCSI) putU16(data, 64, VERSION_ISCSI);
-  return true;
 }

@@ -17,11 +17,11 @@ import {
 } from "./sense.ts";
 import { SENSE_BYTES_MAX } from "./task.ts";
 
-export function* testUnitReady(): Steps {
+export function testUnitReady(): void {
   // All that could be wrong has been asked before.
 }
 
-export function* requestSense(run: CommandRun): Steps {
+export function requestSense(run: CommandRun): void {
   const isDescriptor = (run.u8(1) & 1) !== 0;
   const { link } = run;
   let code = 0;
@@ -66,7 +66,7 @@ function* flushAll(run: CommandRun): Part<boolean> {
   return result >= 0 || run.refuseResult(result, false);
 }
 
-export function* preventAllow(run: CommandRun): Steps {
+export function preventAllow(run: CommandRun): void {
   const prevent = run.u8(4) & 0x03;
   if (prevent > 1) run.refuseField(4, 1);
   else run.link.preventsRemoval = prevent === 1;
@@ -79,7 +79,7 @@ export function* synchronizeCache(run: CommandRun): Steps {
 }
 
 /** Nothing is fetched ahead: the command says nothing about when, and reads are as fast. */
-export function* preFetch(run: CommandRun): Steps {
+export function preFetch(run: CommandRun): void {
   const { lba, blocks } = readRange(run);
   checkRange(run, lba, blocks);
 }

@@ -91,7 +91,7 @@ function buildPage(page: ModePage, control: number, unit: LogicalUnit): Uint8Arr
   return data;
 }
 
-export function* modeSense(run: CommandRun): Steps {
+export function modeSense(run: CommandRun): void {
   const isLong = run.u8(0) === 0x5a;
   const control = run.u8(2) >>> 6;
   const code = run.u8(2) & 0x3f;

@@ -23,7 +23,7 @@ const SPEC_I_PT = 0x08;
 const ALL_TG_PT = 0x04;
 const APTPL = 0x01;
 
-export function* readKeys(run: CommandRun): Steps {
+export function readKeys(run: CommandRun): void {
   const { generation, registrations } = run.unit.reservations.state;
   const total = 8 + registrations.length * 8;
   const data = run.page(total);
@@ -33,7 +33,7 @@ export function* readKeys(run: CommandRun): Steps {
   run.reply(total, run.u16(7));
 }
 
-export function* readReservation(run: CommandRun): Steps {
+export function readReservation(run: CommandRun): void {
   const { generation, type, holder, registrations } = run.unit.reservations.state;
   const total = type === 0 ? 8 : 24;
   const data = run.page(total);
@@ -47,7 +47,7 @@ export function* readReservation(run: CommandRun): Steps {
   run.reply(total, run.u16(7));
 }
 
-export function* reportCapabilities(run: CommandRun): Steps {
+export function reportCapabilities(run: CommandRun): void {
   const data = run.page(8);
   putU16(data, 0, 8);
   // PTPL_C; TMV with the six types; PTPL_A.
@@ -58,7 +58,7 @@ export function* reportCapabilities(run: CommandRun): Steps {
   run.reply(8, run.u16(7));
 }
 
-export function* readFullStatus(run: CommandRun): Steps {
+export function readFullStatus(run: CommandRun): void {
   const { generation, type, holder, registrations } = run.unit.reservations.state;
   const total = registrations.reduce((sum, one) => sum + 24 + one.transportId.length, 8);
   const data = run.page(total);
@@ -176,13 +176,13 @@ function attend(run: CommandRun, plan: ReservePlan): void {
 }
 
 /** RESERVE(6), RESERVE(10): the whole logical unit, for this nexus, until it lets go. */
-export function* reserve(run: CommandRun): Steps {
+export function reserve(run: CommandRun): void {
   if (!checkWholeUnit(run)) return;
   if (run.unit.reservations.state.registrations.length > 0) run.conflict();
   else run.unit.reserver = run.link;
 }
 
-export function* release(run: CommandRun): Steps {
+export function release(run: CommandRun): void {
   if (!checkWholeUnit(run)) return;
   if (run.unit.reservations.state.registrations.length > 0) run.conflict();
   else if (run.unit.reserver === run.link) run.unit.reserver = null;

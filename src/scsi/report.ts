@@ -3,13 +3,13 @@
 
 import { putU16, putU32 } from "./bytes.ts";
 import type { Command } from "./command.ts";
-import type { CommandRun, Steps } from "./command-run.ts";
+import type { CommandRun } from "./command-run.ts";
 import type { TargetPortGroup } from "./logical-unit.ts";
 import { UA_LUNS_CHANGED } from "./sense.ts";
 
 const LUN_ENTRY_BYTES = 8;
 
-export function* reportLuns(run: CommandRun): Steps {
+export function reportLuns(run: CommandRun): void {
   const select = run.u8(2);
   const allocation = run.u32(6);
   if (select > 2) {
@@ -41,7 +41,7 @@ const REPORT_ACTION = 2;
 const REPORT_EITHER = 3;
 
 /** `commands` is the whole table: it lists itself. */
-export function* reportOpcodes(run: CommandRun, commands: readonly Command[]): Steps {
+export function reportOpcodes(run: CommandRun, commands: readonly Command[]): void {
   const options = run.u8(2) & 7;
   const hasTimeouts = (run.u8(2) & 0x80) !== 0;
   const allocation = run.u32(6);
@@ -111,7 +111,7 @@ function describeCommand(
   return total;
 }
 
-export function* reportManagement(run: CommandRun): Steps {
+export function reportManagement(run: CommandRun): void {
   const isExtended = (run.u8(2) & 0x80) !== 0;
   const bytes = isExtended ? 16 : 4;
   const data = run.page(bytes);
@@ -126,7 +126,7 @@ export function* reportManagement(run: CommandRun): Steps {
 const GROUP_BYTES = 8;
 const PORT_BYTES = 4;
 
-export function* reportGroups(run: CommandRun): Steps {
+export function reportGroups(run: CommandRun): void {
   const format = run.u8(1) >>> 5;
   const { groups } = run.unit;
   if (format > 1) {
