@@ -7,7 +7,7 @@
 import { putU32, putU64 } from "./bytes.ts";
 import type { CommandRun, Steps } from "./command-run.ts";
 import { STEP_BYTES } from "./limits.ts";
-import { SENSE_OUT_OF_RANGE } from "./sense.ts";
+import { SENSE_OUT_OF_RANGE, SENSE_STANDBY } from "./sense.ts";
 
 const STATUS_HEADER_BYTES = 8;
 const STATUS_DESCRIPTOR_BYTES = 16;
@@ -25,6 +25,7 @@ export function readCapacity10(run: CommandRun): void {
     else run.refuseField(2);
     return;
   }
+  if (!checkKnown(run)) return;
   const data = run.page(8);
   putU32(data, 0, Math.min(0xffffffff, lastLba(run)));
   putU32(data, 4, run.blockBytes);
@@ -32,7 +33,8 @@ export function readCapacity10(run: CommandRun): void {
 }
 
 export function readCapacity16(run: CommandRun): void {
-  const { canDiscard, physicalBlockBytes } = run.device.info;
+  if (!checkKnown(run)) return;
+  const { canDiscard, physicalBlockBytes } = run.info;
   const data = run.page(32);
   putU64(data, 0, lastLba(run));
   putU32(data, 8, run.blockBytes);
@@ -40,6 +42,11 @@ export function readCapacity16(run: CommandRun): void {
   // LBPME, LBPRZ.
   data[14] = canDiscard ? 0xc0 : 0;
   run.reply(32, run.u32(10));
+}
+
+/** In standby the volume may be known or not. */
+function checkKnown(run: CommandRun): boolean {
+  return run.unit.info !== null || run.refuse(SENSE_STANDBY);
 }
 
 function lastLba(run: CommandRun): number {
@@ -65,7 +72,7 @@ export function* getLbaStatus(run: CommandRun): Steps {
   const bytesMax = STATUS_HEADER_BYTES + count * STATUS_DESCRIPTOR_BYTES;
   if (!run.mapIn(Math.min(allocation, bytesMax))) return;
   const runs: LbaRun[] = [];
-  if (run.device.info.canDiscard) {
+  if (run.info.canDiscard) {
     const blocks = Math.min(blockCount - lba, STATUS_SCAN_BYTES / blockBytes);
     if (!(yield* run.enter(lba, blocks, false))) return;
     const { address } = yield* run.takeScratch();

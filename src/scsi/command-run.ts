@@ -21,7 +21,7 @@ import {
   OP_WRITE_ZEROES,
   type RequestTable,
 } from "../base/index.ts";
-import type { Address, Arena, BlockDevice, Memory } from "../ports/index.ts";
+import type { Address, Arena, BlockDevice, BlockDeviceInfo, Memory } from "../ports/index.ts";
 import { getU16, getU24, getU32, getU64 } from "./bytes.ts";
 import type { Command } from "./command.ts";
 import type { LogicalUnit, NexusLink } from "./logical-unit.ts";
@@ -244,18 +244,18 @@ export class CommandRun {
 
   // The medium ------------------------------------------------------------------------------------
 
-  get device(): BlockDevice {
-    const { device } = this.unit;
-    assert(device !== null, "a command at the medium of a unit that has none");
-    return device;
+  get info(): BlockDeviceInfo {
+    const { info } = this.unit;
+    assert(info !== null, "a command at the medium of a unit that has none");
+    return info;
   }
 
   get blockBytes(): number {
-    return this.device.info.blockBytes;
+    return this.info.blockBytes;
   }
 
   get blockCount(): number {
-    return this.device.info.capacityBytes / this.blockBytes;
+    return this.info.capacityBytes / this.blockBytes;
   }
 
   checkWritable(): boolean {

@@ -56,6 +56,8 @@ const ALWAYS =
   COMMAND_PASSES_RESERVE;
 /** About the unit, not its medium: answered in standby, too. */
 const ABOUT_UNIT = COMMAND_IN_STANDBY | COMMAND_WITHOUT_MEDIUM;
+/** About the medium: answered in standby where it is known. */
+const STANDBY = COMMAND_IN_STANDBY;
 const IN_ANY_STATE = COMMAND_IN_ANY_STATE | COMMAND_WITHOUT_MEDIUM;
 
 type Run = (run: CommandRun) => Steps | null;
@@ -139,7 +141,7 @@ export const COMMANDS: readonly Command[] = [
     COMMAND_WITHOUT_MEDIUM,
     now(preventAllow),
   ),
-  command("READ CAPACITY (10)", [0x25], [0, ...U32, 0, 0, 1, CONTROL], ALLOW, 0, now(readCapacity10)),
+  command("READ CAPACITY (10)", [0x25], [0, ...U32, 0, 0, 1, CONTROL], ALLOW, STANDBY, now(readCapacity10)),
   command("READ (10)", [0x28], blocks10(PROTECT | DPO_FUA), READ, 0, null),
   command("WRITE (10)", [0x2a], blocks10(PROTECT | DPO_FUA), WRITE, 0, null),
   command(
@@ -247,7 +249,7 @@ export const COMMANDS: readonly Command[] = [
     0,
     null,
   ),
-  command("READ CAPACITY (16)", [0x9e, 0x10], blocks16(0x1f), ALLOW, 0, now(readCapacity16)),
+  command("READ CAPACITY (16)", [0x9e, 0x10], blocks16(0x1f), ALLOW, STANDBY, now(readCapacity16)),
   command("GET LBA STATUS", [0x9e, 0x12], blocks16(0x1f), READ, 0, getLbaStatus),
   command("REPORT LUNS", [0xa0], action12(0, [0xff, 0, 0, 0]), ALLOW, ALWAYS, now(reportLuns)),
   command(
@@ -308,7 +310,7 @@ const WRITE_ATOMIC = 0x9c;
 
 /** What this logical unit can do of it. */
 function commandsOf(run: CommandRun): readonly Command[] {
-  const canDiscard = run.unit.device?.info.canDiscard === true;
+  const canDiscard = run.unit.info?.canDiscard === true;
   return COMMANDS.filter((one) => {
     if (one.opcode === UNMAP) return canDiscard;
     return one.opcode !== WRITE_ATOMIC || run.unit.atomicBytesMax > 0;

@@ -10,7 +10,7 @@
 //  - the identity (NAA, serial number) is that of the volume: the same on every path and node.
 
 import { assert } from "../base/index.ts";
-import type { BlockDevice } from "../ports/index.ts";
+import type { BlockDevice, BlockDeviceInfo } from "../ports/index.ts";
 import type { Reservations } from "./reservations.ts";
 import {
   UA_ACCESS_STATE_CHANGED,
@@ -178,6 +178,7 @@ export class LogicalUnit {
   blockedCount = 0;
 
   private readonly isReadOnly: boolean;
+  private knownInfo: BlockDeviceInfo | null = null;
 
   constructor(options: UnitOptions) {
     const { naa } = options.identity;
@@ -199,12 +200,22 @@ export class LogicalUnit {
   }
 
   get isWriteProtected(): boolean {
-    return this.isReadOnly || this.isSoftwareProtected || this.device?.info.readOnly === true;
+    return this.isReadOnly || this.isSoftwareProtected || this.info?.readOnly === true;
   }
 
-  /** Gives the unit its volume, or takes it away (null): in flight requests end as they end. */
-  setDevice(device: BlockDevice | null): void {
+  /**
+   * Gives the unit its volume, or takes it away (null): requests in flight end as they end.
+   * `known` is what is known of a volume that is served elsewhere: initiators that find a path in
+   * standby want to see capacity and limits there, too.
+   */
+  setDevice(device: BlockDevice | null, known: BlockDeviceInfo | null = null): void {
     this.device = device;
+    this.knownInfo = known;
+  }
+
+  /** What is known of the volume; null where nothing is. */
+  get info(): BlockDeviceInfo | null {
+    return this.device === null ? this.knownInfo : this.device.info;
   }
 
   /** The device's capacity has changed: initiators hear of it. */

@@ -123,7 +123,7 @@ function choosePages(code: number, subpage: number): readonly ModePage[] | null 
 
 function buildModeData(run: CommandRun, isLong: boolean, pages: readonly Uint8Array[]): number {
   const { unit } = run;
-  const hasDescriptor = (run.u8(1) & 0x08) === 0 && unit.device !== null;
+  const hasDescriptor = (run.u8(1) & 0x08) === 0 && unit.info !== null;
   const isLongLba = isLong && (run.u8(1) & 0x10) !== 0;
   const header = isLong ? HEADER_10_BYTES : HEADER_6_BYTES;
   let descriptor = 0;
@@ -202,7 +202,7 @@ function checkHeader(run: CommandRun, list: Uint8Array, isLong: boolean): number
     run.refuse(SENSE_PARAMETER_LENGTH);
     return -1;
   }
-  if (descriptor === 0 || run.unit.device === null) return header + descriptor;
+  if (descriptor === 0 || run.unit.info === null) return header + descriptor;
   const blocks = isLongLba ? getU64(list, header) : getU32(list, header);
   const blockBytes = isLongLba ? getU32(list, header + 12) : getU24(list, header + 5);
   const max = isLongLba ? 2 ** 64 : 0xffffffff;

@@ -275,12 +275,12 @@ describe("asymmetric access", () => {
     const rig = new ScsiRig({ groups: groups(0, 2) });
     const two = rig.initiator("iqn.test:a", 2);
     assert.equal(two.run(READY).sense, 0x062900);
-    for (const cdb of [READY, read10(0, 1), write10(0, 1), cdb16(0x9e, 0, 32, 0x10)]) {
+    for (const cdb of [READY, read10(0, 1), write10(0, 1), cdb16(0x8b, 0, 1)]) {
       assert.equal(two.run(cdb, { room: 512, out: BLOCK }).sense, 0x02040b);
     }
     const fine = [
       [0x12, 0, 0, 0, 96, 0], [0x1a, 0, 8, 0, 255, 0], [0x5e, 0, 0, 0, 0, 0, 0, 0, 255, 0], report,
-      [3, 0, 0, 0, 18, 0],
+      [3, 0, 0, 0, 18, 0], cdb16(0x9e, 0, 32, 0x10),
     ];
     for (const cdb of fine) assert.equal(two.run(cdb, { room: 255 }).status, 0);
   });
@@ -312,6 +312,10 @@ describe("asymmetric access", () => {
     assert.deepEqual([slow.answer?.sense, compare.answer?.sense], [0x02040b, 0x02040b]);
     assert.equal(one.run(READY).sense, 0x02040b);
     assert.equal(one.run([0x12, 1, 0xb0, 0, 64, 0], { room: 64 }).status, 0);
+    const capacity = cdb16(0x9e, 0, 32, 0x10);
+    assert.equal(one.run(capacity, { room: 32 }).sense, 0x02040b);
+    rig.unit.setDevice(null, rig.device.info);
+    assert.equal(one.run(capacity, { room: 32 }).data[6], 3, "1023 is the last block");
     rig.checkIdle();
   });
 });

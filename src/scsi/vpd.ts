@@ -75,7 +75,7 @@ function buildBody(run: CommandRun, page: Uint8Array, code: number): number {
       return 64;
     default:
       // LBPU, LBPWS, LBPWS10 where the device can; LBPRZ always; thin provisioned.
-      if (run.unit.device?.info.canDiscard === true) {
+      if (run.unit.info?.canDiscard === true) {
         page[5] = 0xe4;
         page[6] = 0x02;
       } else {
@@ -157,10 +157,10 @@ function thirdPartyCopy(page: Uint8Array): number {
 
 function blockLimits(run: CommandRun, page: Uint8Array): number {
   const { unit } = run;
-  const info = unit.device?.info;
+  const { info } = unit;
   // WSNZ: WRITE SAME of 0 blocks is refused.
   page[4] = 0x01;
-  if (info === undefined) return 64;
+  if (info === null) return 64;
   const { blockBytes } = info;
   page[5] = compareBlocksMax(blockBytes);
   putU16(page, 6, info.physicalBlockBytes / blockBytes);

@@ -64,7 +64,7 @@ export function* writeSame(run: CommandRun): Steps {
     run.refuseField(1, 4);
     return;
   }
-  if (mayUnmap && !run.device.info.canDiscard) {
+  if (mayUnmap && !run.info.canDiscard) {
     run.refuseField(1, 3);
     return;
   }
@@ -142,7 +142,7 @@ interface UnmapRange {
 }
 
 export function* unmap(run: CommandRun): Steps {
-  if (!run.device.info.canDiscard) {
+  if (!run.info.canDiscard) {
     run.refuse(SENSE_INVALID_OPCODE);
     return;
   }
