@@ -50,7 +50,7 @@ export const STEP_FETCH = 1;
 export const STEP_ENTER = 2;
 export const STEP_DEVICE = 3;
 export const STEP_SCRATCH = 4;
-export const STEP_OUTSIDE = 5;
+const STEP_OUTSIDE = 5;
 
 export type Steps = Generator<number, void, number>;
 export type Part<T> = Generator<number, T, number>;

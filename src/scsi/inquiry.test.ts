@@ -107,7 +107,7 @@ test("READ CAPACITY shows the last block, and as much as is asked for", () => {
   assert.deepEqual([u32(long.data, 4), u32(long.data, 8), long.data[13]], [299, 512, 3]);
   assert.equal(one.run(cdb16(0x9e, 0, 13, 0x10), { room: 32 }).data.length, 13);
   assert.equal(one.run([0x25, 0, 0, 0, 0, 1, 0, 0, 0, 0], { room: 8 }).sense, 0x052400);
-  Object.defineProperty(rig.device.info, "capacityBytes", { value: 2 ** 42 });
+  rig.device.info.capacityBytes = 2 ** 42;
   const clipped = one.run([0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0], { room: 8 });
   assert.equal(u32(clipped.data, 0), 0xffffffff);
 });

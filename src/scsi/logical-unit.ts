@@ -17,6 +17,7 @@ import {
   UA_BUS_DEVICE_RESET,
   UA_CAPACITY_CHANGED,
   UA_INQUIRY_CHANGED,
+  UA_THIN_THRESHOLD,
 } from "./sense.ts";
 import type { NexusIdentity, ScsiTransport } from "./task.ts";
 
@@ -70,7 +71,7 @@ export interface UnitOptions {
   readonly isReadOnly?: boolean;
 }
 
-export const TRANSFER_BYTES_MAX_DEFAULT: number = 4 * 1024 * 1024;
+const TRANSFER_BYTES_MAX_DEFAULT: number = 4 * 1024 * 1024;
 
 /** An I_T nexus: a session of an initiator with a target. */
 export class Nexus {
@@ -221,6 +222,11 @@ export class LogicalUnit {
   /** The device's capacity has changed: initiators hear of it. */
   capacityChanged(): void {
     this.attendAll(UA_CAPACITY_CHANGED);
+  }
+
+  /** The pool behind a thinly provisioned volume runs low (SBC-3 4.7.3.8). */
+  spaceRunsLow(): void {
+    this.attendAll(UA_THIN_THRESHOLD);
   }
 
   /** Says that what INQUIRY shows has changed. */

@@ -15,7 +15,7 @@ import {
   type ReservePlan,
   type ReserveRequest,
 } from "./reservation-plan.ts";
-import { isAllRegistrants, isReservationType, type Registration } from "./reservations.ts";
+import { isAllRegistrants, isReservationType } from "./reservations.ts";
 import { SENSE_NO_RESOURCES, SENSE_PARAMETER_LENGTH } from "./sense.ts";
 
 const OUT_LIST_BYTES = 24;

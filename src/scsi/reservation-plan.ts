@@ -20,13 +20,13 @@ import {
   UA_RESERVATIONS_RELEASED,
 } from "./sense.ts";
 
-export const PR_OUT_REGISTER = 0;
+const PR_OUT_REGISTER = 0;
 export const PR_OUT_RESERVE = 1;
 export const PR_OUT_RELEASE = 2;
-export const PR_OUT_CLEAR = 3;
+const PR_OUT_CLEAR = 3;
 export const PR_OUT_PREEMPT = 4;
 export const PR_OUT_PREEMPT_AND_ABORT = 5;
-export const PR_OUT_REGISTER_AND_IGNORE = 6;
+const PR_OUT_REGISTER_AND_IGNORE = 6;
 
 const KEY_NONE = "0000000000000000";
 

@@ -17,9 +17,9 @@ export const REGISTRATIONS_MAX = 192;
 
 export const PR_WRITE_EXCLUSIVE = 1;
 export const PR_EXCLUSIVE_ACCESS = 3;
-export const PR_WRITE_EXCLUSIVE_REGISTRANTS = 5;
+const PR_WRITE_EXCLUSIVE_REGISTRANTS = 5;
 export const PR_EXCLUSIVE_ACCESS_REGISTRANTS = 6;
-export const PR_WRITE_EXCLUSIVE_ALL = 7;
+const PR_WRITE_EXCLUSIVE_ALL = 7;
 export const PR_EXCLUSIVE_ACCESS_ALL = 8;
 
 /** One registration as it is kept: bytes as hexadecimal text, so that the record is plain JSON. */

@@ -32,7 +32,7 @@ const FIXED_SENSE_FIELDS = {
   field_replaceable_unit: [14, 1],
   sense_key_specific: [15, 3],
 } as const;
-export const FIXED_SENSE: Layout<typeof FIXED_SENSE_FIELDS> = layout(
+const FIXED_SENSE: Layout<typeof FIXED_SENSE_FIELDS> = layout(
   "fixed format sense data",
   18,
   FIXED_SENSE_FIELDS,
@@ -46,7 +46,7 @@ const DESCRIPTOR_SENSE_FIELDS = {
   ascq: [3, 1],
   additional_sense_length: [7, 1],
 } as const;
-export const DESCRIPTOR_SENSE: Layout<typeof DESCRIPTOR_SENSE_FIELDS> = layout(
+const DESCRIPTOR_SENSE: Layout<typeof DESCRIPTOR_SENSE_FIELDS> = layout(
   "descriptor format sense data",
   8,
   DESCRIPTOR_SENSE_FIELDS,
@@ -56,16 +56,14 @@ const KEY_SPECIFIC_DESCRIPTOR_BYTES = 8;
 
 const VALID = 0x80;
 
-export const KEY_NO_SENSE = 0x0;
-export const KEY_ILLEGAL_REQUEST = 0x5;
 
 export const SENSE_NONE = 0;
 export const SENSE_STANDBY = 0x02040b;
 export const SENSE_UNAVAILABLE = 0x02040c;
 export const SENSE_TRANSITION = 0x02040a;
 export const SENSE_NO_MEDIUM = 0x023a00;
-export const SENSE_READ_ERROR = 0x031100;
-export const SENSE_WRITE_ERROR = 0x030c00;
+const SENSE_READ_ERROR = 0x031100;
+const SENSE_WRITE_ERROR = 0x030c00;
 export const SENSE_PARAMETER_LENGTH = 0x051a00;
 export const SENSE_INVALID_OPCODE = 0x052000;
 export const SENSE_OUT_OF_RANGE = 0x052100;
@@ -81,7 +79,7 @@ export const SENSE_SAVING_NOT_SUPPORTED = 0x053900;
 export const SENSE_REMOVAL_PREVENTED = 0x055302;
 export const SENSE_NO_REGISTRATION_ROOM = 0x055504;
 export const SENSE_WRITE_PROTECTED = 0x072700;
-export const SENSE_NO_SPACE = 0x072707;
+const SENSE_NO_SPACE = 0x072707;
 export const SENSE_COPY_NOT_REACHABLE = 0x0a0d02;
 export const SENSE_COPY_RANGE = 0x0a0000;
 export const SENSE_COPY_FAILED = 0x0a0d01;
@@ -102,7 +100,6 @@ export const UA_REGISTRATIONS_PREEMPTED = 0x2a05;
 export const UA_ACCESS_STATE_CHANGED = 0x2a06;
 export const UA_CAPACITY_CHANGED = 0x2a09;
 export const UA_MEDIUM_CHANGED = 0x2800;
-export const UA_COMMANDS_CLEARED = 0x2f00;
 export const UA_THIN_THRESHOLD = 0x3807;
 export const UA_LUNS_CHANGED = 0x3f0e;
 export const UA_INQUIRY_CHANGED = 0x3f03;

@@ -243,12 +243,14 @@ test("unit attentions come one at a time, oldest first, and once; INQUIRY passes
   rig.unit.capacityChanged();
   rig.unit.capacityChanged();
   rig.unit.inquiryChanged();
-  assert.deepEqual(one.attentions, [0x2900, 0x2a09, 0x3f03]);
+  rig.unit.spaceRunsLow();
+  assert.deepEqual(one.attentions, [0x2900, 0x2a09, 0x3f03, 0x3807]);
   assert.equal(one.run([0x12, 0, 0, 0, 96, 0], { room: 96 }).status, 0);
   assert.equal(one.run([0xc0, ...be(0, 15)]).sense, 0x062900, "before the operation code");
   const sense = one.run([3, 0, 0, 0, 252, 0], { room: 252 });
   assert.deepEqual([sense.data[2], sense.data[12], sense.data[13]], [6, 0x2a, 9]);
   assert.equal(one.run([3, 1, 0, 0, 252, 0], { room: 252 }).data[0], 0x72);
+  assert.equal(one.run(READY).sense, 0x063807);
   assert.equal(one.run(READY).status, 0);
 });
 

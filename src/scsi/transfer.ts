@@ -19,7 +19,7 @@ import {
 
 export const TRANSFER_NONE = 0;
 export const TRANSFER_READ = 1;
-export const TRANSFER_WRITE = 2;
+const TRANSFER_WRITE = 2;
 export const TRANSFER_WRITE_ATOMIC = 3;
 
 const READ_6 = 0x08;
