@@ -98,7 +98,10 @@ function run(opcode: number, count: number): void {
 
 const collect = (globalThis as unknown as { gc: () => void }).gc;
 const perRequest: Record<string, number> = {};
-for (const [name, opcode] of [["read", 0x28], ["write", 0x2a]] as const) {
+for (const [name, opcode] of [
+  ["read", 0x28],
+  ["write", 0x2a],
+] as const) {
   run(opcode, WARM_UP);
   collect();
   const before = process.memoryUsage().heapUsed;

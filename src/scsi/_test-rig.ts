@@ -56,6 +56,11 @@ export interface Pending {
   arrive(): void;
 }
 
+/** Asked by a function, so that what it says is not taken to stay. */
+export function isWaiting(pending: Pending): boolean {
+  return pending.answer === null;
+}
+
 interface Buffers {
   readonly pending: Pending;
   readonly out: Arena | null;
@@ -68,7 +73,7 @@ export class TestInitiator implements ScsiTransport {
   readonly name: string;
   readonly nexus: number;
   readonly attentions: number[] = [];
-  mapAnswer = MAP_OK;
+  mapAnswer: number = MAP_OK;
   private readonly buffers: Map<number, Buffers> = new Map();
 
   constructor(rig: ScsiRig, name: string, port: number) {
@@ -283,18 +288,35 @@ function transportIdOf(name: string): Uint8Array {
 
 export function be(value: number, bytes: number): number[] {
   const digits = value.toString(16).padStart(2 * bytes, "0");
-  return Array.from({ length: bytes }, (_, at) => Number.parseInt(digits.slice(2 * at, 2 * at + 2), 16));
+  return Array.from({ length: bytes }, (_, at) =>
+    Number.parseInt(digits.slice(2 * at, 2 * at + 2), 16),
+  );
 }
 
 export const read10 = (lba: number, blocks: number, flags: number = 0): number[] => [
-  0x28, flags, ...be(lba, 4), 0, ...be(blocks, 2), 0,
+  0x28,
+  flags,
+  ...be(lba, 4),
+  0,
+  ...be(blocks, 2),
+  0,
 ];
 export const write10 = (lba: number, blocks: number, flags: number = 0): number[] => [
-  0x2a, flags, ...be(lba, 4), 0, ...be(blocks, 2), 0,
+  0x2a,
+  flags,
+  ...be(lba, 4),
+  0,
+  ...be(blocks, 2),
+  0,
 ];
 /** CDBs of 16 bytes with LBA and length in the usual places. */
 export const cdb16 = (code: number, lba: number, blocks: number, flags: number = 0): number[] => [
-  code, flags, ...be(lba, 8), ...be(blocks, 4), 0, 0,
+  code,
+  flags,
+  ...be(lba, 8),
+  ...be(blocks, 4),
+  0,
+  0,
 ];
 
 /** Bytes that say where they come from. */

@@ -15,9 +15,7 @@ export function getU24(from: Uint8Array, at: number): number {
 }
 
 export function getU32(from: Uint8Array, at: number): number {
-  return (
-    ((from[at] << 24) | (from[at + 1] << 16) | (from[at + 2] << 8) | from[at + 3]) >>> 0
-  );
+  return ((from[at] << 24) | (from[at + 1] << 16) | (from[at + 2] << 8) | from[at + 3]) >>> 0;
 }
 
 export function getU64(from: Uint8Array, at: number): number {

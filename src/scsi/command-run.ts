@@ -36,14 +36,14 @@ import {
   SENSE_WRITE_PROTECTED,
   senseOfResult,
 } from "./sense.ts";
-import type { TaskOrder } from "./task-order.ts";
+import type { ScsiTarget } from "./target.ts";
 import {
   CDB_BYTES_MAX,
   type ScsiTaskTable,
   STATUS_GOOD,
   STATUS_RESERVATION_CONFLICT,
 } from "./task.ts";
-import type { ScsiTarget } from "./target.ts";
+import type { TaskOrder } from "./task-order.ts";
 
 /** What a command yields. The engine resumes it with a result; negative is an errno. */
 export const STEP_FETCH = 1;
@@ -90,8 +90,8 @@ export class CommandRun {
   steps: Steps | null = null;
 
   // Outcome.
-  status = STATUS_GOOD;
-  senseCode = SENSE_NONE;
+  status: number = STATUS_GOOD;
+  senseCode: number = SENSE_NONE;
   senseInformation = -1;
   senseSpecific = 0;
 
@@ -107,13 +107,7 @@ export class CommandRun {
 
   private readonly cdbAt: number;
 
-  constructor(
-    host: RunHost,
-    target: ScsiTarget,
-    link: NexusLink,
-    command: Command,
-    task: number,
-  ) {
+  constructor(host: RunHost, target: ScsiTarget, link: NexusLink, command: Command, task: number) {
     this.host = host;
     this.target = target;
     this.link = link;
@@ -318,12 +312,7 @@ export class CommandRun {
     return yield* this.submit(this.unit.device, OP_FLUSH, 0, 0, 0, 0);
   }
 
-  *writeZeroes(
-    offset: number,
-    bytes: number,
-    mayUnmap: boolean,
-    isDurable: boolean,
-  ): Part<number> {
+  *writeZeroes(offset: number, bytes: number, mayUnmap: boolean, isDurable: boolean): Part<number> {
     const flags = (mayUnmap ? FLAG_UNMAP : 0) | (isDurable ? FLAG_DURABLE : 0);
     return yield* this.submit(this.unit.device, OP_WRITE_ZEROES, offset, 0, bytes, flags);
   }

@@ -50,10 +50,7 @@ const WRITE = RESERVED_WRITE;
 
 /** INQUIRY, REPORT LUNS, REQUEST SENSE: always answered. */
 const ALWAYS =
-  COMMAND_PASSES_ATTENTION |
-  COMMAND_IN_ANY_STATE |
-  COMMAND_WITHOUT_MEDIUM |
-  COMMAND_PASSES_RESERVE;
+  COMMAND_PASSES_ATTENTION | COMMAND_IN_ANY_STATE | COMMAND_WITHOUT_MEDIUM | COMMAND_PASSES_RESERVE;
 /** About the unit, not its medium: answered in standby, too. */
 const ABOUT_UNIT = COMMAND_IN_STANDBY | COMMAND_WITHOUT_MEDIUM;
 /** About the medium: answered in standby where it is known. */
@@ -124,7 +121,14 @@ export const COMMANDS: readonly Command[] = [
     COMMAND_PASSES_RESERVE,
     now(release),
   ),
-  command("MODE SENSE (6)", [0x1a], [8, 0xff, 0xff, 0xff, CONTROL], READ, ABOUT_UNIT, now(modeSense)),
+  command(
+    "MODE SENSE (6)",
+    [0x1a],
+    [8, 0xff, 0xff, 0xff, CONTROL],
+    READ,
+    ABOUT_UNIT,
+    now(modeSense),
+  ),
   command(
     "START STOP UNIT",
     [0x1b],
@@ -141,7 +145,14 @@ export const COMMANDS: readonly Command[] = [
     COMMAND_WITHOUT_MEDIUM,
     now(preventAllow),
   ),
-  command("READ CAPACITY (10)", [0x25], [0, ...U32, 0, 0, 1, CONTROL], ALLOW, STANDBY, now(readCapacity10)),
+  command(
+    "READ CAPACITY (10)",
+    [0x25],
+    [0, ...U32, 0, 0, 1, CONTROL],
+    ALLOW,
+    STANDBY,
+    now(readCapacity10),
+  ),
   command("READ (10)", [0x28], blocks10(PROTECT | DPO_FUA), READ, 0, null),
   command("WRITE (10)", [0x2a], blocks10(PROTECT | DPO_FUA), WRITE, 0, null),
   command(
@@ -192,7 +203,14 @@ export const COMMANDS: readonly Command[] = [
   ),
   command("READ KEYS", [0x5e, 0], reserveIn(0x1f), ALLOW, ABOUT_UNIT, now(readKeys)),
   command("READ RESERVATION", [0x5e, 1], reserveIn(0x1f), ALLOW, ABOUT_UNIT, now(readReservation)),
-  command("REPORT CAPABILITIES", [0x5e, 2], reserveIn(0x1f), ALLOW, ABOUT_UNIT, now(reportCapabilities)),
+  command(
+    "REPORT CAPABILITIES",
+    [0x5e, 2],
+    reserveIn(0x1f),
+    ALLOW,
+    ABOUT_UNIT,
+    now(reportCapabilities),
+  ),
   command("READ FULL STATUS", [0x5e, 3], reserveIn(0x1f), ALLOW, ABOUT_UNIT, now(readFullStatus)),
   command("REGISTER", [0x5f, 0], reserveList(0x1f), ALLOW, ABOUT_UNIT, reserveOut),
   command("RESERVE", [0x5f, 1], reserveList(0x1f), ALLOW, ABOUT_UNIT, reserveOut),

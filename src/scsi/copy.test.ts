@@ -12,17 +12,44 @@ function target(naa: readonly number[] = NAA, lead = 0xe4, flags = 0): number[] 
   return [lead, flags, 0, 0, 1, 3, 0, naa.length, ...designator, 0, 0, 2, 0];
 }
 
-function segment(from: number, to: number, blocks: number, index: readonly number[] = [0, 0]): number[] {
+function segment(
+  from: number,
+  to: number,
+  blocks: number,
+  index: readonly number[] = [0, 0],
+): number[] {
   return [
-    2, 0, 0, 24, ...be(index[0] as number, 2), ...be(index[1] as number, 2), 0, 0,
-    ...be(blocks, 2), ...be(from, 8), ...be(to, 8),
+    2,
+    0,
+    0,
+    24,
+    ...be(index[0] as number, 2),
+    ...be(index[1] as number, 2),
+    0,
+    0,
+    ...be(blocks, 2),
+    ...be(from, 8),
+    ...be(to, 8),
   ];
 }
 
 function list(targets: number[][], segments: number[][], id = 1): Uint8Array {
   const [one, two] = [targets.flat(), segments.flat()];
   return Uint8Array.from([
-    id, 0, ...be(one.length, 2), 0, 0, 0, 0, ...be(two.length, 4), 0, 0, 0, 0, ...one, ...two,
+    id,
+    0,
+    ...be(one.length, 2),
+    0,
+    0,
+    0,
+    0,
+    ...be(two.length, 4),
+    0,
+    0,
+    0,
+    0,
+    ...one,
+    ...two,
   ]);
 }
 
@@ -32,14 +59,30 @@ function copy(one: TestInitiator, out: Uint8Array, length: number = out.length):
 }
 
 const results = (action: number, id: number): number[] => [
-  0x84, action, id, 0, 0, 0, 0, 0, 0, 0, ...be(256, 4), 0, 0,
+  0x84,
+  action,
+  id,
+  0,
+  0,
+  0,
+  0,
+  0,
+  0,
+  0,
+  ...be(256, 4),
+  0,
+  0,
 ];
 
 test("blocks are copied within a unit, also where the ranges overlap", () => {
   const rig = new ScsiRig({ blocks: 2048 });
   const one = rig.initiator().ready();
   const data = pattern(700 * 512, 4);
-  for (const [from, to] of [[0, 1000], [100, 130], [130, 100]] as const) {
+  for (const [from, to] of [
+    [0, 1000],
+    [100, 130],
+    [130, 100],
+  ] as const) {
     rig.device.content.fill(0).set(data, from * 512);
     assert.equal(copy(one, list([target()], [segment(from, to, 700)])), 0);
     assert.deepEqual(rig.device.content.slice(to * 512, (to + 700) * 512), data);
@@ -59,7 +102,25 @@ test("blocks are copied between units of one target, named by NAA or by vendor a
   const targets = [target(), target([...identity.naa])];
   assert.equal(copy(one, list(targets, [segment(0, 8, 8, [0, 1])])), 0);
   assert.deepEqual(device.content.slice(4096, 8192), pattern(4096, 1));
-  const named = [0xe4, 0, 0, 0, 2, 1, 0, 16, ...Buffer.from("RINGSTORserial-1"), 0, 0, 0, 0, 0, 0, 2, 0];
+  const named = [
+    0xe4,
+    0,
+    0,
+    0,
+    2,
+    1,
+    0,
+    16,
+    ...Buffer.from("RINGSTORserial-1"),
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    2,
+    0,
+  ];
   assert.equal(copy(one, list([named], [segment(0, 100, 1)])), 0);
   assert.deepEqual(rig.device.content.slice(51200, 51712), pattern(4096, 1).slice(0, 512));
   rig.checkIdle();
@@ -76,7 +137,8 @@ test("list lengths that cut a descriptor are refused; length 0 is no error", () 
 
 test("too many descriptors are refused by kind, lists beyond the maximum by length", () => {
   const one = new ScsiRig().initiator().ready();
-  const times = (count: number, item: number[]): number[][] => Array.from({ length: count }, () => item);
+  const times = (count: number, item: number[]): number[][] =>
+    Array.from({ length: count }, () => item);
   const none = segment(0, 8, 0);
   assert.equal(copy(one, list(times(8, target()), times(64, none))), 0);
   assert.equal(copy(one, list(times(9, target()), [none])), 0x052606);
@@ -123,7 +185,10 @@ test("OPERATING PARAMETERS show the limits", () => {
   const { data } = one.run(results(3, 0), { room: 256 });
   const view = Buffer.from(data);
   assert.equal(view.readUInt32BE(0), data.length - 4);
-  assert.deepEqual([view.readUInt16BE(8), view.readUInt16BE(10), view.readUInt32BE(12)], [8, 64, 2048]);
+  assert.deepEqual(
+    [view.readUInt16BE(8), view.readUInt16BE(10), view.readUInt32BE(12)],
+    [8, 64, 2048],
+  );
   assert.deepEqual([...data.slice(43)], [2, 2, 0xe4]);
 });
 

@@ -47,13 +47,6 @@ import {
 } from "./sense.ts";
 import type { ScsiTarget } from "./target.ts";
 import {
-  PHASE_DEVICE,
-  PHASE_FETCH,
-  PHASE_NONE,
-  PHASE_OUTSIDE,
-  TaskOrder,
-} from "./task-order.ts";
-import {
   ATTRIBUTE_ACA,
   CDB_BYTES_MAX,
   LUN_BYTES,
@@ -66,6 +59,7 @@ import {
   STATUS_RESERVATION_CONFLICT,
   STATUS_TASK_SET_FULL,
 } from "./task.ts";
+import { PHASE_DEVICE, PHASE_FETCH, PHASE_NONE, PHASE_OUTSIDE, TaskOrder } from "./task-order.ts";
 import {
   isForceUnitAccess,
   judgeTransfer,
@@ -194,13 +188,7 @@ export class ScsiEngine implements RequestOwner {
   // READ and WRITE --------------------------------------------------------------------------------
 
   /** The checks that come before the fields of the CDB. False: the task has ended. */
-  admit(
-    task: number,
-    link: NexusLink,
-    reserved: number,
-    flags: number,
-    control: number,
-  ): boolean {
+  admit(task: number, link: NexusLink, reserved: number, flags: number, control: number): boolean {
     if (link.attentionCount !== 0 && (flags & COMMAND_PASSES_ATTENTION) === 0) {
       this.fail(task, 0x060000 | link.takeAttention(), -1, 0);
       return false;
@@ -337,7 +325,7 @@ export class ScsiEngine implements RequestOwner {
 
   private setSense(task: number, code: number, information: number, keySpecific: number): void {
     const link = this.links[task];
-    const isDescriptor = link !== null && link.unit.isDescriptorSense;
+    const isDescriptor = link?.unit.isDescriptorSense === true;
     const at = task * SENSE_BYTES_MAX;
     const { tasks } = this;
     tasks.status[task] = STATUS_CHECK_CONDITION;

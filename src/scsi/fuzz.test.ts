@@ -68,7 +68,10 @@ test(`random commands from seed ${SEED} harm nobody`, () => {
       statuses.set(status, (statuses.get(status) ?? 0) + 1);
       if (status === 0) {
         const beyond = answer.buffer.subarray(answer.movedBytes);
-        assert.ok(beyond.every((byte) => byte === UNTOUCHED), "data beyond what was reported");
+        assert.ok(
+          beyond.every((byte) => byte === UNTOUCHED),
+          "data beyond what was reported",
+        );
       }
       assert.equal(status === 2, answer.sense !== 0);
     }

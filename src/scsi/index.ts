@@ -20,5 +20,5 @@ export {
   VolatileReservationStore,
 } from "./reservations.ts";
 export { LUNS_MAX, ScsiTarget } from "./target.ts";
-export * from "./transport-id.ts";
 export * from "./task.ts";
+export * from "./transport-id.ts";

@@ -6,10 +6,22 @@ import { be, cdb16, ScsiRig, type TestInitiator } from "./_test-rig.ts";
 import { COMMANDS } from "./commands.ts";
 
 const inquiry = (evpd: number, page: number, length: number): number[] => [
-  0x12, evpd, page, ...be(length, 2), 0,
+  0x12,
+  evpd,
+  page,
+  ...be(length, 2),
+  0,
 ];
 const reportLuns = (length: number, select: number = 0): number[] => [
-  0xa0, 0, select, 0, 0, 0, ...be(length, 4), 0, 0,
+  0xa0,
+  0,
+  select,
+  0,
+  0,
+  0,
+  ...be(length, 4),
+  0,
+  0,
 ];
 
 function vpd(one: TestInitiator, page: number): Uint8Array {
@@ -30,7 +42,10 @@ test("standard data names vendor, standards and what is there", () => {
   assert.equal(residual, 255 - 96);
   assert.deepEqual([...data.slice(0, 8)], [0, 0, 6, 0x12, 91, 0x18, 0x10, 2]);
   assert.equal(Buffer.from(data.slice(8, 36)).toString(), "RINGSTORVOLUME          1   ");
-  assert.deepEqual([58, 60, 62, 64].map((at) => u16(data, at)), [0xa0, 0x460, 0x4c0, 0x960]);
+  assert.deepEqual(
+    [58, 60, 62, 64].map((at) => u16(data, at)),
+    [0xa0, 0x460, 0x4c0, 0x960],
+  );
 });
 
 test("INQUIRY honours the allocation length and refuses a page without EVPD", () => {
@@ -82,9 +97,15 @@ test("page B0h shows the limits that the commands keep", () => {
   assert.equal(page[4] & 1, 1, "WSNZ");
   assert.equal(page[5], 128);
   assert.equal(u16(page, 6), 8);
-  assert.deepEqual([8, 12, 20, 24, 28].map((at) => u32(page, at)), [2048, 128, 1048576, 256, 8]);
+  assert.deepEqual(
+    [8, 12, 20, 24, 28].map((at) => u32(page, at)),
+    [2048, 128, 1048576, 256, 8],
+  );
   assert.equal(u32(page, 40), 32768);
-  assert.deepEqual([44, 48, 52, 56].map((at) => u32(page, at)), [128, 1, 1, 0]);
+  assert.deepEqual(
+    [44, 48, 52, 56].map((at) => u32(page, at)),
+    [128, 1, 1, 0],
+  );
 });
 
 test("pages B0h and B2h and READ CAPACITY (16) follow what the device can discard", () => {
@@ -151,7 +172,14 @@ test("a unit that comes or goes is told, and REPORT LUNS takes the news away", (
 });
 
 const opcodes = (options: number, opcode: number, action: number): number[] => [
-  0xa3, 0x0c, options, opcode, ...be(action, 2), ...be(65535, 4), 0, 0,
+  0xa3,
+  0x0c,
+  options,
+  opcode,
+  ...be(action, 2),
+  ...be(65535, 4),
+  0,
+  0,
 ];
 
 test("every command of the table is listed, described, and its operation code is not refused", () => {

@@ -106,7 +106,7 @@ export class NexusLink {
   isRegistered = false;
   isHolder = false;
   preventsRemoval = false;
-  accessState = ACCESS_OPTIMIZED;
+  accessState: number = ACCESS_OPTIMIZED;
   attentionCount = 0;
   private readonly attentions: Uint16Array = new Uint16Array(ATTENTIONS_MAX);
 

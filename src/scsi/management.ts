@@ -129,8 +129,7 @@ function manageUnit(
   answer: (response: number) => void,
 ): void {
   const { task } = request;
-  const isHere =
-    task >= 0 && task < engine.tasks.capacity && engine.links[task] === link;
+  const isHere = task >= 0 && task < engine.tasks.capacity && engine.links[task] === link;
   const own = (): number[] => engine.aborts.tasksOf(link.unit, (one) => one === link);
   switch (request.management) {
     case TMF_ABORT_TASK:
@@ -170,12 +169,7 @@ function resetUnits(
 }
 
 /** What the loss of a nexus ends (SAM-5 6.3.4), the nexus itself living on. */
-function loseNexus(
-  engine: ScsiEngine,
-  target: ScsiTarget,
-  index: number,
-  done: () => void,
-): void {
+function loseNexus(engine: ScsiEngine, target: ScsiTarget, index: number, done: () => void): void {
   const nexus = engine.places[index]?.nexus;
   const links = nexus === undefined ? [] : target.linksOf(nexus);
   const tasks = links.flatMap((link) => engine.aborts.tasksOf(link.unit, (one) => one === link));

@@ -5,10 +5,23 @@ import { test } from "node:test";
 import { be, ScsiRig, type TestInitiator, write10 } from "./_test-rig.ts";
 
 const sense6 = (page: number, length: number, control = 0, subpage = 0): number[] => [
-  0x1a, 0, (control << 6) | page, subpage, length, 0,
+  0x1a,
+  0,
+  (control << 6) | page,
+  subpage,
+  length,
+  0,
 ];
 const sense10 = (page: number, flags = 0, subpage = 0): number[] => [
-  0x5a, flags, page, subpage, 0, 0, 0, ...be(1024, 2), 0,
+  0x5a,
+  flags,
+  page,
+  subpage,
+  0,
+  0,
+  0,
+  ...be(1024, 2),
+  0,
 ];
 const select6 = (length: number, flags = 0x10): number[] => [0x15, flags, 0, 0, length, 0];
 const select10 = (length: number): number[] => [0x55, 0x10, 0, 0, 0, 0, 0, ...be(length, 2), 0];
@@ -61,7 +74,10 @@ test("the write cache, D_SENSE and SWP can be changed, and the others hear of it
   const rig = new ScsiRig();
   const one = rig.initiator("iqn.test:a").ready();
   const two = rig.initiator("iqn.test:b").ready();
-  assert.deepEqual([page(one, 0x08, 1)[2], page(one, 0x0a, 1)[2], page(one, 0x0a, 1)[4]], [4, 4, 8]);
+  assert.deepEqual(
+    [page(one, 0x08, 1)[2], page(one, 0x0a, 1)[2], page(one, 0x0a, 1)[4]],
+    [4, 4, 8],
+  );
   const caching = page(one, 0x08);
   assert.equal(caching[2], 4);
   caching[2] = 0;
@@ -87,7 +103,19 @@ test("MODE SELECT with what is there already changes nothing and tells nobody", 
   const one = rig.initiator("iqn.test:a").ready();
   const two = rig.initiator("iqn.test:b").ready();
   assert.equal(select(one, [...page(one, 0x08), ...page(one, 0x0a)]).status, 0);
-  const out = Uint8Array.from([0, 0, 0, 0, 0, 0, 0, 8, ...be(1024, 4), ...be(512, 4), ...page(one, 8)]);
+  const out = Uint8Array.from([
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    8,
+    ...be(1024, 4),
+    ...be(512, 4),
+    ...page(one, 8),
+  ]);
   assert.equal(one.run(select10(out.length), { out }).status, 0);
   assert.equal(two.run([0, 0, 0, 0, 0, 0]).status, 0);
 });

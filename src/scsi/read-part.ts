@@ -1,9 +1,9 @@
 // READ into room that ends within a block: whole blocks are read into memory of our own, and only
 // what there is room for is passed on. Initiators that send such a command err, or test.
 
-import type { CommandRun, Steps } from "./command-run.ts";
 import { RESERVED_READ } from "./access.ts";
 import type { Command } from "./command.ts";
+import type { CommandRun, Steps } from "./command-run.ts";
 import { STEP_BYTES } from "./limits.ts";
 import { TRANSFER, TRANSFER_LBA } from "./transfer.ts";
 

@@ -69,11 +69,7 @@ export function reportOpcodes(run: CommandRun, commands: readonly Command[]): vo
   run.reply(describeCommand(run, found, hasTimeouts), allocation);
 }
 
-function listCommands(
-  run: CommandRun,
-  commands: readonly Command[],
-  hasTimeouts: boolean,
-): number {
+function listCommands(run: CommandRun, commands: readonly Command[], hasTimeouts: boolean): number {
   const entry = 8 + (hasTimeouts ? TIMEOUTS_BYTES : 0);
   const data = run.page(4 + commands.length * entry);
   let at = 4;

@@ -7,8 +7,8 @@
 import {
   isAllRegistrants,
   isShared,
-  type Registration,
   REGISTRATIONS_MAX,
+  type Registration,
   type ReservationState,
 } from "./reservations.ts";
 import {
@@ -114,11 +114,7 @@ function planRegister(
   return { ...NOTHING, next };
 }
 
-function planUnregister(
-  state: ReservationState,
-  own: Registration,
-  aptpl: boolean,
-): ReservePlan {
+function planUnregister(state: ReservationState, own: Registration, aptpl: boolean): ReservePlan {
   const registrations = state.registrations.filter((one) => one !== own);
   const isReleased = isAllRegistrants(state.type)
     ? registrations.length === 0
@@ -173,8 +169,7 @@ function planPreempt(
   const holder = state.registrations.find((one) => one.id === state.holder);
   const takesOver = isAll ? actionKey === KEY_NONE : holder?.key === actionKey;
   if (actionKey === KEY_NONE && !takesOver) return refusal(SENSE_INVALID_FIELD_IN_PARAMETERS);
-  const isNamed = (one: Registration): boolean =>
-    (isAll && takesOver) || one.key === actionKey;
+  const isNamed = (one: Registration): boolean => (isAll && takesOver) || one.key === actionKey;
   const named = state.registrations.filter(isNamed);
   if (named.length === 0) return CONFLICT;
   // Who preempts stays registered, also where its own key is the one that was named.

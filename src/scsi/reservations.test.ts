@@ -3,10 +3,10 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { EIO } from "../base/index.ts";
-import { be, cdb16, read10, ScsiRig, type TestInitiator, write10 } from "./_test-rig.ts";
+import { be, cdb16, isWaiting, read10, ScsiRig, type TestInitiator, write10 } from "./_test-rig.ts";
 import { RESERVED_ALLOW, RESERVED_READ } from "./access.ts";
 import { COMMANDS } from "./commands.ts";
-import { type ReservationRecord, Reservations, type ReservationStore } from "./reservations.ts";
+import { type ReservationRecord, type ReservationStore, Reservations } from "./reservations.ts";
 
 const REGISTER = 0;
 const RESERVE = 1;
@@ -35,7 +35,13 @@ function reserveOut(one: TestInitiator, action: number, options: Out = {}): numb
 }
 
 const outCdb = (action: number, { type = 0 }: Out): number[] => [
-  0x5f, action, type, 0, 0, ...be(24, 4), 0,
+  0x5f,
+  action,
+  type,
+  0,
+  0,
+  ...be(24, 4),
+  0,
 ];
 
 function outList({ key = 0, actionKey = 0, flags = 0 }: Out): Uint8Array {
@@ -211,7 +217,10 @@ test("PREEMPT with key 0 among all registrants removes all others", () => {
   const { rig, holder, member } = makeTrio(7);
   assert.equal(reserveOut(member, PREEMPT, { key: 0xb, actionKey: 0, type: 1 }), 0);
   assert.deepEqual(keys(member), [0xb]);
-  assert.deepEqual([rig.unit.reservations.state.type, rig.unit.reservations.isHolder("x")], [1, false]);
+  assert.deepEqual(
+    [rig.unit.reservations.state.type, rig.unit.reservations.isHolder("x")],
+    [1, false],
+  );
   assert.equal(holder.run(READY).sense, 0x062a05);
 });
 
@@ -224,8 +233,8 @@ test("PREEMPT AND ABORT answers when the other's tasks have really ended", () =>
   const preempt = member.start(outCdb(PREEMPT_AND_ABORT, options), { out: outList(options) });
   rig.drain();
   assert.equal(waiting.answer?.isAborted, true, "what only waits for data ends at once");
-  assert.equal(running.answer, null);
-  assert.equal(preempt.answer, null, "what is at the device is waited for");
+  assert.ok(isWaiting(running));
+  assert.ok(isWaiting(preempt), "what is at the device is waited for");
   rig.device.release();
   rig.drain();
   assert.equal(running.answer?.isAborted, true);
@@ -297,7 +306,7 @@ test("a change is answered when it is kept, and one that cannot be kept is none"
   assert.deepEqual([first.answer, keys(one)], [null, []]);
   store.waiting.shift()?.();
   assert.equal(first.answer?.status, 0);
-  assert.equal(second.answer, null);
+  assert.ok(isWaiting(second));
   store.result = -EIO;
   store.waiting.shift()?.();
   assert.equal(second.answer?.sense, 0x0b5503);

@@ -25,6 +25,7 @@ import {
   SENSE_INVALID_OPCODE,
   SENSE_NONE,
 } from "./sense.ts";
+import { CDB_BYTES_MAX, type ScsiTaskTable, STATUS_GOOD, STATUS_TASK_SET_FULL } from "./task.ts";
 import {
   PHASE_DEVICE,
   PHASE_FETCH,
@@ -33,12 +34,6 @@ import {
   PHASE_SCRATCH,
   type TaskOrder,
 } from "./task-order.ts";
-import {
-  CDB_BYTES_MAX,
-  type ScsiTaskTable,
-  STATUS_GOOD,
-  STATUS_TASK_SET_FULL,
-} from "./task.ts";
 
 export class CommandRunner implements RunHost {
   readonly tasks: ScsiTaskTable;

@@ -56,7 +56,6 @@ const KEY_SPECIFIC_DESCRIPTOR_BYTES = 8;
 
 const VALID = 0x80;
 
-
 export const SENSE_NONE = 0;
 export const SENSE_STANDBY = 0x02040b;
 export const SENSE_UNAVAILABLE = 0x02040c;

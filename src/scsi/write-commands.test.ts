@@ -6,7 +6,12 @@ import { EIO } from "../base/index.ts";
 import { be, cdb16, pattern, read10, ScsiRig, write10 } from "./_test-rig.ts";
 
 const verify = (blocks: number, flags: number): number[] => [
-  0x2f, flags, ...be(4, 4), 0, ...be(blocks, 2), 0,
+  0x2f,
+  flags,
+  ...be(4, 4),
+  0,
+  ...be(blocks, 2),
+  0,
 ];
 
 test("VERIFY of 10, 12 and 16 bytes compares, and names the first byte that differs", () => {
@@ -15,7 +20,9 @@ test("VERIFY of 10, 12 and 16 bytes compares, and names the first byte that diff
   const data = pattern(600 * 512, 1);
   rig.device.content.set(data, 4 * 512);
   const cdbs = [
-    verify(600, 2), [0xaf, 2, ...be(4, 4), ...be(600, 4), 0, 0], cdb16(0x8f, 4, 600, 2),
+    verify(600, 2),
+    [0xaf, 2, ...be(4, 4), ...be(600, 4), 0, 0],
+    cdb16(0x8f, 4, 600, 2),
   ];
   for (const cdb of cdbs) {
     assert.equal(one.run(cdb, { out: data }).status, 0);
@@ -123,22 +130,49 @@ test("WRITE SAME refuses 0 blocks, too many, and data of another length than a b
 
 function unmapList(ranges: readonly (readonly [number, number])[]): Uint8Array {
   const bytes = ranges.length * 16;
-  const descriptors = ranges.flatMap(([lba, blocks]) => [...be(lba, 8), ...be(blocks, 4), 0, 0, 0, 0]);
+  const descriptors = ranges.flatMap(([lba, blocks]) => [
+    ...be(lba, 8),
+    ...be(blocks, 4),
+    0,
+    0,
+    0,
+    0,
+  ]);
   return Uint8Array.from([...be(bytes + 6, 2), ...be(bytes, 2), 0, 0, 0, 0, ...descriptors]);
 }
 const unmap = (length: number, flags = 0): number[] => [
-  0x42, flags, 0, 0, 0, 0, 0, ...be(length, 2), 0,
+  0x42,
+  flags,
+  0,
+  0,
+  0,
+  0,
+  0,
+  ...be(length, 2),
+  0,
 ];
 
 test("UNMAP zeroes the blocks it names at once, aligned or not, and no others", () => {
   const rig = new ScsiRig();
   const one = rig.initiator().ready();
   rig.device.content.fill(0xff);
-  const out = unmapList([[3, 2], [100, 0], [64, 8]]);
+  const out = unmapList([
+    [3, 2],
+    [100, 0],
+    [64, 8],
+  ]);
   assert.equal(one.run(unmap(out.length), { out }).status, 0);
   const zero = (lba: number): boolean => rig.device.content[lba * 512] === 0;
   assert.deepEqual([2, 3, 4, 5, 63, 64, 71, 72, 100].map(zero), [
-    false, true, true, false, false, true, true, false, false,
+    false,
+    true,
+    true,
+    false,
+    false,
+    true,
+    true,
+    false,
+    false,
   ]);
   assert.equal(one.run(unmap(0)).status, 0);
   assert.equal(one.run(unmap(8), { out: unmapList([]) }).status, 0);
@@ -149,7 +183,10 @@ test("UNMAP refuses ranges beyond the end, too many blocks or descriptors, and d
   const rig = new ScsiRig();
   const one = rig.initiator().ready();
   rig.device.content.fill(0xff);
-  const beyond = unmapList([[0, 1], [1024, 1]]);
+  const beyond = unmapList([
+    [0, 1],
+    [1024, 1],
+  ]);
   assert.equal(one.run(unmap(beyond.length), { out: beyond }).sense, 0x052100);
   const many = unmapList(Array.from({ length: 257 }, () => [0, 1] as const));
   assert.equal(one.run(unmap(many.length), { out: many }).sense, 0x052600);
@@ -163,7 +200,15 @@ test("UNMAP refuses ranges beyond the end, too many blocks or descriptors, and d
 });
 
 const compareAndWrite = (lba: number, blocks: number): number[] => [
-  0x89, 0, ...be(lba, 8), 0, 0, 0, blocks, 0, 0,
+  0x89,
+  0,
+  ...be(lba, 8),
+  0,
+  0,
+  0,
+  blocks,
+  0,
+  0,
 ];
 
 test("COMPARE AND WRITE writes when all is equal, and otherwise says where it differs", () => {
@@ -266,7 +311,11 @@ test("GET LBA STATUS tells blocks of zeroes from others", () => {
   };
   assert.deepEqual(status(0, 24), [[0, 8, 1]]);
   assert.deepEqual(status(9, 24), [[9, 15, 0]]);
-  assert.deepEqual(status(0, 512), [[0, 8, 1], [8, 16, 0], [24, 1000, 1]]);
+  assert.deepEqual(status(0, 512), [
+    [0, 8, 1],
+    [8, 16, 0],
+    [24, 1000, 1],
+  ]);
   assert.equal(one.run(cdb16(0x9e, 1024, 24, 0x12), { room: 24 }).sense, 0x052100);
   assert.equal(one.run(cdb16(0x9e, 0, 0, 0x12), { room: 24 }).status, 0);
   rig.checkIdle();

@@ -167,11 +167,7 @@ export function* unmap(run: CommandRun): Steps {
 }
 
 /** The block descriptors that name blocks; null: refused. */
-function readUnmapList(
-  run: CommandRun,
-  list: Uint8Array,
-  blockCount: number,
-): UnmapRange[] | null {
+function readUnmapList(run: CommandRun, list: Uint8Array, blockCount: number): UnmapRange[] | null {
   if (list.length < 8) {
     run.refuse(SENSE_PARAMETER_LENGTH);
     return null;
