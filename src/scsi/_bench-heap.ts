@@ -12,7 +12,7 @@ import { CDB_BYTES_MAX, MAP_OK, type ScsiTransport } from "./task.ts";
 
 const SLOTS = 64;
 const WARM_UP = 400_000;
-const COUNT = 100_000;
+const COUNT = 1_000_000;
 const BUFFER = 2 ** 42;
 
 const u32 = new Uint32Array(segmentArenaBytes(SLOTS) / 4);

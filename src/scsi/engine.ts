@@ -251,7 +251,7 @@ export class ScsiEngine implements RequestOwner {
 
   private mapTransfer(task: number, link: NexusLink): void {
     const isRead = TRANSFER_KIND[this.tasks.cdb[task * CDB_BYTES_MAX]] === TRANSFER_READ;
-    if (!this.map(task, link.nexus, isRead, this.transferBytes[task])) {
+    if (!this.mapData(task, link.nexus, isRead, this.transferBytes[task])) {
       this.finish(task);
       return;
     }
@@ -290,7 +290,7 @@ export class ScsiEngine implements RequestOwner {
   // Request slots ---------------------------------------------------------------------------------
 
   /** Takes a slot and has the transport map its data. False: the task's status says why. */
-  map(task: number, nexus: Nexus, isIn: boolean, bytes: number): boolean {
+  mapData(task: number, nexus: Nexus, isIn: boolean, bytes: number): boolean {
     const { requests, tasks } = this;
     assert(tasks.slot[task] < 0, "data mapped twice");
     const slot = requests.acquire(this.ownerIndex);

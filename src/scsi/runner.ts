@@ -179,7 +179,7 @@ export class CommandRunner implements RunHost {
   }
 
   private map(run: CommandRun, isIn: boolean, bytes: number): boolean {
-    if (this.engine.map(run.task, run.link.nexus, isIn, bytes)) return true;
+    if (this.engine.mapData(run.task, run.link.nexus, isIn, bytes)) return true;
     run.status = this.tasks.status[run.task];
     return false;
   }

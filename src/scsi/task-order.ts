@@ -18,7 +18,7 @@ export const PHASE_NONE = 0;
 /** The transport fetches data-out. */
 export const PHASE_FETCH = 1;
 /** Waits for its turn at the medium. */
-export const PHASE_GATE = 2;
+const PHASE_GATE = 2;
 /** A request is at the device. */
 export const PHASE_DEVICE = 3;
 /** Waits for a scratch buffer. */
