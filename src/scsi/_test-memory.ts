@@ -54,7 +54,9 @@ export class TestMemory implements Memory {
   }
 
   isZero(address: Address, bytes: number): boolean {
-    return this.window(address, bytes).every((byte) => byte === 0);
+    const window = this.window(address, bytes);
+    for (let at = 0; at < bytes; at++) if (window[at] !== 0) return false;
+    return true;
   }
 
   crc32c(address: Address, bytes: number, seed: number): number {

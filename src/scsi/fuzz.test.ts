@@ -9,7 +9,7 @@ import { type Pending, ScsiRig, type TestInitiator, UNTOUCHED } from "./_test-ri
 import { COMMANDS } from "./commands.ts";
 
 const SEED = Number(process.env["RINGSTORE_FUZZ_SEED"] ?? 20260101);
-const ROUNDS = 6000;
+const ROUNDS = 5000;
 
 function randomCdb(prng: Prng): number[] {
   const command = prng.chance(0.95) ? prng.pick(COMMANDS) : undefined;
@@ -28,22 +28,36 @@ function randomCdb(prng: Prng): number[] {
   return cdb;
 }
 
-function randomBytes(prng: Prng, bytes: number): Uint8Array {
-  const isSmall = prng.chance(0.5);
-  return Uint8Array.from({ length: bytes }, () => prng.below(isSmall ? 4 : 256));
+/** Of few values, so that lengths and addresses are often small; and of all. */
+class BytePool {
+  private readonly small: Uint8Array;
+  private readonly any: Uint8Array;
+
+  constructor(prng: Prng) {
+    this.small = Uint8Array.from({ length: POOL_BYTES }, () => prng.below(4));
+    this.any = Uint8Array.from({ length: POOL_BYTES }, () => prng.below(256));
+  }
+
+  take(prng: Prng, bytes: number): Uint8Array {
+    const pool = prng.chance(0.5) ? this.small : this.any;
+    const at = prng.below(POOL_BYTES - bytes);
+    return pool.slice(at, at + bytes);
+  }
 }
 
+const POOL_BYTES = 131072;
 const SIZES = [0, 1, 8, 24, 36, 255, 512, 1024, 4096, 65536];
 
 test(`random commands from seed ${SEED} harm nobody`, () => {
   const prng = new Prng(SEED);
+  const pool = new BytePool(prng);
   const rig = new ScsiRig({ isRemovable: true, atomicBytesMax: 4096, transferBytesMax: 131072 });
   const initiators = [1, 2].map((port) => rig.initiator(`iqn.test:${port}`, port));
   const pending: Pending[] = [];
   const statuses = new Map<number, number>();
   for (let round = 0; round < ROUNDS; round++) {
     const one = prng.pick(initiators) as TestInitiator;
-    const out = prng.chance(0.6) ? randomBytes(prng, prng.pick(SIZES)) : undefined;
+    const out = prng.chance(0.6) ? pool.take(prng, prng.pick(SIZES)) : undefined;
     const room = prng.chance(0.6) ? prng.pick(SIZES) : undefined;
     pending.push(
       one.start(randomCdb(prng), {
