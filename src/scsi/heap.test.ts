@@ -1,0 +1,19 @@
+// The data path allocates nothing: READs and WRITEs leave the heap as it was, without a collection.
+
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+/** What the runtime itself allocates meanwhile, over a million commands; one number boxed is 12. */
+const BYTES_MAX = 2;
+
+test("a READ and a WRITE allocate nothing", () => {
+  const child = fileURLToPath(new URL("./_bench-heap.js", import.meta.url));
+  const flags = ["--expose-gc", "--max-semi-space-size=64", "--min-semi-space-size=64"];
+  const output = execFileSync(process.execPath, [...flags, child], { encoding: "utf8" });
+  const { perRequest, doneCount, failedCount } = JSON.parse(output);
+  assert.deepEqual([doneCount, failedCount], [2_800_000, 0]);
+  assert.ok(perRequest.read < BYTES_MAX, `READ: ${perRequest.read} bytes each`);
+  assert.ok(perRequest.write < BYTES_MAX, `WRITE: ${perRequest.write} bytes each`);
+});
