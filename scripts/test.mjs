@@ -69,15 +69,16 @@ async function runAll(files, limitMs) {
   const write = (text) => process.stdout.write(text);
   const options = { folder, signal: stop.signal, write };
   const unit = { name: "u", files: files.filter((path) => !isScenario(path)) };
-  const guest = { name: "g", files: files.filter(isGuest) };
-  const scenario = { name: "s", files: files.filter((path) => isScenario(path) && !isGuest(path)) };
+  const guest = { name: "g", files: files.filter(isGuest), limitMs: SCENARIO_LIMIT_MS };
+  const rest = files.filter((path) => isScenario(path) && !isGuest(path));
+  const alone = { name: "s", files: rest, limitMs: SCENARIO_LIMIT_MS };
   try {
     return [
       ...(await runGroup({ ...unit, concurrency: CONCURRENCY, limitMs: UNIT_LIMIT_MS }, options)),
       // Guests without KVM mostly wait for their one emulated CPU.
-      ...(await runGroup({ ...guest, concurrency: CONCURRENCY, limitMs: SCENARIO_LIMIT_MS }, options)),
+      ...(await runGroup({ ...guest, concurrency: CONCURRENCY }, options)),
       // One at a time: they measure pauses, and each uses both cores.
-      ...(await runGroup({ ...scenario, concurrency: 1, limitMs: SCENARIO_LIMIT_MS }, options)),
+      ...(await runGroup({ ...alone, concurrency: 1 }, options)),
     ];
   } finally {
     clearTimeout(limit);
