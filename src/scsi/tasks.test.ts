@@ -155,7 +155,9 @@ describe("task management", () => {
         two.start(read10(0, 1), { room: 512, lun: 1 }),
       ];
       const outcome = one.manage(management);
-      assert.equal(outcome.response, -1);
+      rig.device.release(1);
+      rig.drain();
+      assert.equal(outcome.response, -1, "one of them has not ended");
       rig.device.release();
       rig.drain();
       assert.equal(outcome.response, TMF_COMPLETE);
@@ -238,6 +240,22 @@ test("a unit is taken away when its tasks have ended", () => {
   rig.drain();
   assert.deepEqual([isGone, pending.answer?.isAborted], [true, true]);
   rig.unit.close();
+  rig.checkIdle();
+});
+
+test("a nexus that goes with its unit is gone when the tasks of that unit have ended, too", () => {
+  const rig = new ScsiRig();
+  const one = rig.initiator().ready();
+  rig.device.isHolding = true;
+  const pending = one.start(read10(0, 1), { room: 512 });
+  const events: string[] = [];
+  rig.target.removeUnit(0, () => events.push("unit"));
+  rig.target.removeNexus(one.nexus, () => events.push("nexus"));
+  assert.deepEqual(events, []);
+  rig.device.release();
+  rig.drain();
+  assert.equal(pending.answer?.isAborted, true);
+  assert.deepEqual(events, ["unit", "nexus"]);
   rig.checkIdle();
 });
 
