@@ -4,15 +4,25 @@
 //
 // A node in maintenance is expected to be away: its disks are not lost.
 
-import type { ClusterInventory } from "./cluster-inventory.ts";
+import type { DiskRecord, NodeRecord, VolumeRecord } from "../meta/records.ts";
+
+type Shelf<T> = ReadonlyMap<string, { readonly record: T }>;
+
+/** What this node knows of the cluster: see ClusterInventory. */
+export interface LossView {
+  readonly disks: Shelf<DiskRecord>;
+  readonly nodes: Shelf<NodeRecord>;
+  readonly volumes: Shelf<VolumeRecord>;
+  isAlive(nodeId: string): boolean;
+}
 
 export class DiskLosses {
-  readonly #inventory: ClusterInventory;
+  readonly #inventory: LossView;
   readonly #nowMs: () => number;
   /** By disk; monotonic. */
   readonly #sinceMs = new Map<string, number>();
 
-  constructor(inventory: ClusterInventory, nowMs: () => number) {
+  constructor(inventory: LossView, nowMs: () => number) {
     this.#inventory = inventory;
     this.#nowMs = nowMs;
   }

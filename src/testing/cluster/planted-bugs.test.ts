@@ -6,6 +6,8 @@ import { test } from "node:test";
 import { findHole } from "../find-hole.ts";
 import type { ClusterBugs } from "./cluster-bugs.ts";
 import { type ClusterOptions, ClusterSim } from "./cluster-sim.ts";
+import { emptied, losesMore } from "./repair-scenes.ts";
+import { goesBackAnEpoch, goesBackToHandOver } from "./restore-scenes.ts";
 import {
   diesAmongWrites,
   diesTakingOver,
@@ -35,6 +37,8 @@ const breaks = campaign({
   pace: 0.3,
   diskLatencyMaxUs: 5000,
 });
+const repairs = campaign({ isRepairing: true, faults: ["drain", "takeOver", "isolate", "kill"] });
+
 type Hole = readonly [name: string, bugs: ClusterBugs, finder: Scene, seeds: number];
 
 const HOLES: readonly Hole[] = [
@@ -57,6 +61,12 @@ const HOLES: readonly Hole[] = [
     handsOverAmongWrites,
     1,
   ],
+  ["a hand-over is believed", { owner: { handedIsClean: true } }, goesBackToHandOver, 1],
+  ["an epoch is used twice", { owner: { epochTwice: true } }, goesBackAnEpoch, 1],
+  ["a planned copy counts at once", { isNewCounted: true }, losesMore, 1],
+  ["the old copy goes before the new one is there", { isOldDropped: true }, emptied, 1],
+  ["a copy is put out before the new one is there", { isLeavingEarly: true }, emptied, 1],
+  ["a plan is carried out whatever has changed", { isPlanUnguarded: true }, repairs, 8],
   ["the old connection lives", { peer: { oldConnectionLives: true } }, breaks, 4],
   ["a resume does not drain", { peer: { resumeWithoutDrain: true } }, breaks, 4],
 ];
