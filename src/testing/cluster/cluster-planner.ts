@@ -9,13 +9,13 @@
 //  - the last copy in sync is never dropped, by nobody.
 
 import { DiskLosses } from "../../daemon/cluster-losses.ts";
+import type { VolumeRecord } from "../../meta/records.ts";
 import {
   leavingOf,
   planRepairs,
   type RepairStep,
   type RepairView,
 } from "../../meta/repair-plan.ts";
-import type { VolumeRecord } from "../../meta/records.ts";
 import type { OwnedRecord } from "../../ports/index.ts";
 import type { ClusterNode, NodeProcess } from "./cluster-node.ts";
 import type { ClusterOwner } from "./cluster-owner.ts";
@@ -47,6 +47,8 @@ interface Sent {
 
 export class ClusterPlanner {
   readonly counts: Map<string, number> = new Map();
+  /** How long a step of a plan takes to the metadata; a test may hold them up. */
+  stepUs: number = STEP_US;
   private readonly sim: ClusterSim;
   private readonly afterMs: number;
   private readonly replicaCounts: Map<ClusterVolume, number> = new Map();
@@ -82,6 +84,10 @@ export class ClusterPlanner {
 
   private count(what: string): void {
     this.counts.set(what, (this.counts.get(what) ?? 0) + 1);
+  }
+
+  get leadingNode(): number {
+    return this.leader?.node ?? -1;
   }
 
   begin(): void {
@@ -264,7 +270,8 @@ export class ClusterPlanner {
     const before = record as PlannedRecord;
     const { leaderRevision } = this;
     const sent = { step, volume, before, revision, leaderRevision };
-    const us = prng.unit() * (prng.chance(0.1) ? LATE_US : STEP_US);
+    const isLate = prng.chance(0.1);
+    const us = this.stepUs === STEP_US ? prng.unit() * (isLate ? LATE_US : STEP_US) : this.stepUs;
     const arrive = (): void => {
       const isCutOff = this.sim.cutOff.has(process.node) || !volume.store.isUp;
       if (!isCutOff || prng.chance(volume.slipChance)) this.carryOut(sent);

@@ -47,7 +47,8 @@ test("nodes are lost, and copies are made elsewhere", { skip: seeds < 12 }, (t) 
   }
 });
 
-for (const [name, scene] of Object.entries({ ...scenes, ...repairScenes, ...restoreScenes })) test(`scene: ${name}`, () => scene(1));
+for (const [name, scene] of Object.entries({ ...scenes, ...repairScenes, ...restoreScenes }))
+  test(`scene: ${name}`, () => scene(1));
 
 test("the most endangered volume is brought up to date first", () => {
   for (let seed = 1; seed <= 3; seed++) mostEndangeredFirst(seed);

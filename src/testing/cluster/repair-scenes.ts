@@ -20,13 +20,13 @@ interface Stage {
   readonly owner: ClusterOwner;
 }
 
-/** Copies on the first two of five nodes, owned on the first, all of it written. */
-function begin(seed: number, bugs: ClusterBugs): Stage {
+/** Copies on the first two of five nodes, owned on `home`, all of it written. */
+function begin(seed: number, bugs: ClusterBugs, home = 0): Stage {
   const sim = new ClusterSim(seed, { isIdle: true, isRepairing: true, bugs, volumes: [[0, 1]] });
   sim.startNodes();
   const [volume] = sim.volumes;
   sim.world.runFor(3 * SECOND_US);
-  const owner = takeOver(sim, volume, 0);
+  const owner = takeOver(sim, volume, home);
   for (let slab = 0; slab < SLABS; slab++) owner.write(slab * SLAB_BYTES, SLAB_BYTES);
   sim.world.runFor(SECOND_US);
   return { sim, volume, owner };
@@ -139,4 +139,27 @@ export const comesBack: Scene = (seed, bugs = {}) => {
   const { counts } = sim.planner ?? { counts: new Map<string, number>() };
   const ends = (counts.get("drop") ?? 0) + (counts.get("finish") ?? 0);
   if (members !== 2 || ends !== 1) throw new Error(`${members} copies, ${ends} ends, on ${fresh}`);
+};
+
+/** A step of a plan is on its way for so long that a copy is put out meanwhile. */
+export const plannedTooLate: Scene = (seed, bugs = {}) => {
+  const stage = begin(seed, bugs, 2);
+  const { sim } = stage;
+  const { planner } = sim;
+  if (planner === null) throw new Error("nobody plans");
+  const usualUs = planner.stepUs;
+  planner.stepUs = 3 * SECOND_US;
+  planner.drain(sim.nodes[1], 60 * SECOND_US);
+  sim.world.runFor(SECOND_US);
+  const gone = sim.nodes[planner.leadingNode === 1 ? 0 : 1];
+  sim.crash(gone, "process");
+  const isOut = (): boolean => recordOf(stage).out.some(({ disk }) => disk === gone.disk);
+  writeUntil(stage, isOut, "a copy that is out");
+  if ((planner.counts.get("begin") ?? 0) > 0) throw new Error("the step was not late");
+  planner.stepUs = usualUs;
+  const isRefused = (): boolean => (planner.counts.get("refused") ?? 0) > 0;
+  writeUntil(stage, isRefused, "a step that is refused");
+  gone.start();
+  untilWhole(stage, [1]);
+  sim.finish();
 };

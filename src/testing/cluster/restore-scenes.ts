@@ -8,8 +8,8 @@ import type { Scene } from "./scenes.ts";
 
 const SECOND_US = 1_000_000;
 const BLOCK_BYTES = 4096;
-/** Longer than sessions and grants outlive their owner. */
-const FORGOTTEN_US: number = 30 * SECOND_US;
+/** Longer than sessions and grants outlive their owners. */
+const FORGOTTEN_US: number = 70 * SECOND_US;
 
 class Stage {
   readonly sim: ClusterSim;

@@ -71,7 +71,8 @@ export function takesWhatItIsGiven(step: Step, owner: number): void {
 
 /** What the record that is claimed says of the owner before. */
 export function noteEndOfBefore(next: Uint8Array, owner: number): void {
-  next[ownerAt(owner) + CLEAN_BEFORE] = next[RECORD_STATE] === STATE_HANDED ? next[RECORD_EPOCH] : 0;
+  next[ownerAt(owner) + CLEAN_BEFORE] =
+    next[RECORD_STATE] === STATE_HANDED ? next[RECORD_EPOCH] : 0;
 }
 
 /**

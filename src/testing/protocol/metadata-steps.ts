@@ -6,7 +6,12 @@
 // the answer; where it was not, the owner repeats the very same swap. So "the answer is lost" is the
 // same as "the answer is late" here, and only the holes have a step "gives up".
 
-import { handOverApplied, isHandedToAsker, takeApplied, takesWhatItIsGiven } from "./hand-over-steps.ts";
+import {
+  handOverApplied,
+  isHandedToAsker,
+  takeApplied,
+  takesWhatItIsGiven,
+} from "./hand-over-steps.ts";
 import { leaveSession } from "./replica-steps.ts";
 import { listChanged } from "./restore-steps.ts";
 import {
@@ -21,6 +26,7 @@ import {
   CAS_STAGE,
   CAS_TAKE,
   CAS_TAKEOVER,
+  CLEAN_BEFORE,
   columnAt,
   copyAt,
   EPOCH,
@@ -36,7 +42,6 @@ import {
   isOwn,
   KNOWN_REVISION,
   KNOWN_VERSION,
-  CLEAN_BEFORE,
   NOT_NAMED,
   OUT,
   OWNER_CRASHES,

@@ -270,8 +270,7 @@ export class ProtocolModel implements CheckedModel {
     for (let owner = 0; owner < OWNERS; owner++) {
       const at = ownerAt(owner);
       if (state[at + PHASE] !== PHASE_SERVING || hasOpen(state, owner, -1)) continue;
-      const isNewest =
-        judge === -1 ? state[at + EPOCH] === state[RECORD_EPOCH] : owner === judge;
+      const isNewest = judge === -1 ? state[at + EPOCH] === state[RECORD_EPOCH] : owner === judge;
       if (!isNewest) continue;
       let first = -1;
       for (let replica = 0; replica < REPLICAS; replica++) {

@@ -1,7 +1,7 @@
 // What replicas and the network do in the protocol model: deliver, refuse, make durable, crash,
 // come back; and the fence, which an owner's steps call.
 
-import { fenceNoted } from "./restore-steps.ts";
+import { fenceNoted, nodeNotes } from "./restore-steps.ts";
 import {
   ANSWER,
   BLOCK,
@@ -90,6 +90,7 @@ function crashAndRestart(step: Step, replica: number): void {
   if (scope.members === 2 && state[column + OUT] === NOT_NAMED) return;
   if (state[column + UP] === 0) {
     step.begin()[column + UP] = 1;
+    if (scope.restores === 1) nodeNotes(step, replica);
     step.end("restarts", 0, replica, 0);
     return;
   }

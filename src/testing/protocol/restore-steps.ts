@@ -69,12 +69,16 @@ export function firstRecord(next: Uint8Array, isHanded: boolean): void {
 }
 
 /** The list of members has changed: who is there notes it. */
-export function listChanged({ next, holes }: Step): void {
-  next[VERSION] += 1;
-  if (holes.has("nothingNoted")) return;
-  for (let replica = 0; replica < REPLICAS; replica++) {
-    const column = columnAt(replica);
-    if (next[column + OUT] === NOT_NAMED || next[column + UP] === 0) continue;
+export function listChanged(step: Step): void {
+  step.next[VERSION] += 1;
+  for (let replica = 0; replica < REPLICAS; replica++) nodeNotes(step, replica);
+}
+
+/** As when the list changes, when the replica's node starts. */
+export function nodeNotes({ next, holes }: Step, replica: number): void {
+  const column = columnAt(replica);
+  if (next[column + OUT] === NOT_NAMED || next[column + UP] === 0) return;
+  if (!holes.has("nothingNoted")) {
     next[column + SEEN] = Math.max(next[column + SEEN], next[VERSION]);
   }
 }

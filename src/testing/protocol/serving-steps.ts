@@ -64,6 +64,7 @@ import {
   versionOf,
   viewAt,
   WRITE_COUNT,
+  WRITER,
   writeAt,
 } from "./state.ts";
 import { takeGrant } from "./takeover-steps.ts";
@@ -172,6 +173,7 @@ function issue(step: Step, owner: number, block: number): void {
   if (holes.has("watermarkBeforeAck")) next[at + COMMITTED] = next[fields + STAMP];
   next[fields + CARRIED] = next[at + COMMITTED];
   next[LATE + write] = isOvertaken(next, owner) ? 1 : 0;
+  if (scope.restores === 1) next[WRITER + write] = owner + 1;
   for (let replica = 0; replica < REPLICAS; replica++) {
     const view = viewAt(replica, owner);
     if (next[view + VIEW] === VIEW_OUT) continue;

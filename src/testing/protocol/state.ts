@@ -54,12 +54,14 @@ export const GUEST = 29;
 export const RESTORES = 30;
 export const VERSION = 31;
 export const SERVED = 32;
+/** Per write, there: 1 + the slot of its owner, since two may then ask for one epoch. */
+export const WRITER = 33;
 
 export const STATE_OPEN = 0;
 export const STATE_HANDED = 1;
 
 // An owner: a slot in which one incarnation after another may live.
-const OWNER_BASE = 33;
+const OWNER_BASE: number = WRITER + WRITES;
 const OWNER_BYTES = 23;
 export const PHASE = 0;
 export const EPOCH = 1;
@@ -118,7 +120,7 @@ export const STAGE_DECIDED = 2;
 export const STAGE_GIVEN_UP = 3;
 
 // A replica's column.
-const COLUMN_BASE = OWNER_BASE + OWNERS * OWNER_BYTES;
+const COLUMN_BASE: number = OWNER_BASE + OWNERS * OWNER_BYTES;
 export const COLUMN_BYTES = 35;
 export const UP = 0;
 export const REPLICA_EPOCH = 1;
@@ -270,6 +272,8 @@ export function versionOf(state: Uint8Array, value: number): number {
 export function isOwn(state: Uint8Array, owner: number, write: number): boolean {
   const at = ownerAt(owner);
   if (state[at + PHASE] < PHASE_FENCING) return false;
+  const writer = state[WRITER + write];
+  if (writer !== 0 && writer !== owner + 1) return false;
   return epochOf(state[writeAt(write) + STAMP]) === state[at + EPOCH];
 }
 

@@ -1,7 +1,13 @@
 // Taking a volume over, in the protocol model: claim the record, fence the members, put those that
 // cannot be reached out of the record, wait out the old owner's grants, equalise, serve.
 
-import { guestGoesOn, isNamed, noteEndOfBefore, WRONG_GUEST, wrongGuest } from "./hand-over-steps.ts";
+import {
+  guestGoesOn,
+  isNamed,
+  noteEndOfBefore,
+  WRONG_GUEST,
+  wrongGuest,
+} from "./hand-over-steps.ts";
 import { dropMember, ownerIsGone, sendSwap } from "./metadata-steps.ts";
 import { fenceReplica } from "./replica-steps.ts";
 import { EPOCH_TWICE, notesEpoch, refuses } from "./restore-steps.ts";
