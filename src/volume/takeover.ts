@@ -236,8 +236,8 @@ export class Takeover {
   }
 
   /**
-   * Nobody else writes in an epoch of ours: the record that we claimed had forgotten one, so it comes
-   * from a backup, and our stamps would be below those that are there.
+   * Nobody else writes in an epoch of ours: the record that we claimed had forgotten one, so it
+   * comes from a backup, and our stamps would be below those that are there.
    */
   private isRecordOlder({ member, answer }: Pick<Answered, "member" | "answer">): boolean {
     const { io, options, modules } = this.parts;
