@@ -5,9 +5,19 @@
 //
 // A node in maintenance is expected to be away: its disks are not lost, nor cut off.
 
+import type { DiskRecord, NodeRecord, VolumeRecord } from "../meta/records.ts";
 import { isInSync } from "../meta/repair-plan.ts";
 import type { ClusterContext } from "./cluster-context.ts";
-import type { ClusterInventory } from "./cluster-inventory.ts";
+
+type Shelf<T> = ReadonlyMap<string, { readonly record: T }>;
+
+/** What this node knows of the cluster: see ClusterInventory. */
+export interface LossView {
+  readonly disks: Shelf<DiskRecord>;
+  readonly nodes: Shelf<NodeRecord>;
+  readonly volumes: Shelf<VolumeRecord>;
+  isAlive(nodeId: string): boolean;
+}
 
 /** Since when something has been so, by name; monotonic. */
 class Spans {
@@ -48,10 +58,10 @@ class Spans {
 }
 
 export class DiskLosses {
-  readonly #inventory: ClusterInventory;
+  readonly #inventory: LossView;
   readonly #spans: Spans;
 
-  constructor(inventory: ClusterInventory, nowMs: () => number) {
+  constructor(inventory: LossView, nowMs: () => number) {
     this.#inventory = inventory;
     this.#spans = new Spans(nowMs);
   }

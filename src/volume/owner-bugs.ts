@@ -40,6 +40,10 @@ export interface OwnerBugs {
   readonly unknownIsApplied: boolean;
   /** The volume is handed over while writes are under way. */
   readonly surrenderBeforeDrain: boolean;
+  /** A record that says "handed over" is believed, though somebody has written in its epoch. */
+  readonly handedIsClean: boolean;
+  /** An epoch in which somebody else has written is used again. */
+  readonly epochTwice: boolean;
 }
 
 export const NO_OWNER_BUGS: OwnerBugs = {
@@ -62,4 +66,6 @@ export const NO_OWNER_BUGS: OwnerBugs = {
   versionIsEnough: false,
   unknownIsApplied: false,
   surrenderBeforeDrain: false,
+  handedIsClean: false,
+  epochTwice: false,
 };

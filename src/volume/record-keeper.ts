@@ -39,8 +39,11 @@ export class RecordKeeper {
   entry: RecordEntry | null = null;
   /** Whom the record named when we claimed it. */
   predecessor: string | null = null;
-  /** It had let go in good order, by the record that our claim replaced. */
-  wasClean = false;
+  /**
+   * It had let go in good order, by the record that our claim replaced: then nobody has written in
+   * this epoch, or in a later one. 0 = it had not.
+   */
+  cleanBefore = 0;
   private readonly reactor: ReactorPort;
   private readonly records: VolumeRecords;
   private readonly owner: string;
@@ -92,7 +95,7 @@ export class RecordKeeper {
       const epoch = entry.record.epoch + (isHanded ? 0 : 1);
       const make = (record: OwnedRecord): OwnedRecord => {
         if (record.owner !== this.owner || record.epoch !== epoch || record.state !== "open") {
-          this.wasClean = record.state !== "open";
+          this.cleanBefore = cleanBeforeOf(record);
         }
         return { ...record, epoch, owner: this.owner, state: "open" };
       };
@@ -215,6 +218,12 @@ export class RecordKeeper {
     };
     this.reactor.setTimer(RETRY_MS, { timerFired: fired }, 0);
   }
+}
+
+/** Who lets go has written in its epoch; who is named has not in the one that it was given. */
+function cleanBeforeOf({ state, epoch }: OwnedRecord): number {
+  if (state === "open") return 0;
+  return state === "clean" ? epoch + 1 : epoch;
 }
 
 /** The list of members is: generations of the cluster first. */

@@ -49,6 +49,8 @@ export class Takeover {
   private sequence = 0;
   /** The record says that the volume is ours: nothing is written to a member before. */
   isClaimed = false;
+  /** Something in our epoch. */
+  private hasWritten = false;
   private equalising: Equaliser | null = null;
   /** Slabs rewritten. */
   equalisedCount = 0;
@@ -120,7 +122,8 @@ export class Takeover {
         });
         return;
       }
-      this.listAbove(member, answer);
+      if (this.isRecordOlder({ member, answer })) this.parts.io.deposed();
+      else this.listAbove(member, answer);
     });
   }
 
@@ -221,12 +224,27 @@ export class Takeover {
 
   /**
    * The owner before let go in good order, so it uses no grant, and all members in sync are equal.
-   * Where one holds a write of our epoch or a later one, the record is older than the disks, or we
+   * Where one holds a write that there cannot be by the record, that is older than the disks, or we
    * have begun before: then nothing is taken for granted.
    */
   private get isAfterSurrender(): boolean {
-    const { keeper, io } = this.parts;
-    return keeper.wasClean && this.answered.every(({ answer }) => answer.epoch < io.epoch);
+    const { keeper, options, io } = this.parts;
+    const { cleanBefore } = keeper;
+    if (cleanBefore === 0) return false;
+    const before = bugsOf(options).handedIsClean ? io.epoch : cleanBefore;
+    return this.answered.every(({ answer }) => answer.epoch < before);
+  }
+
+  /**
+   * Nobody else writes in an epoch of ours: the record that we claimed had forgotten one, so it
+   * comes from a backup, and our stamps would be below those that are there.
+   */
+  private isRecordOlder({ member, answer }: Pick<Answered, "member" | "answer">): boolean {
+    const { io, options, modules } = this.parts;
+    if (this.hasWritten || answer.epoch < io.epoch || bugsOf(options).epochTwice) return false;
+    const fields = { member: member.disk, epoch: io.epoch, found: answer.epoch };
+    modules.reactor.log.log("error", "volume-metadata-older", fields);
+    return true;
   }
 
   /**
@@ -284,6 +302,7 @@ export class Takeover {
 
   private runOnceClaimed(slabs: Set<number>): void {
     if (this.isClaimed || slabs.size === 0 || this.isOver) {
+      if (slabs.size > 0) this.hasWritten = true;
       this.equalising?.run(slabs);
       return;
     }

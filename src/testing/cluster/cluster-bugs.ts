@@ -14,4 +14,12 @@ export interface ClusterBugs {
   readonly isUnordered?: boolean;
   /** A node that starts takes it that it had granted nothing. */
   readonly isForgetful?: boolean;
+  /** A step of a plan is written though the record has changed since it was planned. */
+  readonly isPlanUnguarded?: boolean;
+  /** A copy that is planned counts from the moment it is. */
+  readonly isNewCounted?: boolean;
+  /** The copy that is replaced leaves the record when the new one is planned. */
+  readonly isOldDropped?: boolean;
+  /** The owner is told to put a copy out before the one that replaces it is in sync. */
+  readonly isLeavingEarly?: boolean;
 }

@@ -25,9 +25,17 @@ export const FAULTS = [
   "plan",
 ] as const;
 
+/** Where a planner runs, nobody else plans; and nodes are lost for good, or to be emptied. */
+export const REPAIR_FAULTS: readonly FaultName[] = [
+  ...FAULTS.filter((name) => name !== "plan"),
+  "lose",
+  "lose",
+  "drain",
+];
+
 const WATCH_US = 400_000;
 
-export type FaultName = (typeof FAULTS)[number];
+export type FaultName = (typeof FAULTS)[number] | "lose" | "drain";
 
 export class Faults {
   readonly counts: Map<string, number> = new Map();
@@ -57,6 +65,8 @@ export class Faults {
       failDisk: () => this.failDisk(),
       slowDisk: () => this.slowDisk(),
       plan: () => this.plan(),
+      lose: () => this.sim.planner?.lose(this.anyNode()),
+      drain: () => this.sim.planner?.drain(this.anyNode()),
     };
   }
 
@@ -97,6 +107,7 @@ export class Faults {
     const { sim } = this;
     this.isolated.clear();
     sim.cutOff.clear();
+    sim.planner?.heal();
     for (const volume of sim.volumes) {
       volume.store.isUp = true;
       volume.store.lossChance = 0;
@@ -152,8 +163,9 @@ export class Faults {
   private takeBack(node: ClusterNode, owned: readonly ClusterOwner[]): void {
     const { process } = node;
     const takeBack = (): void => {
-      if (node.process !== process || this.sim.isOver) return;
-      if (process?.isReady !== true) {
+      // Lost for good meanwhile.
+      if (process === null || node.process !== process || this.sim.isOver) return;
+      if (!process.isReady) {
         this.sim.after(5000, takeBack);
         return;
       }
@@ -235,8 +247,9 @@ export class Faults {
   // The network -----------------------------------------------------------------------------------
 
   private anyPair(): readonly [number, number] {
-    const first = this.prng.below(3);
-    return [first, (first + 1 + this.prng.below(2)) % 3];
+    const { nodeCount } = this.sim;
+    const first = this.prng.below(nodeCount);
+    return [first, (first + 1 + this.prng.below(nodeCount - 1)) % nodeCount];
   }
 
   private shut(isOneWay: boolean): void {
@@ -252,9 +265,9 @@ export class Faults {
 
   /** A node hears nobody and is heard by nobody, and somebody else takes over what it owns. */
   private isolate(): void {
-    const { network, cutOff } = this.sim;
-    const node = this.prng.below(3);
-    const others = [0, 1, 2].filter((other) => other !== node);
+    const { network, cutOff, nodes } = this.sim;
+    const node = this.prng.below(nodes.length);
+    const others = nodes.map(({ index }) => index).filter((other) => other !== node);
     this.isolated.add(node);
     cutOff.add(node);
     for (const other of others) {

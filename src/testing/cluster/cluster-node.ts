@@ -39,7 +39,7 @@ const MEMORY_BYTES = 112 * 1048576;
 
 const uuidOf = (kind: string, index: number): string =>
   `${kind.repeat(8)}-0000-4000-8000-00000000000${index}`;
-const nodeUuid = (index: number): string => uuidOf("a", index);
+export const nodeUuid = (index: number): string => uuidOf("a", index);
 export const diskUuid = (index: number): string => uuidOf("d", index);
 export const volumeUuid = (index: number): string => uuidOf("9", index);
 
@@ -62,6 +62,8 @@ export class ClusterNode {
   readonly memory: SimMemory = new SimMemory(MEMORY_BYTES);
   /** Who runs now; null: nobody. */
   process: NodeProcess | null = null;
+  /** For good: it does not start again. */
+  isLost = false;
   startCount = 0;
 
   constructor(options: NodeOptions) {
@@ -73,7 +75,7 @@ export class ClusterNode {
   }
 
   start(): void {
-    if (this.process !== null) return;
+    if (this.process !== null || this.isLost) return;
     this.startCount += 1;
     this.process = new NodeProcess(this, this.startCount);
   }

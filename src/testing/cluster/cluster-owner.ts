@@ -99,6 +99,11 @@ export class ClusterOwner {
     if (this.isAlive && !this.process.isPaused) this.owned.membersChanged();
   }
 
+  /** Whose copy is to go, as who tells it of plans says. */
+  setLeaving(disk: string | null): void {
+    if (this.isAlive && !this.process.isPaused) this.owned.setLeaving(disk);
+  }
+
   drain(done: () => void): void {
     this.isDrained = true;
     this.owned.drain(done);

@@ -8,10 +8,11 @@
 import type { Prng } from "../../base/index.ts";
 import { SimScheduler } from "../sim/index.ts";
 import type { ClusterBugs } from "./cluster-bugs.ts";
-import { FAULTS, type FaultName, Faults } from "./cluster-faults.ts";
+import { FAULTS, type FaultName, Faults, REPAIR_FAULTS } from "./cluster-faults.ts";
 import { ClusterNetwork } from "./cluster-network.ts";
 import { ClusterNode, diskUuid, volumeUuid } from "./cluster-node.ts";
 import { ClusterOwner } from "./cluster-owner.ts";
+import { ClusterPlanner } from "./cluster-planner.ts";
 import { ClusterFailure, ClusterVolume } from "./cluster-volume.ts";
 import { compareCopies } from "./compare-copies.ts";
 
@@ -40,6 +41,13 @@ export interface ClusterOptions {
   readonly bugs?: ClusterBugs;
   /** Nobody reads or writes but the test. */
   readonly isIdle?: boolean;
+  /** Five nodes, on which the planner of repairs runs; some are lost for good. */
+  readonly isRepairing?: boolean;
+}
+
+/** As `npm run sim` and the tests run a seed: every third with repairs. */
+export function optionsOf(seed: number): ClusterOptions {
+  return { isRepairing: seed % 3 === 0 };
 }
 
 export interface ClusterOutcome {
@@ -54,9 +62,12 @@ export interface ClusterOutcome {
   readonly slabsCompared: number;
   readonly steps: number;
   readonly faults: Readonly<Record<string, number>>;
+  /** Steps of plans, and what befell nodes; empty where nobody plans. */
+  readonly repairs: Readonly<Record<string, number>>;
 }
 
 const NODE_COUNT = 3;
+const NODE_COUNT_REPAIRING = 5;
 
 export class ClusterSim {
   readonly world: SimScheduler;
@@ -67,6 +78,9 @@ export class ClusterSim {
   readonly cutOff: Set<number> = new Set();
   readonly options: ClusterOptions;
   readonly sizeBytes: number;
+  readonly nodeCount: number;
+  /** null: nobody plans. */
+  readonly planner: ClusterPlanner | null;
   owners: ClusterOwner[] = [];
   isOver = false;
   private readonly counts = { requests: 0, connections: 0, resumes: 0, equalised: 0 };
@@ -81,7 +95,8 @@ export class ClusterSim {
     this.sizeBytes = sizeBlocks * BLOCK_BYTES;
     this.blocks = options.blocks ?? sizeBlocks;
     this.world = new SimScheduler(seed, { stepsMax: STEPS_MAX });
-    this.network = new ClusterNetwork(this.world, NODE_COUNT);
+    this.nodeCount = options.isRepairing === true ? NODE_COUNT_REPAIRING : NODE_COUNT;
+    this.network = new ClusterNetwork(this.world, this.nodeCount);
     this.diskLatencyMaxUs = options.diskLatencyMaxUs ?? this.prng.pick([200, 2000, 10_000]);
     const members = options.volumes ?? [
       [0, 1, 2],
@@ -94,7 +109,9 @@ export class ClusterSim {
     this.volumes = members.map(
       (nodes, index) => new ClusterVolume(this.world, index, nodes, this.cutOff),
     );
-    this.nodes = Array.from({ length: NODE_COUNT }, (_, index) => this.makeNode(index, members));
+    const length = this.nodeCount;
+    this.nodes = Array.from({ length }, (_, index) => this.makeNode(index, members));
+    this.planner = options.isRepairing === true ? new ClusterPlanner(this) : null;
     this.faults = new Faults(this);
   }
 
@@ -108,7 +125,7 @@ export class ClusterSim {
       nodes.includes(index) ? [{ uuid: volumeUuid(volume), sizeBytes }] : [],
     );
     const { world, network, options } = this;
-    const place = { world, network, index, nodeCount: NODE_COUNT, volumes: own };
+    const place = { world, network, index, nodeCount: this.nodeCount, volumes: own };
     const { diskLatencyMaxUs } = this;
     return new ClusterNode({ ...place, bugs: options.bugs ?? {}, diskLatencyMaxUs });
   }
@@ -195,6 +212,7 @@ export class ClusterSim {
     for (const node of this.nodes) node.start();
     const isReady = (): boolean => this.nodes.every(({ process }) => process?.isReady === true);
     this.world.runUntil(isReady, "the nodes");
+    this.planner?.begin();
   }
 
   /** Everybody runs, and somebody owns each volume. */
@@ -205,8 +223,9 @@ export class ClusterSim {
 
   run(): ClusterOutcome {
     this.begin();
-    const { faults, pace } = this.options;
-    this.faults.begin(faults ?? FAULTS, pace ?? this.prng.pick([1, 2, 4]));
+    const { faults, pace, isRepairing } = this.options;
+    const usual = isRepairing === true ? REPAIR_FAULTS : FAULTS;
+    this.faults.begin(faults ?? usual, pace ?? this.prng.pick([1, 2, 4]));
     this.world.runFor((this.options.milliseconds ?? 10_000) * 1000);
     return this.finish();
   }
@@ -245,7 +264,8 @@ export class ClusterSim {
       return false;
     }
     const { out, members } = volume.entry.record;
-    const isWhole = out.length === 0 && owner.owned.inSync.length === members.length;
+    const isPlanned = this.planner === null || this.planner.isDone(volume);
+    const isWhole = isPlanned && out.length === 0 && owner.owned.inSync.length === members.length;
     if (!isWhole) owner.membersChanged();
     // Whoever owned it before has heard of its end, though nobody asked it for anything.
     const isAlone = this.alive(volume).length === 1;
@@ -332,6 +352,7 @@ export class ClusterSim {
       slabsCompared,
       steps: this.world.stepCount,
       faults: Object.fromEntries(this.faults.counts),
+      repairs: Object.fromEntries(this.planner?.counts ?? []),
     };
   }
 }

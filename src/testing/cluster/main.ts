@@ -4,7 +4,7 @@
 // 2: the command line was not understood.
 
 import { parseArgs } from "node:util";
-import { ClusterSim } from "./cluster-sim.ts";
+import { ClusterSim, optionsOf } from "./cluster-sim.ts";
 
 const HELP = `Usage: npm run sim -- [options]
 
@@ -52,7 +52,7 @@ function readOptions(): Options | null {
 /** True when nothing was found. */
 function runSeed(seed: number, lineCount: number): boolean {
   const startMs = Date.now();
-  const sim = new ClusterSim(seed);
+  const sim = new ClusterSim(seed, optionsOf(seed));
   try {
     const outcome = sim.run();
     say(`seed ${seed}, ${Date.now() - startMs} ms: ${JSON.stringify(outcome)}`);

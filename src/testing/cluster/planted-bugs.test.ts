@@ -6,6 +6,8 @@ import { test } from "node:test";
 import { findHole } from "../find-hole.ts";
 import type { ClusterBugs } from "./cluster-bugs.ts";
 import { type ClusterOptions, ClusterSim } from "./cluster-sim.ts";
+import { emptied, losesMore, plannedTooLate } from "./repair-scenes.ts";
+import { goesBackAnEpoch, goesBackToHandOver } from "./restore-scenes.ts";
 import {
   diesAmongWrites,
   diesTakingOver,
@@ -57,6 +59,12 @@ const HOLES: readonly Hole[] = [
     handsOverAmongWrites,
     1,
   ],
+  ["a hand-over is believed", { owner: { handedIsClean: true } }, goesBackToHandOver, 1],
+  ["an epoch is used twice", { owner: { epochTwice: true } }, goesBackAnEpoch, 1],
+  ["a planned copy counts at once", { isNewCounted: true }, losesMore, 1],
+  ["the old copy goes before the new one is there", { isOldDropped: true }, emptied, 1],
+  ["a copy is put out before the new one is there", { isLeavingEarly: true }, emptied, 1],
+  ["a plan is carried out whatever has changed", { isPlanUnguarded: true }, plannedTooLate, 1],
   ["the old connection lives", { peer: { oldConnectionLives: true } }, breaks, 4],
   ["a resume does not drain", { peer: { resumeWithoutDrain: true } }, breaks, 4],
 ];

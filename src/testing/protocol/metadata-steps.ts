@@ -6,44 +6,61 @@
 // the answer; where it was not, the owner repeats the very same swap. So "the answer is lost" is the
 // same as "the answer is late" here, and only the holes have a step "gives up".
 
+import {
+  handOverApplied,
+  isHandedToAsker,
+  takeApplied,
+  takesWhatItIsGiven,
+} from "./hand-over-steps.ts";
 import { leaveSession } from "./replica-steps.ts";
+import { listChanged } from "./restore-steps.ts";
 import {
   ANSWER,
+  ATTACHED,
   CAS_EXCLUDE,
+  CAS_HAND_OVER,
   CAS_KIND,
   CAS_REENTER,
   CAS_REVISION,
   CAS_SINCE,
   CAS_STAGE,
+  CAS_TAKE,
   CAS_TAKEOVER,
+  CLEAN_BEFORE,
   columnAt,
   copyAt,
   EPOCH,
+  EPOCH_OF,
   FLOATING_KIND,
   FLOATING_REVISION,
   FLOATING_SINCE,
   GRANT_COUNTED,
   GRANT_HELD,
+  GUEST,
   IN_CAS,
   IN_FLOATING,
   isOwn,
   KEPT,
   KNOWN_REVISION,
+  KNOWN_VERSION,
   NOT_NAMED,
   OUT,
   OWNER_CRASHES,
   ownerAt,
   PHASE,
+  PHASE_CLAIMING,
   PHASE_FENCING,
   PHASE_NONE,
   RECORD_EPOCH,
   RECORD_OWNER,
+  RECORD_STATE,
   REPLICAS,
   REVISION,
   SINCE,
   STAGE_DECIDED,
   STAGE_GIVEN_UP,
   STAGE_SENT,
+  STATE_OPEN,
   type Step,
   VIEW,
   VIEW_COUNTED,
@@ -80,7 +97,7 @@ function storeDecides(step: Step, owner: number): void {
   const next = step.begin();
   const at = ownerAt(owner);
   const isApplied = next[at + CAS_REVISION] === next[REVISION];
-  if (isApplied) applySwap(next, owner, next[at + CAS_KIND], next[at + CAS_SINCE], IN_CAS);
+  if (isApplied) applySwap(step, owner, next[at + CAS_KIND], next[at + CAS_SINCE], IN_CAS);
   next[at + CAS_STAGE] = STAGE_DECIDED;
   step.end(isApplied ? "applies" : "refuses", owner, 0, 0);
   const { holes } = step;
@@ -89,17 +106,26 @@ function storeDecides(step: Step, owner: number): void {
   step.end("gives up", owner, 0, 0);
 }
 
-function applySwap(
-  next: Uint8Array,
-  owner: number,
-  kind: number,
-  since: number,
-  marked: number,
-): void {
+function applySwap(step: Step, owner: number, kind: number, since: number, marked: number): void {
+  const { next, scope } = step;
   next[REVISION] += 1;
+  if (kind === CAS_HAND_OVER) {
+    handOverApplied(step, owner);
+    return;
+  }
+  if (kind === CAS_TAKE) {
+    takeApplied(next);
+    return;
+  }
   if (kind === CAS_TAKEOVER) {
     next[RECORD_EPOCH] += 1;
     next[RECORD_OWNER] = owner + 1;
+    if (scope.handsOver === true) {
+      next[RECORD_STATE] = STATE_OPEN;
+      // Attached where it is taken over: there its guest is started, or goes on.
+      next[ATTACHED] = owner + 1;
+      next[GUEST] = owner + 1;
+    }
     return;
   }
   for (let replica = 0; replica < REPLICAS; replica++) {
@@ -109,6 +135,7 @@ function applySwap(
     next[column + OUT] = kind === CAS_EXCLUDE ? 1 : 0;
     next[column + SINCE] = kind === CAS_EXCLUDE ? since : 0;
   }
+  if (scope.restores === 1) listChanged(step);
 }
 
 /** By the answer, or by reading the record again when there was none. */
@@ -119,6 +146,10 @@ function learns(step: Step, owner: number): void {
   const isOurs = holes.has("recordWithoutOwner")
     ? state[RECORD_EPOCH] === state[at + EPOCH]
     : state[RECORD_OWNER] === owner + 1;
+  if (isNext && isOurs && isHandedToAsker(step, owner)) {
+    takesWhatItIsGiven(step, owner);
+    return;
+  }
   if (isNext && isOurs) knownApplied(step, owner);
   else ownerEnds(step.begin(), owner);
   step.end(isNext && isOurs ? "learns that it was applied" : "learns that it lost", owner, 0, 0);
@@ -162,8 +193,10 @@ export function knownApplied(step: Step, owner: number): void {
   const next = step.begin();
   const at = ownerAt(owner);
   const kind = next[at + CAS_KIND];
-  if (kind === CAS_TAKEOVER) next[at + PHASE] = PHASE_FENCING;
+  if (next[at + PHASE] === PHASE_CLAIMING) next[at + PHASE] = PHASE_FENCING;
   next[at + KNOWN_REVISION] = next[at + CAS_REVISION] + 1;
+  const isOfList = kind === CAS_EXCLUDE || kind === CAS_REENTER;
+  if (isOfList && step.scope.restores === 1) next[at + KNOWN_VERSION] += 1;
   for (let replica = 0; replica < REPLICAS; replica++) {
     const view = viewAt(replica, owner);
     if (next[view + IN_CAS] === 0) continue;
@@ -201,20 +234,31 @@ export function ownerEnds(next: Uint8Array, owner: number): void {
     dropMember(next, owner, replica);
     for (const field of [IN_CAS, GRANT_COUNTED, GRANT_HELD, IN_FLOATING + 1])
       next[view + field] = 0;
+    const column = columnAt(replica);
+    if (next[column + EPOCH_OF] === owner + 1) next[column + EPOCH_OF] = 0;
   }
   for (let field = PHASE; field <= CAS_SINCE; field++) next[at + field] = 0;
-  for (let field = FLOATING_SINCE + 1; field <= KNOWN_REVISION; field++) next[at + field] = 0;
+  for (let field = FLOATING_SINCE + 1; field <= CLEAN_BEFORE; field++) next[at + field] = 0;
 }
 
-/** An owner's process ends. Its swap, if it is on its way, goes on. */
+/**
+ * An incarnation ends at any moment. Its swap, if it is on its way, goes on; unless an earlier one of
+ * the same slot still does, a hand-over that was called off: then it has never left.
+ */
+export function ownerIsGone({ state, next }: Step, owner: number): void {
+  const at = ownerAt(owner);
+  const isFirst = state[at + FLOATING_KIND] === 0;
+  if (state[at + CAS_STAGE] === STAGE_SENT && isFirst) swapFloats(next, state, owner);
+  ownerEnds(next, owner);
+}
+
+/** An owner's process ends. */
 export function ownerCrashes(step: Step, owner: number): void {
   const { state } = step;
   const at = ownerAt(owner);
   if (state[OWNER_CRASHES] === 0 || state[at + PHASE] === PHASE_NONE) return;
-  const next = step.begin();
-  next[OWNER_CRASHES] -= 1;
-  if (state[at + CAS_STAGE] === STAGE_SENT) swapFloats(next, state, owner);
-  ownerEnds(next, owner);
+  step.begin()[OWNER_CRASHES] -= 1;
+  ownerIsGone(step, owner);
   step.end("owner crashes", owner, 0, 0);
 }
 
@@ -231,7 +275,7 @@ function swapFloats(next: Uint8Array, before: Uint8Array, owner: number): void {
 function floatingSwapArrives(step: Step, owner: number): void {
   const next = step.begin();
   const at = ownerAt(owner);
-  applySwap(next, owner, next[at + FLOATING_KIND], next[at + FLOATING_SINCE], IN_FLOATING);
+  applySwap(step, owner, next[at + FLOATING_KIND], next[at + FLOATING_SINCE], IN_FLOATING);
   forgetFloating(next, owner);
   step.end("applies a late swap", owner, 0, 0);
 }

@@ -11,6 +11,7 @@ import {
   HOLES_OF_REPLACING,
   LARGE_HOLES,
   LARGE_SCOPES,
+  LIMITS,
   SCOPES,
 } from "./scopes.ts";
 import { KINDS } from "./sentences.ts";
@@ -50,6 +51,15 @@ for (const [hole, { scope, steps }, where] of holes) {
     assert.notEqual(result.violation, null, `${hole} broke nothing in ${result.stateCount} states`);
     assert.equal(result.trace.length, steps, result.trace.join("\n"));
     t.diagnostic(`${result.stateCount} states: ${result.violation}\n${result.trace.join("\n")}`);
+  });
+}
+
+for (const [name, { scope, steps }] of Object.entries(LIMITS)) {
+  test(`what disks cannot know of a backup: ${name}`, (t) => {
+    const result = new Checker(new ProtocolModel(scope)).run();
+    assert.notEqual(result.violation, null, `nothing was broken in ${result.stateCount} states`);
+    assert.equal(result.trace.length, steps, result.trace.join("\n"));
+    t.diagnostic(`${result.violation}\n${result.trace.join("\n")}`);
   });
 }
 

@@ -12,12 +12,18 @@
 //  - no read answers with less than a client had been told when the read began;
 //  - no write that was issued after a newer owner began to serve is answered;
 //  - members in sync are equal when the newest owner serves and has nothing under way;
-//  - where members are replaced: somebody is in sync by the record.
+//  - where members are replaced: somebody is in sync by the record;
+//  - where volumes are handed over: nobody takes back what is attached to it when its guest has gone
+//    on elsewhere;
+//  - where the metadata may go back: no two owners serve in one epoch. The record lies then: in sync
+//    are the members of who serves in the highest epoch in which anybody has.
 
 import type { CheckedModel, Visit } from "./checker.ts";
+import { WRONG_GUEST } from "./hand-over-steps.ts";
 import { forgetFloating, metadataSteps, ownerCrashes } from "./metadata-steps.ts";
 import { learnsAmongPlans, looksAtRecord, planSteps } from "./plan-steps.ts";
 import { replicaSteps } from "./replica-steps.ts";
+import { EPOCH_TWICE, firstRecord, goesBack, newestServing } from "./restore-steps.ts";
 import { resyncSteps } from "./resync-steps.ts";
 import { KINDS, sentenceOf } from "./sentences.ts";
 import { LATE_ACK, READ_WENT_BACK, servingSteps } from "./serving-steps.ts";
@@ -25,9 +31,11 @@ import {
   ACKED,
   ADDITIONS,
   ANSWER,
+  ATTACHED,
   BREAKS,
   BROKEN,
   CARRIED,
+  CLEAN_BEFORE,
   COLUMN_BYTES,
   COMMITTED,
   CONNECTED,
@@ -37,13 +45,16 @@ import {
   DATA,
   EMPTY,
   EPOCH,
+  EPOCH_OF,
   FLOATING_KIND,
   FLOATING_REVISION,
+  GUEST,
   type Hole,
   hasOpen,
   isOpen,
   KNOWN_COMMITTED,
   KNOWN_REVISION,
+  KNOWN_VERSION,
   LATE,
   NEXT_SEQUENCE,
   NOT_NAMED,
@@ -63,8 +74,11 @@ import {
   REPLICA_CRASHES,
   REPLICA_EPOCH,
   REPLICAS,
+  RESTORES,
   REVISION,
   type Scope,
+  SEEN,
+  SERVED,
   SETTLED,
   SINCE,
   SLAB_STAMP,
@@ -109,6 +123,11 @@ export class ProtocolModel implements CheckedModel {
     state[at + NEXT_SEQUENCE] = 1;
     state[at + COMMITTED] = stampOf(1, 0);
     state[at + KNOWN_REVISION] = 1;
+    if (scope.handsOver === true) {
+      state[ATTACHED] = 1;
+      state[GUEST] = scope.startsHanded === true ? 0 : 1;
+    }
+    if (scope.restores === 1 || scope.startsHanded === true) this.mayGoBack(state);
     if (scope.replaces === true) {
       state[ADDITIONS] = scope.startsOut === true ? 0 : 1;
       state[REMOVALS] = 1;
@@ -120,6 +139,16 @@ export class ProtocolModel implements CheckedModel {
       state[column + UP] = 1;
       state[column + REPLICA_EPOCH] = 1;
       state[column + KNOWN_COMMITTED] = stampOf(1, 0);
+      if (scope.restores === 1) {
+        state[column + SEEN] = 1;
+        state[column + EPOCH_OF] = scope.startsHanded === true ? 0 : 1;
+      }
+      if (scope.members === 2 && replica === 2) {
+        state.fill(0, column + REPLICA_EPOCH, column + COLUMN_BYTES);
+        state[column + OUT] = NOT_NAMED;
+        continue;
+      }
+      if (scope.startsHanded === true) continue;
       if (scope.replaces === true) {
         state[column + SLAB_STAMP] = stampOf(1, 1);
         state[column + KNOWN_COMMITTED] = stampOf(1, 1);
@@ -142,11 +171,24 @@ export class ProtocolModel implements CheckedModel {
     return state;
   }
 
+  /** What is in the backup is the first record: A's, or what A has just handed to B. */
+  private mayGoBack(state: Uint8Array): void {
+    const { scope } = this;
+    const isHanded = scope.startsHanded === true;
+    firstRecord(state, isHanded);
+    state[RESTORES] = scope.restores ?? 0;
+    state[SERVED] = 1 << 1;
+    const at = ownerAt(0);
+    if (isHanded) state.fill(0, at, at + CLEAN_BEFORE + 1);
+    else state[at + KNOWN_VERSION] = 1;
+  }
+
   successors(state: Uint8Array, visit: Visit): void {
     const { step } = this;
     step.from(state, visit);
     replicaSteps(step);
     if (this.scope.replaces === true) planSteps(step);
+    if (this.scope.restores === 1) goesBack(step);
     for (let owner = 0; owner < OWNERS; owner++) {
       metadataSteps(step, owner);
       takeoverSteps(step, owner);
@@ -192,10 +234,20 @@ export class ProtocolModel implements CheckedModel {
   violation(state: Uint8Array): string | null {
     if (state[BROKEN] === READ_WENT_BACK) return "a read answered with less than was known";
     if (state[BROKEN] === LATE_ACK) return "an old owner answered a write under a newer one";
+    if (state[BROKEN] === WRONG_GUEST) {
+      return "a node that starts anew takes a volume whose guest has gone on elsewhere";
+    }
+    if (state[BROKEN] === EPOCH_TWICE) return "two owners have served in one epoch";
+    const judge = this.hasGoneBack(state) ? newestServing(state) : -1;
+    if (this.hasGoneBack(state) && judge === -1) return null;
     let inSyncCount = 0;
     for (let replica = 0; replica < REPLICAS; replica++) {
       const column = columnAt(replica);
-      if (state[column + OUT] !== 0) continue;
+      const isInSync =
+        judge === -1
+          ? state[column + OUT] === 0
+          : state[viewAt(replica, judge) + VIEW] === VIEW_COUNTED;
+      if (!isInSync) continue;
       inSyncCount += 1;
       for (let block = 0; block < this.scope.blocks; block++) {
         const held = versionOf(state, state[column + DATA + block]);
@@ -206,20 +258,25 @@ export class ProtocolModel implements CheckedModel {
     }
     const isNobody = this.scope.replaces === true && inSyncCount === 0;
     if (isNobody) return "no member is in sync by the record";
-    return this.areEqual(state) ? null : "members in sync differ, and nothing is under way";
+    return this.areEqual(state, judge) ? null : "members in sync differ, and nothing is under way";
   }
 
-  private areEqual(state: Uint8Array): boolean {
+  /** From then on what the record says proves nothing. */
+  private hasGoneBack(state: Uint8Array): boolean {
+    return this.scope.restores === 1 && state[RESTORES] === 0;
+  }
+
+  private areEqual(state: Uint8Array, judge: number): boolean {
     for (let owner = 0; owner < OWNERS; owner++) {
       const at = ownerAt(owner);
-      if (state[at + PHASE] !== PHASE_SERVING || state[at + EPOCH] !== state[RECORD_EPOCH])
-        continue;
-      if (hasOpen(state, owner, -1)) continue;
+      if (state[at + PHASE] !== PHASE_SERVING || hasOpen(state, owner, -1)) continue;
+      const isNewest = judge === -1 ? state[at + EPOCH] === state[RECORD_EPOCH] : owner === judge;
+      if (!isNewest) continue;
       let first = -1;
       for (let replica = 0; replica < REPLICAS; replica++) {
         const column = columnAt(replica);
         const isMember = state[viewAt(replica, owner) + VIEW] === VIEW_COUNTED;
-        if (state[column + OUT] !== 0 || !isMember) continue;
+        if (!isMember || (state[column + OUT] !== 0 && judge === -1)) continue;
         if (first === -1) first = column;
         if (state[column + DATA] !== state[first + DATA]) return false;
         if (state[column + DATA + 1] !== state[first + DATA + 1]) return false;

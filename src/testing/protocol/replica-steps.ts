@@ -1,6 +1,7 @@
 // What replicas and the network do in the protocol model: deliver, refuse, make durable, crash,
 // come back; and the fence, which an owner's steps call.
 
+import { fenceNoted, nodeNotes } from "./restore-steps.ts";
 import {
   ANSWER,
   BLOCK,
@@ -16,7 +17,9 @@ import {
   GRANT_COUNTED,
   isOwn,
   KNOWN_COMMITTED,
+  NOT_NAMED,
   OLD_COPY,
+  OUT,
   OWNERS,
   ownerAt,
   QUEUED,
@@ -82,10 +85,12 @@ function makeDurable(next: Uint8Array, replica: number, write: number): void {
 
 /** What is not durable yet is lost, and every session ends. Durable data, epochs and stamps stay. */
 function crashAndRestart(step: Step, replica: number): void {
-  const { state } = step;
+  const { state, scope } = step;
   const column = columnAt(replica);
+  if (scope.members === 2 && state[column + OUT] === NOT_NAMED) return;
   if (state[column + UP] === 0) {
     step.begin()[column + UP] = 1;
+    if (scope.restores === 1) nodeNotes(step, replica);
     step.end("restarts", 0, replica, 0);
     return;
   }
@@ -135,6 +140,7 @@ export function fenceReplica(step: Step, owner: number, replica: number): void {
   const epoch = next[ownerAt(owner) + EPOCH];
   const isResumption = next[column + REPLICA_EPOCH] === epoch;
   next[column + REPLICA_EPOCH] = epoch;
+  if (step.scope.restores === 1) fenceNoted(next, owner, replica);
   for (let other = 0; other < OWNERS; other++) {
     if (other !== owner) next[viewAt(replica, other) + CONNECTED] = 0;
   }

@@ -7,6 +7,7 @@
 
 import { dropMember, sendSwap } from "./metadata-steps.ts";
 import { fenceReplica } from "./replica-steps.ts";
+import { refuses } from "./restore-steps.ts";
 import {
   ANSWER,
   CAS_KIND,
@@ -69,7 +70,7 @@ function startResync(step: Step, owner: number, replica: number): void {
   const at = ownerAt(owner);
   const column = columnAt(replica);
   if (state[at + CAS_KIND] !== 0 || state[column + UP] === 0 || state[column + OUT] !== 1) return;
-  if (state[column + REPLICA_EPOCH] > state[at + EPOCH]) return;
+  if (state[column + REPLICA_EPOCH] > state[at + EPOCH] || refuses(step, owner, replica)) return;
   for (let other = 0; other < REPLICAS; other++) {
     if (state[viewAt(other, owner) + VIEW] >= VIEW_RESYNCING) return;
   }

@@ -15,6 +15,18 @@ const SMALL: Scope = {
 
 const scope = (changes: Partial<Scope>): Scope => ({ ...SMALL, ...changes });
 
+/** The backup was made between a hand-over and its taking. */
+const handedBack = {
+  handsOver: true,
+  startsHanded: true,
+  restores: 1,
+  ownerCrashes: 1,
+  members: 2,
+} as const;
+
+/** A member may have been put out since. */
+const goingBack = { restores: 1, members: 2, replicaCrashes: 1 } as const;
+
 /** Checked to the end in every test run. */
 export const SCOPES: Readonly<Record<string, Scope>> = {
   "a session breaks": scope({ breaks: 1 }),
@@ -52,6 +64,10 @@ export const SCOPES: Readonly<Record<string, Scope>> = {
     breaks: 1,
     keeps: true,
   }),
+  "handed over, and called off": scope({ handsOver: true, epochs: 3, members: 2 }),
+  "handed over, reads and grants": scope({ handsOver: true, reads: true, epochs: 3, members: 2 }),
+  "the metadata goes back, a replica crashes": scope(goingBack),
+  "the metadata goes back to a hand-over": scope({ ...handedBack, epochs: 3 }),
   "one owner, two blocks, a crash and a break": scope({
     blocks: 2,
     writes: 2,
@@ -66,6 +82,15 @@ export const LARGE_SCOPES: Readonly<Record<string, Scope>> = {
   "two takeovers, a crash of an owner": scope({ epochs: 3, ownerCrashes: 1 }),
   "a member is replaced, a takeover, a session breaks": scope({ replaces: true, breaks: 1 }),
   "a member is replaced, an owner crashes": scope({ replaces: true, ownerCrashes: 1 }),
+  "handed over, an owner crashes": scope({
+    handsOver: true,
+    epochs: 4,
+    ownerCrashes: 1,
+    members: 2,
+  }),
+  "handed over, three members": scope({ handsOver: true, epochs: 3 }),
+  "the metadata goes back, two takeovers": scope({ ...goingBack, epochs: 3 }),
+  "the metadata goes back, three members": scope({ restores: 1, replicaCrashes: 1 }),
   "two blocks": scope({ blocks: 2, writes: 2 }),
   "two blocks, an owner crashes": scope({ blocks: 2, writes: 2, ownerCrashes: 1 }),
   "reads, two writes": scope({ writes: 2, reads: true }),
@@ -83,6 +108,7 @@ interface Finding {
 const out = { startsOut: true, epochs: 1 };
 const cutShort = { ...out, writes: 2, breaks: 1, keeps: true };
 const replacing = { replaces: true, epochs: 1 };
+const handing = { handsOver: true, members: 2 } as const;
 
 export const HOLES: Readonly<Record<Hole, Finding>> = {
   readsWithoutGrants: { scope: scope({ reads: true }), steps: 19 },
@@ -114,6 +140,28 @@ export const HOLES: Readonly<Record<Hole, Finding>> = {
   newSinceNow: { scope: scope(replacing), steps: 5 },
   inSyncTakenAway: { scope: scope({ replaces: true }), steps: 7 },
   versionIsEnough: { scope: scope({ ...replacing, breaks: 1 }), steps: 9 },
+  handedBeforeDrain: { scope: scope(handing), steps: 10 },
+  servesBeforeOpen: { scope: scope({ ...handing, epochs: 3, reads: true }), steps: 21 },
+  cancelGoesOn: { scope: scope(handing), steps: 10 },
+  attachmentLater: { scope: scope({ ...handing, epochs: 3 }), steps: 9 },
+  handedIsTaken: { scope: scope({ ...handing, epochs: 3, reads: true }), steps: 23 },
+  handedIsClean: { scope: scope({ ...handedBack, epochs: 3 }), steps: 15 },
+  olderVersionServed: { scope: scope(goingBack), steps: 17 },
+  refusedIsPutOut: { scope: scope(goingBack), steps: 18 },
+  epochTwice: { scope: scope({ restores: 1, members: 2, epochs: 3 }), steps: 14 },
+  nothingNoted: { scope: scope(goingBack), steps: 17 },
+};
+
+/**
+ * What disks cannot know: whoever remembers the change that a backup has forgotten must be there,
+ * and be heard, before it is put out of that backup's record.
+ */
+export const LIMITS: Readonly<Record<string, Finding>> = {
+  "all that remember are away": { scope: scope({ ...goingBack, replicaCrashes: 2 }), steps: 19 },
+  "those that remember are put out unheard": {
+    scope: scope({ ...goingBack, isUnheard: true }),
+    steps: 18,
+  },
 };
 
 /** Holes that are found in another scope as well: where a member is replaced. */

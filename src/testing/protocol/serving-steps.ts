@@ -3,6 +3,7 @@
 
 import { ownerEnds, sendSwap } from "./metadata-steps.ts";
 import { fenceReplica } from "./replica-steps.ts";
+import { refuses } from "./restore-steps.ts";
 import {
   ACKED,
   ANSWER,
@@ -11,6 +12,7 @@ import {
   BROKEN,
   CARRIED,
   CAS_EXCLUDE,
+  CAS_HAND_OVER,
   CAS_KIND,
   COMMITTED,
   CONNECTED,
@@ -20,19 +22,25 @@ import {
   DATA,
   EMPTY,
   EPOCH,
+  FLOATING_KIND,
+  FLOATING_REVISION,
   GRANT_COUNTED,
   GRANT_HELD,
+  GUEST,
   hasOpen,
   IMAGE_STAMP,
   IN_CAS,
   isOwn,
   isReachable,
+  KNOWN_COMMITTED,
+  KNOWN_REVISION,
   LATE,
   NEXT_SEQUENCE,
   OWNERS,
   ownerAt,
   PHASE,
   PHASE_FENCING,
+  PHASE_NONE,
   PHASE_SERVING,
   READ,
   READ_FLOOR,
@@ -56,6 +64,7 @@ import {
   versionOf,
   viewAt,
   WRITE_COUNT,
+  WRITER,
   writeAt,
 } from "./state.ts";
 import { takeGrant } from "./takeover-steps.ts";
@@ -71,12 +80,14 @@ export function servingSteps(step: Step, owner: number): void {
     resumeSession(step, owner, replica);
     exclude(step, owner, replica);
     if (phase === PHASE_SERVING && step.scope.reads) grantExpires(step, owner, replica);
+    if (phase === PHASE_SERVING && step.scope.restores === 1) tellsWatermark(step, owner, replica);
   }
   if (phase !== PHASE_SERVING) return;
   for (let block = 0; block < step.scope.blocks; block++) issue(step, owner, block);
   for (let write = 0; write < step.state[WRITE_COUNT]; write++) ack(step, owner, write);
   if (step.scope.reads) reads(step, owner);
-  surrender(step, owner);
+  if (step.scope.handsOver === true) handsOver(step, owner);
+  else surrender(step, owner);
 }
 
 /** A new session in the same epoch: what is not answered is sent again. */
@@ -89,6 +100,7 @@ function resumeSession(step: Step, owner: number, replica: number): void {
   if (!isMember || state[view + CONNECTED] === 1) return;
   if (state[column + UP] === 0 || state[column + REPLICA_EPOCH] !== epoch) return;
   if (state[ownerAt(owner) + PHASE] !== PHASE_SERVING && state[view + ANSWERED] === 0) return;
+  if (refuses(step, owner, replica)) return;
   const next = step.begin();
   fenceReplica(step, owner, replica);
   for (let write = 0; write < next[WRITE_COUNT]; write++) {
@@ -108,6 +120,7 @@ function exclude(step: Step, owner: number, replica: number): void {
   if (state[at + CAS_KIND] !== 0 || state[view + VIEW] !== VIEW_COUNTED) return;
   if (state[view + CONNECTED] === 1) return;
   const isTakingOver = state[at + PHASE] !== PHASE_SERVING;
+  if (isTakingOver && isHeardFirst(step, owner, replica)) return;
   let others = 0;
   for (let other = 0; other < REPLICAS; other++) {
     const otherView = viewAt(other, owner);
@@ -119,6 +132,28 @@ function exclude(step: Step, owner: number, replica: number): void {
   next[view + IN_CAS] = 1;
   sendSwap(next, owner, CAS_EXCLUDE, state[at + COMMITTED]);
   step.end("asks to exclude", owner, replica, 0);
+}
+
+/**
+ * The watermark also travels alone. What it covers is not equalised, so a member that lacks it must
+ * not be counted by a record that has forgotten so.
+ */
+function tellsWatermark(step: Step, owner: number, replica: number): void {
+  const { state } = step;
+  const column = columnAt(replica);
+  const committed = state[ownerAt(owner) + COMMITTED];
+  if (state[viewAt(replica, owner) + VIEW] !== VIEW_COUNTED) return;
+  if (state[column + KNOWN_COMMITTED] >= committed || !isReachable(state, owner, replica)) return;
+  step.begin()[column + KNOWN_COMMITTED] = committed;
+  step.end("hears what is durable", owner, replica, 0);
+}
+
+/** Where the metadata may have gone back: see restore-steps.ts. */
+function isHeardFirst(step: Step, owner: number, replica: number): boolean {
+  const { state, scope, holes } = step;
+  if (scope.restores === undefined || scope.isUnheard === true) return false;
+  if (state[columnAt(replica) + UP] === 0) return false;
+  return !(holes.has("refusedIsPutOut") && refuses(step, owner, replica));
 }
 
 function issue(step: Step, owner: number, block: number): void {
@@ -138,6 +173,7 @@ function issue(step: Step, owner: number, block: number): void {
   if (holes.has("watermarkBeforeAck")) next[at + COMMITTED] = next[fields + STAMP];
   next[fields + CARRIED] = next[at + COMMITTED];
   next[LATE + write] = isOvertaken(next, owner) ? 1 : 0;
+  if (scope.restores === 1) next[WRITER + write] = owner + 1;
   for (let replica = 0; replica < REPLICAS; replica++) {
     const view = viewAt(replica, owner);
     if (next[view + VIEW] === VIEW_OUT) continue;
@@ -303,7 +339,27 @@ function completeRead(step: Step, owner: number): void {
   step.end("answers the read", owner, 0, value === EMPTY ? 0 : value);
 }
 
-/** Hands the volume over: nothing under way, and no grant held from here on. */
+/**
+ * Names the other slot. Nothing is under way, and whatever becomes of the swap, this incarnation
+ * answers nothing any more: a migration that is called off takes the volume back like anybody.
+ */
+function handsOver(step: Step, owner: number): void {
+  const { state, scope, holes } = step;
+  const at = ownerAt(owner);
+  const other = ownerAt(1 - owner);
+  if (state[at + EPOCH] >= scope.epochs || state[at + FLOATING_KIND] !== 0) return;
+  if (state[other + PHASE] !== PHASE_NONE || state[other + FLOATING_KIND] !== 0) return;
+  const isAtRest = state[at + READ] === 0 && !hasOpen(state, owner, -1);
+  if (state[at + CAS_KIND] !== 0 || (!isAtRest && !holes.has("handedBeforeDrain"))) return;
+  const next = step.begin();
+  next[at + FLOATING_KIND] = CAS_HAND_OVER;
+  next[at + FLOATING_REVISION] = next[at + KNOWN_REVISION];
+  next[GUEST] = 0;
+  if (!holes.has("cancelGoesOn")) ownerEnds(next, owner);
+  step.end("hands over", owner, 0, 0);
+}
+
+/** Lets go of the volume: nothing under way, and no grant held from here on. */
 function surrender(step: Step, owner: number): void {
   const { state } = step;
   const at = ownerAt(owner);

@@ -43,9 +43,26 @@ export const CARRIED = 3;
 /** Per write: 1 when it was issued after a newer owner had begun to serve. */
 export const LATE: number = WRITE_BASE + WRITES * WRITE_BYTES;
 
+// Of the record, where volumes are handed over: its state, and whose node the volume is attached to.
+export const RECORD_STATE = 27;
+export const ATTACHED = 28;
+/** Where the guest runs: 1 + the owner's slot; 0: it waits for the volume. */
+export const GUEST = 29;
+
+// Where the metadata may go back: how often still, the version of the record's list of members, and
+// a bit for each epoch that anybody has served in.
+export const RESTORES = 30;
+export const VERSION = 31;
+export const SERVED = 32;
+/** Per write, there: 1 + the slot of its owner, since two may then ask for one epoch. */
+export const WRITER = 33;
+
+export const STATE_OPEN = 0;
+export const STATE_HANDED = 1;
+
 // An owner: a slot in which one incarnation after another may live.
-const OWNER_BASE = 28;
-const OWNER_BYTES = 21;
+const OWNER_BASE: number = WRITER + WRITES;
+const OWNER_BYTES = 23;
 export const PHASE = 0;
 export const EPOCH = 1;
 export const NEXT_SEQUENCE = 2;
@@ -75,6 +92,12 @@ export const IMAGE_STAMP = 17;
 export const IMAGE = 18;
 /** Of the record, as the owner last knew it. */
 export const KNOWN_REVISION = 20;
+export const KNOWN_VERSION = 21;
+/**
+ * 0, or: nothing was under way when the owner before let go, and this is the first epoch in which
+ * nobody can have written by the record that was claimed.
+ */
+export const CLEAN_BEFORE = 22;
 
 export const PHASE_NONE = 0;
 export const PHASE_CLAIMING = 1;
@@ -85,6 +108,10 @@ export const PHASE_SERVING = 4;
 export const CAS_TAKEOVER = 1;
 export const CAS_EXCLUDE = 2;
 export const CAS_REENTER = 3;
+/** Names the other slot as the owner of the next epoch. */
+export const CAS_HAND_OVER = 4;
+/** By whom is named: it has taken it. */
+export const CAS_TAKE = 5;
 
 export const STAGE_SENT = 1;
 /** The store has decided. Its answer travels, or is lost. */
@@ -93,8 +120,8 @@ export const STAGE_DECIDED = 2;
 export const STAGE_GIVEN_UP = 3;
 
 // A replica's column.
-const COLUMN_BASE = OWNER_BASE + OWNERS * OWNER_BYTES;
-export const COLUMN_BYTES = 35;
+const COLUMN_BASE: number = OWNER_BASE + OWNERS * OWNER_BYTES;
+export const COLUMN_BYTES = 37;
 export const UP = 0;
 export const REPLICA_EPOCH = 1;
 export const DATA = 2;
@@ -107,8 +134,13 @@ export const NOT_NAMED = 2;
 /** The value of a block that a new disk holds: less than what was there at first. */
 export const EMPTY = 15;
 
+/** Where the metadata may go back: the newest version of the record's list that the disk has seen. */
+export const SEEN = 8;
+/** And who has fenced it in the epoch that it has: 1 + the owner's slot, 0 one that is gone. */
+export const EPOCH_OF = 9;
+
 // In a column, per owner.
-const VIEW_BASE = 8;
+const VIEW_BASE = 10;
 const VIEW_BYTES = 9;
 export const VIEW = 0;
 export const ANSWERED = 1;
@@ -179,7 +211,17 @@ export type Hole =
   | "newIsInSync"
   | "newSinceNow"
   | "inSyncTakenAway"
-  | "versionIsEnough";
+  | "versionIsEnough"
+  | "handedBeforeDrain"
+  | "servesBeforeOpen"
+  | "cancelGoesOn"
+  | "attachmentLater"
+  | "handedIsTaken"
+  | "handedIsClean"
+  | "olderVersionServed"
+  | "refusedIsPutOut"
+  | "epochTwice"
+  | "nothingNoted";
 
 /** Another way to do it, that turns out to do no harm. */
 export type Variant = "grantsAtStart";
@@ -206,6 +248,16 @@ export interface Scope {
   readonly replaces?: boolean;
   /** What a resync has copied when it is given up need not be copied by the next one. */
   readonly keeps?: boolean;
+  /** The third replica is no member, and never becomes one. */
+  readonly members?: 2;
+  /** Owners end by handing over to the other slot; a guest follows, or is kept back. */
+  readonly handsOver?: boolean;
+  /** With handsOver: at first the volume has just been handed to B. */
+  readonly startsHanded?: boolean;
+  /** The metadata goes back to what it was at first. Not with startsOut, nor with replaces. */
+  readonly restores?: 1;
+  /** And whoever remembers better may be put out unheard. */
+  readonly isUnheard?: boolean;
 }
 
 export const ownerAt = (owner: number): number => OWNER_BASE + owner * OWNER_BYTES;
@@ -229,6 +281,8 @@ export function versionOf(state: Uint8Array, value: number): number {
 export function isOwn(state: Uint8Array, owner: number, write: number): boolean {
   const at = ownerAt(owner);
   if (state[at + PHASE] < PHASE_FENCING) return false;
+  const writer = state[WRITER + write];
+  if (writer !== 0 && writer !== owner + 1) return false;
   return epochOf(state[writeAt(write) + STAMP]) === state[at + EPOCH];
 }
 

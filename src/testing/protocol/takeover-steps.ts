@@ -1,19 +1,32 @@
 // Taking a volume over, in the protocol model: claim the record, fence the members, put those that
 // cannot be reached out of the record, wait out the old owner's grants, equalise, serve.
 
-import { dropMember, sendSwap } from "./metadata-steps.ts";
+import {
+  guestGoesOn,
+  isNamed,
+  noteEndOfBefore,
+  WRONG_GUEST,
+  wrongGuest,
+} from "./hand-over-steps.ts";
+import { dropMember, ownerIsGone, sendSwap } from "./metadata-steps.ts";
 import { fenceReplica } from "./replica-steps.ts";
+import { EPOCH_TWICE, notesEpoch, refuses } from "./restore-steps.ts";
 import {
   ANSWERED,
   BREAKS,
+  BROKEN,
+  CAS_HAND_OVER,
   CAS_KIND,
+  CAS_TAKE,
   CAS_TAKEOVER,
+  CLEAN_BEFORE,
   COMMITTED,
   CONNECTED,
   columnAt,
   DATA,
   DONE,
   EPOCH,
+  epochOf,
   FLOATING_KIND,
   GRANT_COUNTED,
   GRANT_HELD,
@@ -22,6 +35,7 @@ import {
   isReachable,
   KNOWN_COMMITTED,
   KNOWN_REVISION,
+  KNOWN_VERSION,
   NEXT_SEQUENCE,
   OUT,
   OWNER_CRASHES,
@@ -37,11 +51,13 @@ import {
   RECORD_OWNER,
   REPLICA_EPOCH,
   REPLICAS,
+  RESTORES,
   REVISION,
   SLAB_STAMP,
   type Step,
   stampOf,
   UP,
+  VERSION,
   VIEW,
   VIEW_COUNTED,
   viewAt,
@@ -70,23 +86,36 @@ export function takeGrant(next: Uint8Array, owner: number, replica: number): voi
   next[viewAt(replica, owner) + GRANT_COUNTED] = 1;
 }
 
-/** Reads the record and claims the next epoch. */
+/** Reads the record and claims the next epoch; or the present one, where it is named. */
 function claim(step: Step, owner: number): void {
   const { state, scope } = step;
   const at = ownerAt(owner);
-  if (state[RECORD_EPOCH] >= scope.epochs || state[at + FLOATING_KIND] !== 0) return;
+  const floating = state[at + FLOATING_KIND];
+  // A hand-over that is called off while its swap travels: the volume is taken back.
+  const isCalledOff = floating === CAS_HAND_OVER && state[RECORD_OWNER] === owner + 1;
+  const isGiven = isNamed(state, owner);
+  if ((floating !== 0 && !isCalledOff) || (state[RECORD_EPOCH] >= scope.epochs && !isGiven)) return;
   // Who has handed the volume over does not ask for it again; who has crashed does.
-  const hasCrashed = state[OWNER_CRASHES] < scope.ownerCrashes;
-  if (state[RECORD_OWNER] === owner + 1 && !hasCrashed) return;
+  const hasCrashed = state[OWNER_CRASHES] < scope.ownerCrashes || hasGoneBack(step);
+  if (state[RECORD_OWNER] === owner + 1 && !hasCrashed && !isCalledOff && !isGiven) return;
   const next = step.begin();
-  next[at + PHASE] = PHASE_CLAIMING;
-  next[at + EPOCH] = next[RECORD_EPOCH] + 1;
+  next[at + PHASE] = isGiven ? PHASE_FENCING : PHASE_CLAIMING;
+  next[at + EPOCH] = next[RECORD_EPOCH] + (isGiven ? 0 : 1);
   next[at + KNOWN_REVISION] = next[REVISION];
+  next[at + KNOWN_VERSION] = next[VERSION];
+  noteEndOfBefore(next, owner);
   for (let replica = 0; replica < REPLICAS; replica++) {
     if (next[columnAt(replica) + OUT] === 0) next[viewAt(replica, owner) + VIEW] = VIEW_COUNTED;
   }
-  sendSwap(next, owner, CAS_TAKEOVER, 0);
-  step.end("claims", owner, 0, 0);
+  const isBack = !isGiven && scope.handsOver === true && !hasGoneBack(step);
+  if (isBack && wrongGuest(state, owner)) next[BROKEN] = WRONG_GUEST;
+  sendSwap(next, owner, isGiven ? CAS_TAKE : CAS_TAKEOVER, 0);
+  step.end(isGiven ? "takes" : "claims", owner, 0, 0);
+}
+
+/** Then nobody knows any more who had let go of the volume. */
+function hasGoneBack({ state, scope }: Step): boolean {
+  return scope.restores === 1 && state[RESTORES] === 0;
 }
 
 function fence(step: Step, owner: number, replica: number): void {
@@ -95,6 +124,13 @@ function fence(step: Step, owner: number, replica: number): void {
   const column = columnAt(replica);
   const epoch = state[ownerAt(owner) + EPOCH];
   if (state[view + VIEW] !== VIEW_COUNTED || state[view + ANSWERED] === 1) return;
+  if (state[column + UP] === 1 && refuses(step, owner, replica)) {
+    if (step.holes.has("refusedIsPutOut")) return;
+    step.begin();
+    ownerIsGone(step, owner);
+    step.end("is refused", owner, replica, 0);
+    return;
+  }
   if (state[column + UP] === 0 || state[column + REPLICA_EPOCH] > epoch) return;
   const next = step.begin();
   fenceReplica(step, owner, replica);
@@ -111,25 +147,27 @@ function fence(step: Step, owner: number, replica: number): void {
 
 function endOfFencing(step: Step, owner: number): void {
   const { state, holes } = step;
-  if (state[ownerAt(owner) + CAS_KIND] !== 0) return;
+  const isTaking = state[ownerAt(owner) + CAS_KIND] === CAS_TAKE && holes.has("servesBeforeOpen");
+  if (state[ownerAt(owner) + CAS_KIND] !== 0 && !isTaking) return;
   const members = membersOf(state, owner);
   const answered = members.filter((replica) => state[viewAt(replica, owner) + ANSWERED] === 1);
   if (answered.length === 0) return;
   const mayLeaveOut = holes.has("serveWithoutExclusion");
   if (answered.length < members.length && !mayLeaveOut) return;
-  if (step.scope.reads && !holes.has("grantsNotWaitedFor")) {
-    for (const replica of answered) if (grantsToOthers(state, owner, replica)) return;
-  }
   const stamps = answered.map((replica) => state[columnAt(replica) + SLAB_STAMP]);
   const highest = Math.max(...stamps);
-  let isNeeded = highest > state[ownerAt(owner) + COMMITTED];
+  const isAfterHandOver = isClean(step, owner, highest);
+  if (step.scope.reads && !holes.has("grantsNotWaitedFor") && !isAfterHandOver) {
+    for (const replica of answered) if (grantsToOthers(state, owner, replica)) return;
+  }
+  let isNeeded = highest > state[ownerAt(owner) + COMMITTED] && !isAfterHandOver;
   if (holes.has("noEqualise")) isNeeded = false;
   if (holes.has("equalStampsSkipped") && stamps.every((stamp) => stamp === highest)) {
     isNeeded = false;
   }
   if (!isNeeded) {
     begin(step, owner, answered);
-    startServing(step.next, owner, 0);
+    startServing(step, owner, 0);
     step.end("serves", owner, 0, 0);
     return;
   }
@@ -141,6 +179,14 @@ function endOfFencing(step: Step, owner: number): void {
     next[ownerAt(owner) + PHASE] = PHASE_EQUALISING;
     step.end("reads the slab", owner, replica, 0);
   }
+}
+
+/** Nothing was under way when the owner before let go, and nobody has written since. */
+function isClean({ state, holes }: Step, owner: number, highest: number): boolean {
+  const at = ownerAt(owner);
+  const before = state[at + CLEAN_BEFORE];
+  if (before === 0) return false;
+  return epochOf(highest) < (holes.has("handedIsClean") ? state[at + EPOCH] : before);
 }
 
 function begin(step: Step, owner: number, kept: readonly number[]): Uint8Array {
@@ -201,13 +247,17 @@ function serve(step: Step, owner: number): void {
   const { state } = step;
   if (state[ownerAt(owner) + CAS_KIND] !== 0) return;
   if (membersOf(state, owner).some((replica) => state[viewAt(replica, owner) + DONE] === 0)) return;
-  startServing(step.begin(), owner, 1);
+  step.begin();
+  startServing(step, owner, 1);
   step.end("serves", owner, 0, 0);
 }
 
-function startServing(next: Uint8Array, owner: number, sequence: number): void {
+function startServing({ next, scope }: Step, owner: number, sequence: number): void {
   const at = ownerAt(owner);
+  if (scope.handsOver === true) guestGoesOn(next, owner);
+  if (scope.restores === 1 && !notesEpoch(next, owner)) next[BROKEN] = EPOCH_TWICE;
   next[at + PHASE] = PHASE_SERVING;
+  next[at + CLEAN_BEFORE] = 0;
   next[at + NEXT_SEQUENCE] = sequence + 1;
   next[at + COMMITTED] = stampOf(next[at + EPOCH], sequence);
   forgetImage(next, owner);

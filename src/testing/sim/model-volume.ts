@@ -46,6 +46,8 @@ export class ModelVolume {
   private readonly discardReadsZero: boolean;
   private readonly sectorsPerAtom: number;
   private readonly registers: Map<number, RegisterHistory> = new Map();
+  /** Sectors whose registers no fork shares: others are copied before they change. */
+  private readonly own: Set<number> = new Set();
   private readonly writes: Map<number, ModelWrite> = new Map();
   /** In the order in which they started. */
   private readonly reads: Map<number, ModelRead> = new Map();
@@ -66,7 +68,8 @@ export class ModelVolume {
       discardReadsZero: this.discardReadsZero,
       atomicBytes: this.sectorsPerAtom * SECTOR_BYTES,
     });
-    for (const [sector, register] of this.registers) copy.registers.set(sector, register.fork());
+    for (const [sector, register] of this.registers) copy.registers.set(sector, register);
+    this.own.clear();
     for (const [id, write] of this.writes) copy.writes.set(id, write);
     for (const [id, read] of this.reads) copy.reads.set(id, read);
     for (const [atom, list] of this.unsettled) {
@@ -87,8 +90,11 @@ export class ModelVolume {
   }
 
   private register(sector: number): RegisterHistory {
-    let register = this.registers.get(sector);
-    if (register === undefined) this.registers.set(sector, (register = new RegisterHistory()));
+    const known = this.registers.get(sector);
+    if (known !== undefined && this.own.has(sector)) return known;
+    const register = known?.fork() ?? new RegisterHistory();
+    this.registers.set(sector, register);
+    this.own.add(sector);
     return register;
   }
 

@@ -36,7 +36,10 @@ const actualBytes: Uint8Array = new Uint8Array(actual.buffer);
 /** Which write the sector at `at` of `data` is from, when it was read as `sector`. */
 export function readStamp(data: Uint8Array, at: number, sector: number): number {
   actualBytes.set(data.subarray(at, at + SECTOR_BYTES));
-  if (actual[0] === 0) return actual.every((word) => word === 0) ? ZEROES : NOBODY;
+  if (actual[0] === 0) {
+    for (let word = 1; word < WORDS; word++) if (actual[word] !== 0) return NOBODY;
+    return ZEROES;
+  }
   const id = actual[1];
   stamp(expected, 0, id, sector);
   for (let word = 0; word < WORDS; word++) if (actual[word] !== expected[word]) return NOBODY;

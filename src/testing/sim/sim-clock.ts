@@ -61,7 +61,11 @@ export class SimClock implements Clock {
   /** Calls `action` at `dueUs`, or now if that has passed. Returns an id to cancel with. */
   set(dueUs: number, options: SimEventOptions): number {
     assert(dueUs < Infinity, "an event that never comes");
-    const event = { ...options, id: this.nextId, dueUs: Math.max(dueUs, this.timeUs) };
+    // Field by field: a spread costs more than all the rest of an event.
+    const { action, priority, owner, isBackground, label } = options;
+    const id = this.nextId;
+    const at = Math.max(dueUs, this.timeUs);
+    const event: SimEvent = { id, dueUs: at, priority, action, owner, isBackground, label };
     this.nextId += 1;
     this.waiting.set(event.id, event);
     if (!event.isBackground) this.foregroundCount += 1;

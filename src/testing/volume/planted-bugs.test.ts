@@ -55,8 +55,13 @@ const crashes = campaign(["crashOwner", "crashNode", "cut"], { blocks: 8 });
 /** How many seeds, from which on. */
 type Found = readonly [Finder, seeds: number, first?: number];
 
-/** Found in testing/cluster/: here nobody is proven dead, hands over by name, or plans. */
-type Elsewhere = "deadIsBelieved" | "surrenderBeforeDrain" | "versionIsEnough";
+/** Found in testing/cluster/: here nobody is proven dead, hands over by name, plans, or goes back. */
+type Elsewhere =
+  | "deadIsBelieved"
+  | "surrenderBeforeDrain"
+  | "versionIsEnough"
+  | "handedIsClean"
+  | "epochTwice";
 
 const OWNER_FINDERS: Readonly<Record<Exclude<keyof OwnerBugs, Elsewhere>, Found>> = {
   noBlockOrder: [crashes, 5],
