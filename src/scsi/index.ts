@@ -1,0 +1,3 @@
+// scsi/: the SPC and SBC command sets over a BlockDevice. No transport.
+
+export * from "./task.ts";
