@@ -3,7 +3,6 @@
 import assert from "node:assert/strict";
 import { Prng } from "../base/index.ts";
 import { IscsiInitiator, type LoginOptions } from "../load/index.ts";
-import type { StreamHandler } from "../ports/index.ts";
 import {
   type SimConnection,
   SimMemory,
@@ -14,7 +13,7 @@ import {
 import { BLOCK_BYTES, STUB_BYTES, StubScsi } from "./_test-scsi.ts";
 import type { ChapCredentials } from "./chap.ts";
 import type { TargetWishes } from "./negotiation.ts";
-import { Portal } from "./portal.ts";
+import { Portal, type PortalLimits } from "./portal.ts";
 import type { IscsiTarget, TargetDirectory } from "./target.ts";
 
 export const TARGET_NAME = "iqn.2024-01.io.ringstore:vol1";
@@ -29,6 +28,8 @@ export interface RigOptions {
   readonly extraTargets?: number;
   readonly isShort?: boolean;
   readonly windowBytes?: number;
+  readonly limits?: Partial<PortalLimits>;
+  readonly memoryMiB?: number;
 }
 
 export class Rig {
@@ -47,7 +48,7 @@ export class Rig {
   constructor(options: RigOptions = {}) {
     const { seed = 1, isShort, windowBytes } = options;
     this.scheduler = new SimScheduler(seed);
-    this.memory = new SimMemory(768 << 20);
+    this.memory = new SimMemory((options.memoryMiB ?? 192) << 20);
     this.reactor = new SimReactor({
       scheduler: this.scheduler,
       memory: this.memory,
@@ -74,6 +75,7 @@ export class Rig {
       address: "10.0.0.1:3260",
       directory,
       ...(options.wishes === undefined ? {} : { wishes: options.wishes }),
+      ...(options.limits === undefined ? {} : { limits: options.limits }),
     });
     this.idleArenas = this.memory.arenaCount;
   }
@@ -112,11 +114,6 @@ export class Rig {
     return this.network.dialer({
       streamAccepted: (stream) => this.portal.streamAccepted(stream, from),
     });
-  }
-
-  /** Dials without saying anything. */
-  dialRaw(handler: StreamHandler, from = "10.0.0.9"): void {
-    this.dialer(from).dial(handler);
   }
 
   lastConnection(): SimConnection {

@@ -22,7 +22,7 @@ import {
   TMF_TARGET_RESET,
 } from "../scsi/index.ts";
 import { putSense } from "./pdu-writer.ts";
-import type { ScsiService } from "./target.ts";
+import type { ScsiManagement, ScsiService } from "./target.ts";
 
 export const BLOCK_BYTES = 512;
 export const STUB_BYTES: number = 8 << 20;
@@ -60,6 +60,8 @@ export class StubScsi implements ScsiService {
   private readonly copier: SegmentCopier;
   private readonly owner: number;
   private waiters: Waiter[] = [];
+  /** Request slots that the device does not give back yet. */
+  private readonly stuck: number[] = [];
 
   constructor(reactor: ReactorPort, taskCount = 512) {
     this.reactor = reactor;
@@ -85,11 +87,12 @@ export class StubScsi implements ScsiService {
     return free;
   }
 
-  removeNexus(nexus: number): void {
-    for (const task of this.phase.keys()) {
-      if (this.tasks.nexus[task] === nexus) throw new Error("a nexus removed with tasks");
-    }
-    this.nexuses[nexus] = null;
+  removeNexus(nexus: number, done: () => void): void {
+    const tasks = [...this.phase.keys()].filter((task) => this.tasks.nexus[task] === nexus);
+    this.abort(tasks, () => {
+      this.nexuses[nexus] = null;
+      done();
+    });
   }
 
   private transport(task: number): ScsiTransport {
@@ -158,16 +161,14 @@ export class StubScsi implements ScsiService {
     this.tasks.slot[task] = slot;
     this.phase.set(task, AT_DEVICE);
     requests.ownerTagA[slot] = task;
-    if (!this.isStuck) requests.complete(slot, 0);
+    if (this.isStuck) this.stuck.push(slot);
+    else requests.complete(slot, 0);
   }
 
   /** The device goes on. */
   release(): void {
     this.isStuck = false;
-    for (const [task, phase] of [...this.phase]) {
-      const slot = this.tasks.slot[task];
-      if (phase === AT_DEVICE && slot >= 0) this.reactor.requests.complete(slot, 0);
-    }
+    for (const slot of this.stuck.splice(0)) this.reactor.requests.complete(slot, 0);
   }
 
   requestCompleted(slot: number, _result: number): void {
@@ -220,16 +221,9 @@ export class StubScsi implements ScsiService {
     }
   }
 
-  manage(
-    nexus: number,
-    operation: number,
-    luns: Uint8Array,
-    lunAt: number,
-    task: number,
-    handler: ManagementHandler,
-    tag: number,
-  ): void {
-    const lun = luns[lunAt + 1];
+  manage(request: ScsiManagement, handler: ManagementHandler, tag: number): void {
+    const { management: operation, task } = request;
+    const lun = request.lun[1];
     if (operation <= TMF_LOGICAL_UNIT_RESET && lun >= LUN_COUNT) {
       handler.managementDone(tag, TMF_INCORRECT_LUN);
       return;
@@ -238,18 +232,19 @@ export class StubScsi implements ScsiService {
       if (operation === TMF_ABORT_TASK) return one === task;
       if (operation === TMF_TARGET_RESET) return true;
       if (operation === TMF_LOGICAL_UNIT_RESET) return this.lun(one) === lun;
-      if (this.tasks.nexus[one] !== nexus) return false;
-      // The nexus's reset (5) concerns every logical unit.
-      return operation === 5 || this.lun(one) === lun;
+      return this.tasks.nexus[one] === request.nexus && this.lun(one) === lun;
     };
-    const meant = [...this.phase.keys()].filter(isMeant);
     const done = (): void => handler.managementDone(tag, TMF_COMPLETE);
-    if (meant.length === 0) {
+    this.abort([...this.phase.keys()].filter(isMeant), done);
+  }
+
+  private abort(tasks: readonly number[], done: () => void): void {
+    if (tasks.length === 0) {
       done();
       return;
     }
-    this.waiters.push({ left: new Set(meant), done });
-    for (const one of meant) {
+    this.waiters.push({ left: new Set(tasks), done });
+    for (const one of tasks) {
       this.aborted.add(one);
       // What waits for data ends at once; what is at the device when the device gives it back.
       if (this.phase.get(one) === FETCHING) this.end(one);

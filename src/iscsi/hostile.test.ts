@@ -5,12 +5,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { IscsiInitiator } from "../load/index.ts";
 import { Rig, read10, write10 } from "./_test-rig.ts";
-import {
-  CONNECTIONS_PER_ADDRESS_MAX,
-  LOGIN_MS,
-  LOGINS_MAX,
-  LOGINS_PER_ADDRESS_MAX,
-} from "./limits.ts";
+import { LOGIN_MS, LOGINS_MAX, LOGINS_PER_ADDRESS_MAX } from "./limits.ts";
 
 const CHAP = {
   users: [{ name: "alice", secret: "alices-secret-1" }],
@@ -272,26 +267,29 @@ test("oversized text: in a login, in one value, in a session; memory stays where
 });
 
 test("login floods: connections by address and in total are bounded, the witness is not touched", () => {
-  const rig = new Rig();
+  const limits = { connectionsPerAddress: 5, logins: 20 };
+  const rig = new Rig({ memoryMiB: 700, limits });
   const witness = new Witness(rig);
   const flood: IscsiInitiator[] = [];
   for (let index = 0; index < 200; index++) flood.push(rig.dial({}, `10.1.0.${index % 4}`));
   rig.runMs(20);
-  assert.ok(rig.portal.logins.size <= LOGINS_MAX);
+  assert.ok(rig.portal.logins.size <= limits.logins);
+  assert.ok(rig.portal.counters.turnedAwayCount > 100);
   rig.runMs(500);
+  assert.ok(rig.portal.sessions.size <= 1 + 4 * limits.connectionsPerAddress);
   witness.check();
   for (const one of flood) if (!one.isEnded) one.close();
   rig.runMs(500);
 
   // From one address: no more than its share, and others still come in.
   const held: IscsiInitiator[] = [];
-  for (let index = 0; index < CONNECTIONS_PER_ADDRESS_MAX + 20; index++) {
+  for (let index = 0; index < limits.connectionsPerAddress + 10; index++) {
     const one = rig.dial({}, "10.2.0.1");
     rig.runMs(20);
     held.push(one);
   }
   const inside = held.filter((one) => !one.isEnded && one.isLoggedIn).length;
-  assert.equal(inside, CONNECTIONS_PER_ADDRESS_MAX);
+  assert.equal(inside, limits.connectionsPerAddress);
   const other = rig.dial({}, "10.2.0.2");
   rig.until(() => other.login.isDone, "another's login");
   assert.equal(other.login.status, 0);

@@ -19,7 +19,8 @@ import { putU24, putU32 } from "./layout-bytes.ts";
 import { BHS_BYTES } from "./layouts.ts";
 import { CONNECTIONS_PER_ADDRESS_MAX } from "./limits.ts";
 import { Portal } from "./portal.ts";
-import type { IscsiTarget } from "./target.ts";
+import { type NexusIdentity, ScsiTaskTable, type ScsiTransport } from "../scsi/index.ts";
+import type { IscsiTarget, ScsiService } from "./target.ts";
 
 const QUIET = { log(): void {} };
 /** For each command, of both ends together. */
@@ -33,7 +34,10 @@ class Scene {
   readonly port: number;
   private count = 0;
 
-  constructor(chap: IscsiTarget["chap"] = null) {
+  constructor(
+    chap: IscsiTarget["chap"] = null,
+    makeScsi: ((reactor: Reactor) => ScsiService) | null = null,
+  ) {
     this.reactor = new Reactor(
       { requestSlots: 1024, ringEntries: 256, watchesMax: 16, timersMax: 64, pollMaxUs: 0 },
       { memory: new sys.SystemMemory(), clock: new sys.SystemClock(), log: QUIET },
@@ -47,7 +51,7 @@ class Scene {
       initiators: null,
       chap,
       redirect: null,
-      scsi: this.scsi,
+      scsi: makeScsi === null ? this.scsi : makeScsi(this.reactor),
     };
     this.portal = new Portal(this.reactor, QUIET, {
       address: "127.0.0.1:3260",
@@ -184,9 +188,58 @@ class BareInitiator implements StreamHandler {
   streamClosed(): void {}
 }
 
+/** A device server that allocates nothing either: every command moves 4 KiB of nowhere. */
+class BareScsi implements ScsiService {
+  readonly tasks: ScsiTaskTable = new ScsiTaskTable(64);
+  private readonly reactor: Reactor;
+  private readonly owner: number;
+  private transport: ScsiTransport | null = null;
+
+  constructor(reactor: Reactor) {
+    this.reactor = reactor;
+    this.owner = reactor.requests.addOwner(this);
+  }
+
+  addNexus(_identity: NexusIdentity, transport: ScsiTransport): number {
+    this.transport = transport;
+    return 0;
+  }
+
+  removeNexus(): void {}
+  manage(): void {}
+
+  submit(task: number): void {
+    this.tasks.markSubmitted(task);
+    this.tasks.wantedBytes[task] = 4096;
+    if (this.tasks.dataOutBytes[task] > 0) this.transport?.fetchDataOut(task, 4096);
+    else this.run(task, false);
+  }
+
+  dataOutReady(task: number): void {
+    this.run(task, true);
+  }
+
+  private run(task: number, isWrite: boolean): void {
+    const { requests } = this.reactor;
+    const slot = requests.acquire(this.owner);
+    requests.ownerTagA[slot] = task;
+    if (isWrite) this.transport?.mapDataOut(task, slot, 4096);
+    else this.transport?.mapDataIn(task, slot, 4096);
+    requests.complete(slot, 0);
+  }
+
+  requestCompleted(slot: number): void {
+    const task = this.reactor.requests.ownerTagA[slot];
+    this.tasks.movedBytes[task] = 4096;
+    this.transport?.taskDone(task);
+    this.reactor.requests.release(slot);
+    this.tasks.release(task);
+  }
+}
+
 function measureGarbage(): void {
   const collect = (globalThis as unknown as { gc: () => void }).gc;
-  const scene = new Scene();
+  const scene = new Scene(null, (reactor) => new BareScsi(reactor));
   const bare = new BareInitiator(scene, scene.login());
   bare.run(30_000);
   collect();

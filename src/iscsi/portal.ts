@@ -53,12 +53,30 @@ export const TARGET_WISHES: TargetWishes = {
   maxOutstandingR2T: 8,
 };
 
+/** How much of a portal peers may have at once; PORTAL_LIMITS by default. */
+export interface PortalLimits {
+  /** Logged in or not; more are hung up on at once. */
+  readonly connections: number;
+  readonly connectionsPerAddress: number;
+  /** Half-open logins: the oldest is hung up on when more come. */
+  readonly logins: number;
+  readonly loginsPerAddress: number;
+}
+
+export const PORTAL_LIMITS: PortalLimits = {
+  connections: CONNECTIONS_MAX,
+  connectionsPerAddress: CONNECTIONS_PER_ADDRESS_MAX,
+  logins: LOGINS_MAX,
+  loginsPerAddress: LOGINS_PER_ADDRESS_MAX,
+};
+
 export interface PortalOptions {
   /** `address:port` as initiators reach it, for SendTargets. */
   readonly address: string;
   readonly directory: TargetDirectory;
   /** What is asked of initiators; TARGET_WISHES by default. */
   readonly wishes?: TargetWishes;
+  readonly limits?: Partial<PortalLimits>;
 }
 
 export interface PortalCounters {
@@ -92,6 +110,7 @@ export class Portal implements StreamAcceptor, LoginConnectionOwner, SessionOwne
   private readonly log: Log;
   private readonly options: PortalOptions;
   private readonly wishes: TargetWishes;
+  private readonly limits: PortalLimits;
   private readonly challenges: OutstandingChallenges = new OutstandingChallenges();
   private readonly byAddress: Map<string, number> = new Map();
   private readonly addressOf: Map<Session, string> = new Map();
@@ -106,6 +125,7 @@ export class Portal implements StreamAcceptor, LoginConnectionOwner, SessionOwne
     this.log = log;
     this.options = options;
     this.wishes = options.wishes ?? TARGET_WISHES;
+    this.limits = { ...PORTAL_LIMITS, ...options.limits };
     this.timer = reactor.setTimer(TICK_MS, this, 0);
   }
 
@@ -115,14 +135,15 @@ export class Portal implements StreamAcceptor, LoginConnectionOwner, SessionOwne
     this.counters.acceptedCount += 1;
     const count = this.byAddress.get(from) ?? 0;
     const total = this.logins.size + this.sessions.size;
-    const isFull = total >= CONNECTIONS_MAX || count >= CONNECTIONS_PER_ADDRESS_MAX;
-    if (this.isClosing || isFull || this.loginsFrom(from) >= LOGINS_PER_ADDRESS_MAX) {
+    const { limits } = this;
+    const isFull = total >= limits.connections || count >= limits.connectionsPerAddress;
+    if (this.isClosing || isFull || this.loginsFrom(from) >= limits.loginsPerAddress) {
       this.counters.turnedAwayCount += 1;
       stream.setHandler(new Deaf());
       stream.close();
       return;
     }
-    if (this.logins.size >= LOGINS_MAX) this.hangUpOldest();
+    if (this.logins.size >= limits.logins) this.hangUpOldest();
     this.byAddress.set(from, count + 1);
     const { directory } = this.options;
     const connection = new LoginConnection(

@@ -354,16 +354,20 @@ export class ScsiTasks implements ScsiTransport, DataOutOwner {
 
   // @cold
   private abortInScsi(slot: number): void {
-    const { luns, lunAt } = this.lunOf(slot);
-    const task = this.scsiTask[slot];
-    const ignored = { managementDone: (): void => {} };
-    this.scsi.manage(this.nexus, TMF_ABORT_TASK, luns, lunAt, task, ignored, 0);
+    const request = {
+      nexus: this.nexus,
+      lun: this.lunOf(slot),
+      management: TMF_ABORT_TASK,
+      task: this.scsiTask[slot],
+    };
+    this.scsi.manage(request, { managementDone: (): void => {} }, 0);
   }
 
+  /** The logical unit number of a request. */
   // @cold
-  lunOf(slot: number): { readonly luns: Uint8Array; readonly lunAt: number } {
-    const { tasks } = this;
-    return { luns: tasks.headers.u8, lunAt: tasks.headerAt(slot) + BHS.lun };
+  lunOf(slot: number): Uint8Array {
+    const at = this.tasks.headerAt(slot) + BHS.lun;
+    return this.tasks.headers.u8.slice(at, at + LUN_BYTES);
   }
 
   // @cold

@@ -13,7 +13,6 @@
 
 import { ECANCELED, EPROTO } from "../base/index.ts";
 import type { Poller, ReactorPort, Stream } from "../ports/index.ts";
-import { TMF_I_T_NEXUS_RESET } from "../scsi/index.ts";
 import { Admission } from "./admission.ts";
 import { type CommandExecutor, CommandOrder } from "./command-order.ts";
 import { SENSE_CRC_ERROR } from "./data-out.ts";
@@ -165,7 +164,8 @@ export class Session
   /** Begins; `before` is what the initiator has sent behind its login. */
   // @cold
   open(before: Uint8Array): void {
-    this.stream.open(before);
+    if (this.options.facts.target !== null && this.nexus < 0) this.close("too many I_T nexuses");
+    else this.stream.open(before);
   }
 
   get isOpen(): boolean {
@@ -462,17 +462,14 @@ export class Session
     this.management?.end();
     this.stream.close(reason === "logout" ? -ECANCELED : -EPROTO);
     const { target } = this.options.facts;
-    if (target === null) {
+    if (target === null || this.nexus < 0) {
       this.isNexusLost = true;
       return;
     }
-    const handler = {
-      managementDone: (): void => {
-        this.isNexusLost = true;
-        this.finish();
-      },
-    };
-    target.scsi.manage(this.nexus, TMF_I_T_NEXUS_RESET, new Uint8Array(8), 0, -1, handler, 0);
+    target.scsi.removeNexus(this.nexus, () => {
+      this.isNexusLost = true;
+      this.finish();
+    });
   }
 
   // @cold
@@ -488,7 +485,6 @@ export class Session
     this.isOver = true;
     this.reactor.removePoller(this);
     if (this.scsiTasks !== null) this.scsiTasks.sweep();
-    this.options.facts.target?.scsi.removeNexus(this.nexus);
     this.tasks.free();
     this.pieces.release();
     this.owner.sessionEnded(this);

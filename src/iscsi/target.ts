@@ -10,29 +10,29 @@ import type {
 } from "../scsi/index.ts";
 import type { ChapCredentials } from "./chap.ts";
 
+/** A task management request as SCSI takes it. */
+export interface ScsiManagement {
+  /** Index of the nexus that it came from. */
+  readonly nexus: number;
+  /** Eight bytes; not looked at for functions that concern a target. */
+  readonly lun: Uint8Array;
+  /** A TMF_* of scsi/. */
+  readonly management: number;
+  /** ABORT TASK: the task, else -1. */
+  readonly task: number;
+}
+
 /** The device server of one target: its tasks, and the I_T nexuses that commands come over. */
 export interface ScsiService {
   readonly tasks: ScsiTaskTable;
-  /** Index of the nexus, for ScsiTaskTable.nexus. */
+  /** Index of the nexus, for ScsiTaskTable.nexus; -1 = there are too many. */
   addNexus(identity: NexusIdentity, transport: ScsiTransport): number;
-  /** The nexus has no task any more. */
-  removeNexus(nexus: number): void;
+  /** Stops the tasks of the nexus; `done` when nothing of them touches anything any more. */
+  removeNexus(nexus: number, done: () => void): void;
   submit(task: number): void;
   dataOutReady(task: number): void;
-  /**
-   * A task management function (TMF_* of scsi/) of this nexus for the logical unit at `lunAt` of
-   * `luns`; `task` for ABORT TASK and QUERY TASK, else -1. The handler hears of it once, possibly
-   * from inside the call.
-   */
-  manage(
-    nexus: number,
-    operation: number,
-    luns: Uint8Array,
-    lunAt: number,
-    task: number,
-    handler: ManagementHandler,
-    tag: number,
-  ): void;
+  /** The handler hears of it once, possibly from inside the call; aborted tasks end before. */
+  manage(request: ScsiManagement, handler: ManagementHandler, tag: number): void;
 }
 
 export interface TargetRedirect {

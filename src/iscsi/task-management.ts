@@ -66,8 +66,6 @@ export interface TaskManagementOwner {
 }
 
 export class TaskManagement implements ManagementHandler {
-  /** Requests that wait for SCSI. */
-  pendingCount = 0;
   private readonly tasks: TaskTable;
   private readonly scsiTasks: ScsiTasks;
   private readonly scsi: ScsiService;
@@ -123,9 +121,8 @@ export class TaskManagement implements ManagementHandler {
   }
 
   private manage(slot: number, operation: number, task: number): void {
-    const { luns, lunAt } = this.scsiTasks.lunOf(slot);
-    this.pendingCount += 1;
-    this.scsi.manage(this.nexus, operation, luns, lunAt, task, this, slot);
+    const lun = this.scsiTasks.lunOf(slot);
+    this.scsi.manage({ nexus: this.nexus, lun, management: operation, task }, this, slot);
   }
 
   private abortTask(slot: number, header: number): void {
@@ -189,7 +186,6 @@ export class TaskManagement implements ManagementHandler {
   }
 
   managementDone(slot: number, response: number): void {
-    this.pendingCount -= 1;
     if (this.isEnding) return;
     if (response === SCSI_COMPLETE || response === SCSI_SUCCEEDED) {
       this.answer(slot, TMF_COMPLETE);
