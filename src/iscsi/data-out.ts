@@ -26,7 +26,7 @@ export const SENSE_WRONG_AMOUNT = 0x0b0c0d;
 export const SENSE_CRC_ERROR = 0x0b4705;
 
 /** R2Ts that one task may have outstanding, whatever an initiator would take. */
-export const BURSTS_MAX = 8;
+const BURSTS_MAX = 8;
 const UNSOLICITED = -1;
 
 /** What Data-Out leads to. */

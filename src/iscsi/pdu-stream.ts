@@ -57,7 +57,7 @@ const OUT_STRIDE = 384;
 /** Padding and digest of the data, in a slot of the outbox. */
 const TAIL_AT = 56;
 const INLINE_AT = 64;
-export const INLINE_BYTES_MAX: number = OUT_STRIDE - INLINE_AT;
+const INLINE_BYTES_MAX: number = OUT_STRIDE - INLINE_AT;
 const IOVEC_BYTES = 16;
 /** Shorter rests are received into the inbox, with what follows them. */
 const DIRECT_BYTES_MIN = 2048;

@@ -53,7 +53,7 @@ export const TARGET_WISHES: TargetWishes = {
   maxOutstandingR2T: 8,
 };
 
-/** How much of a portal peers may have at once; PORTAL_LIMITS by default. */
+/** How much of a portal peers may have at once; those of limits.ts by default. */
 export interface PortalLimits {
   /** Logged in or not; more are hung up on at once. */
   readonly connections: number;
@@ -63,7 +63,7 @@ export interface PortalLimits {
   readonly loginsPerAddress: number;
 }
 
-export const PORTAL_LIMITS: PortalLimits = {
+const PORTAL_LIMITS: PortalLimits = {
   connections: CONNECTIONS_MAX,
   connectionsPerAddress: CONNECTIONS_PER_ADDRESS_MAX,
   logins: LOGINS_MAX,
@@ -379,7 +379,7 @@ function isSamePlace(a: Login, b: Login): boolean {
 }
 
 /** TransportID of an iSCSI initiator port (SPC-4 7.6.4.6): its name, `,i,0x` and the ISID. */
-export function transportId(initiatorName: string, isid: string): Uint8Array {
+function transportId(initiatorName: string, isid: string): Uint8Array {
   const text = Buffer.from(`${initiatorName},i,0x${isid}\0`, "utf8");
   const bytes = Math.max(24, 4 + Math.ceil(text.length / 4) * 4);
   const id = new Uint8Array(bytes);

@@ -59,6 +59,7 @@ import { Pieces } from "./pieces.ts";
 import { ScsiTasks, type ScsiTasksOwner } from "./scsi-tasks.ts";
 import { SessionControl, type SessionControlOwner, type SessionFacts } from "./session-control.ts";
 import { SessionWatch } from "./session-watch.ts";
+import type { IscsiTarget } from "./target.ts";
 import { TaskManagement, type TaskManagementOwner } from "./task-management.ts";
 import { TaskTable } from "./task-table.ts";
 
@@ -149,6 +150,7 @@ export class Session
       const identity = {
         transportId: options.transportId,
         relativePort: facts.target.portalGroupTag,
+        portName: targetPortName(facts.target),
       };
       this.nexus = scsi.addNexus(identity, this.scsiTasks);
       this.scsiTasks.setNexus(this.nexus);
@@ -495,4 +497,10 @@ export class Session
   get isQuiet(): boolean {
     return this.tasks.usedCount === 0 && this.pieces.isWhole;
   }
+}
+
+/** SCSI name string of a target port: its name and portal group tag (RFC 7143 section 4.4.1). */
+// @cold
+function targetPortName(target: IscsiTarget): string {
+  return `${target.name},t,0x${target.portalGroupTag.toString(16).padStart(4, "0")}`;
 }

@@ -198,7 +198,7 @@ export class InitiatorLogin {
 }
 
 /** The header of a login request. */
-export function loginHeader(
+function loginHeader(
   options: LoginOptions,
   tsih: number,
   flags: number,

@@ -129,6 +129,8 @@ export interface NexusIdentity {
   readonly transportId: Uint8Array;
   /** RELATIVE TARGET PORT IDENTIFIER of the target port, 1 to 65535. */
   readonly relativePort: number;
+  /** SCSI name string of the target port, for VPD page 83h: for iSCSI "iqn...,t,0x0001". */
+  readonly portName?: string;
 }
 
 /** Tasks of one reactor: integers into typed arrays, like request slots. */
