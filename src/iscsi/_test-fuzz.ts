@@ -5,8 +5,8 @@
 // witness whose data is not what it wrote, or something that is left when all are gone.
 
 import assert from "node:assert/strict";
-import type { IscsiInitiator } from "../load/index.ts";
 import { type Prng, TWO_32 } from "../base/index.ts";
+import type { IscsiInitiator } from "../load/index.ts";
 import { Rig, read10, write10 } from "./_test-rig.ts";
 
 const EDGES = [0, 1, 2, 3, 4, 47, 48, 511, 512, 513, 4096, 65535, 65536, 0x7fffffff, 0xffffffff];
@@ -130,7 +130,12 @@ export class FuzzRound {
   /** Any request with fields changed at random. */
   private damaged(initiator: IscsiInitiator): void {
     const { prng, rig } = this;
-    const header = initiator.header(prng.pick(OPCODES), prng.below(256), edge(prng), prng.chance(0.5));
+    const header = initiator.header(
+      prng.pick(OPCODES),
+      prng.below(256),
+      edge(prng),
+      prng.chance(0.5),
+    );
     const view = new DataView(header.buffer);
     for (let count = prng.below(4); count > 0; count--) {
       view.setUint32(prng.pick([8, 16, 20, 24, 28, 32, 36, 40, 44]), edge(prng));

@@ -127,13 +127,25 @@ export class StubScsi implements ScsiService {
     const { opcode, from, bytes } = this.wanted(task);
     this.opcodes.push(opcode);
     if (opcode !== 0x12 && opcode !== 0) this.blocks.push(from / BLOCK_BYTES);
-    if (this.lun(task) >= LUN_COUNT) return this.fail(task, 0x052500);
-    if (![0, 0x12, 0x28, 0x2a, 0x88, 0x8a].includes(opcode)) return this.fail(task, 0x052000);
-    if (from + bytes > STUB_BYTES) return this.fail(task, 0x052100);
+    if (this.lun(task) >= LUN_COUNT) {
+      this.fail(task, 0x052500);
+      return;
+    }
+    if (![0, 0x12, 0x28, 0x2a, 0x88, 0x8a].includes(opcode)) {
+      this.fail(task, 0x052000);
+      return;
+    }
+    if (from + bytes > STUB_BYTES) {
+      this.fail(task, 0x052100);
+      return;
+    }
     tasks.wantedBytes[task] = bytes;
     const isWrite = opcode === 0x2a || opcode === 0x8a;
     const room = Math.min(bytes, isWrite ? tasks.dataOutBytes[task] : tasks.dataInBytes[task]);
-    if (room === 0) return this.end(task);
+    if (room === 0) {
+      this.end(task);
+      return;
+    }
     this.phase.set(task, FETCHING);
     if (isWrite) this.transport(task).fetchDataOut(task, room);
     else this.run(task, room, false);
@@ -151,7 +163,8 @@ export class StubScsi implements ScsiService {
     if (slot < 0) {
       this.tasks.status[task] = STATUS_BUSY;
       this.phase.delete(task);
-      return this.end(task);
+      this.end(task);
+      return;
     }
     const transport = this.transport(task);
     const map = isWrite

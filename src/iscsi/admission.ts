@@ -17,7 +17,7 @@ import {
 import { SMALL_PIECE_BYTES, TRANSFER_BYTES_MAX } from "./limits.ts";
 import type { SessionParameters } from "./negotiation.ts";
 import { PAUSE, TAKE_MEMORY, TAKE_NOTHING } from "./pdu-stream.ts";
-import { POOL_FIRST, POOL_SMALL, type Pieces } from "./pieces.ts";
+import { type Pieces, POOL_FIRST, POOL_SMALL } from "./pieces.ts";
 import type { TaskTable } from "./task-table.ts";
 
 export class Admission {

@@ -39,7 +39,10 @@ function moveData(rig: Rig, change: Partial<LoginOptions>): { r2tCount: number }
   }
   assert.deepEqual(initiator.violations, []);
   assert.equal(initiator.pipe.badDigestCount, 0);
-  assert.equal([...rig.portal.sessions].every((session) => session.isQuiet), true);
+  assert.equal(
+    [...rig.portal.sessions].every((session) => session.isQuiet),
+    true,
+  );
   initiator.logout();
   return { r2tCount };
 }
@@ -115,7 +118,9 @@ test("the longest command moves; many of them at once wait for memory, none is l
   const reads = Array.from({ length: 12 }, () =>
     initiator.command({ cdb: read10(0, 8192), readBytes: data.length }),
   );
-  const writes = Array.from({ length: 6 }, () => initiator.command({ cdb: write10(0, 8192), data }));
+  const writes = Array.from({ length: 6 }, () =>
+    initiator.command({ cdb: write10(0, 8192), data }),
+  );
   const small = initiator.command({ cdb: read10(5, 1), readBytes: 512 });
   rig.until(() => [...reads, ...writes, small].every((command) => command.isDone), "all of them");
   for (const read of reads) assert.deepEqual(read.data, data);
@@ -145,7 +150,9 @@ test("residuals: the initiator expects more, less, or the wrong direction", () =
 test("errors carry sense data, INQUIRY its data, an unknown logical unit its code", () => {
   const rig = new Rig();
   const initiator = rig.login({ offers: { DataDigest: "CRC32C", HeaderDigest: "CRC32C" } });
-  const run = (options: Parameters<typeof initiator.command>[0]): ReturnType<typeof initiator.command> => {
+  const run = (
+    options: Parameters<typeof initiator.command>[0],
+  ): ReturnType<typeof initiator.command> => {
     const command = initiator.command(options);
     rig.until(() => command.isDone, "a command");
     return command;

@@ -76,7 +76,9 @@ test("malformed PDUs before the login: each ends its connection and nothing else
     mustHangUp(rig, header(change));
     witness.check();
   }
-  const http = Buffer.from("GET / HTTP/1.1\r\nHost: localhost\r\nUser-Agent: nobody at all\r\n\r\n");
+  const http = Buffer.from(
+    "GET / HTTP/1.1\r\nHost: localhost\r\nUser-Agent: nobody at all\r\n\r\n",
+  );
   mustHangUp(rig, http);
   witness.close();
   rig.checkEmpty();
@@ -85,7 +87,9 @@ test("malformed PDUs before the login: each ends its connection and nothing else
 test("malformed PDUs in a session: refused or the end, never more than the session", () => {
   const rig = new Rig();
   const witness = new Witness(rig);
-  const send = (change: (header: Uint8Array, initiator: IscsiInitiator) => Uint8Array | null): IscsiInitiator => {
+  const send = (
+    change: (header: Uint8Array, initiator: IscsiInitiator) => Uint8Array | null,
+  ): IscsiInitiator => {
     const initiator = rig.login();
     const header = initiator.header(0x01, 0xc1, 0x55, true);
     const data = change(header, initiator);
@@ -250,7 +254,9 @@ test("oversized text: in a login, in one value, in a session; memory stays where
   assert.equal(rig.refused({ offers: { "X-big": big } }), 0x0200);
   const many = Object.fromEntries(Array.from({ length: 100 }, (_, i) => [`X-${i}`, "1"]));
   assert.equal(rig.refused({ offers: many }), 0x0200);
-  const huge = Object.fromEntries(Array.from({ length: 20 }, (_, i) => [`X-${i}`, "y".repeat(2000)]));
+  const huge = Object.fromEntries(
+    Array.from({ length: 20 }, (_, i) => [`X-${i}`, "y".repeat(2000)]),
+  );
   assert.equal(rig.refused({ offers: huge }), 0x0200);
   rig.runMs(100);
   assert.equal(rig.memory.arenaCount, arenas);

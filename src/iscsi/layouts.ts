@@ -25,22 +25,28 @@ export const BHS: Layout<typeof COMMON_FIELDS> = layout("BHS", BHS_BYTES, COMMON
 
 /** What every PDU of a target's full feature phase carries at the same place. */
 const ANSWER_FIELDS = {
-  ...COMMON_FIELDS,
+  opcode: [0, 1],
+  flags: [1, 1],
+  totalAhsLength: [4, 1],
+  dataSegmentLength: [5, 3],
+  lun: [8, 8],
+  initiatorTaskTag: [16, 4],
   targetTransferTag: [20, 4],
   statSn: [24, 4],
   expCmdSn: [28, 4],
   maxCmdSn: [32, 4],
 } as const;
-/** And every one of an initiator's, Data-Out apart. */
-const REQUEST_FIELDS = {
-  ...COMMON_FIELDS,
-  cmdSn: [24, 4],
-  expStatSn: [28, 4],
-} as const;
 
 const SCSI_COMMAND_FIELDS = {
-  ...REQUEST_FIELDS,
+  opcode: [0, 1],
+  flags: [1, 1],
+  totalAhsLength: [4, 1],
+  dataSegmentLength: [5, 3],
+  lun: [8, 8],
+  initiatorTaskTag: [16, 4],
   expectedDataTransferLength: [20, 4],
+  cmdSn: [24, 4],
+  expStatSn: [28, 4],
   cdb: [32, 16],
 } as const;
 /** 11.3 */
@@ -51,9 +57,18 @@ export const SCSI_COMMAND: Layout<typeof SCSI_COMMAND_FIELDS> = layout(
 );
 
 const SCSI_RESPONSE_FIELDS = {
-  ...ANSWER_FIELDS,
+  opcode: [0, 1],
+  flags: [1, 1],
   response: [2, 1],
   status: [3, 1],
+  totalAhsLength: [4, 1],
+  dataSegmentLength: [5, 3],
+  lun: [8, 8],
+  initiatorTaskTag: [16, 4],
+  targetTransferTag: [20, 4],
+  statSn: [24, 4],
+  expCmdSn: [28, 4],
+  maxCmdSn: [32, 4],
   expDataSn: [36, 4],
   bidirectionalResidualCount: [40, 4],
   residualCount: [44, 4],
@@ -66,8 +81,15 @@ export const SCSI_RESPONSE: Layout<typeof SCSI_RESPONSE_FIELDS> = layout(
 );
 
 const TASK_REQUEST_FIELDS = {
-  ...REQUEST_FIELDS,
+  opcode: [0, 1],
+  flags: [1, 1],
+  totalAhsLength: [4, 1],
+  dataSegmentLength: [5, 3],
+  lun: [8, 8],
+  initiatorTaskTag: [16, 4],
   referencedTaskTag: [20, 4],
+  cmdSn: [24, 4],
+  expStatSn: [28, 4],
   refCmdSn: [32, 4],
   expDataSn: [36, 4],
 } as const;
@@ -78,7 +100,19 @@ export const TASK_REQUEST: Layout<typeof TASK_REQUEST_FIELDS> = layout(
   TASK_REQUEST_FIELDS,
 );
 
-const TASK_RESPONSE_FIELDS = { ...ANSWER_FIELDS, response: [2, 1] } as const;
+const TASK_RESPONSE_FIELDS = {
+  opcode: [0, 1],
+  flags: [1, 1],
+  response: [2, 1],
+  totalAhsLength: [4, 1],
+  dataSegmentLength: [5, 3],
+  lun: [8, 8],
+  initiatorTaskTag: [16, 4],
+  targetTransferTag: [20, 4],
+  statSn: [24, 4],
+  expCmdSn: [28, 4],
+  maxCmdSn: [32, 4],
+} as const;
 /** 11.6; Logout Response (11.15) has the same fields and two times. */
 export const TASK_RESPONSE: Layout<typeof TASK_RESPONSE_FIELDS> = layout(
   "Task Management Function Response",
@@ -87,7 +121,12 @@ export const TASK_RESPONSE: Layout<typeof TASK_RESPONSE_FIELDS> = layout(
 );
 
 const DATA_OUT_FIELDS = {
-  ...COMMON_FIELDS,
+  opcode: [0, 1],
+  flags: [1, 1],
+  totalAhsLength: [4, 1],
+  dataSegmentLength: [5, 3],
+  lun: [8, 8],
+  initiatorTaskTag: [16, 4],
   targetTransferTag: [20, 4],
   expStatSn: [28, 4],
   dataSn: [36, 4],
@@ -101,8 +140,17 @@ export const DATA_OUT: Layout<typeof DATA_OUT_FIELDS> = layout(
 );
 
 const DATA_IN_FIELDS = {
-  ...ANSWER_FIELDS,
+  opcode: [0, 1],
+  flags: [1, 1],
   status: [3, 1],
+  totalAhsLength: [4, 1],
+  dataSegmentLength: [5, 3],
+  lun: [8, 8],
+  initiatorTaskTag: [16, 4],
+  targetTransferTag: [20, 4],
+  statSn: [24, 4],
+  expCmdSn: [28, 4],
+  maxCmdSn: [32, 4],
   dataSn: [36, 4],
   bufferOffset: [40, 4],
   residualCount: [44, 4],
@@ -115,7 +163,16 @@ export const DATA_IN: Layout<typeof DATA_IN_FIELDS> = layout(
 );
 
 const R2T_FIELDS = {
-  ...ANSWER_FIELDS,
+  opcode: [0, 1],
+  flags: [1, 1],
+  totalAhsLength: [4, 1],
+  dataSegmentLength: [5, 3],
+  lun: [8, 8],
+  initiatorTaskTag: [16, 4],
+  targetTransferTag: [20, 4],
+  statSn: [24, 4],
+  expCmdSn: [28, 4],
+  maxCmdSn: [32, 4],
   r2tSn: [36, 4],
   bufferOffset: [40, 4],
   desiredDataTransferLength: [44, 4],
@@ -124,7 +181,12 @@ const R2T_FIELDS = {
 export const R2T: Layout<typeof R2T_FIELDS> = layout("Ready To Transfer", BHS_BYTES, R2T_FIELDS);
 
 const ASYNC_FIELDS = {
-  ...COMMON_FIELDS,
+  opcode: [0, 1],
+  flags: [1, 1],
+  totalAhsLength: [4, 1],
+  dataSegmentLength: [5, 3],
+  lun: [8, 8],
+  initiatorTaskTag: [16, 4],
   statSn: [24, 4],
   expCmdSn: [28, 4],
   maxCmdSn: [32, 4],
@@ -141,7 +203,17 @@ export const ASYNC_MESSAGE: Layout<typeof ASYNC_FIELDS> = layout(
   ASYNC_FIELDS,
 );
 
-const TEXT_REQUEST_FIELDS = { ...REQUEST_FIELDS, targetTransferTag: [20, 4] } as const;
+const TEXT_REQUEST_FIELDS = {
+  opcode: [0, 1],
+  flags: [1, 1],
+  totalAhsLength: [4, 1],
+  dataSegmentLength: [5, 3],
+  lun: [8, 8],
+  initiatorTaskTag: [16, 4],
+  targetTransferTag: [20, 4],
+  cmdSn: [24, 4],
+  expStatSn: [28, 4],
+} as const;
 /** 11.10; NOP-Out (11.18) has the same fields. */
 export const TEXT_REQUEST: Layout<typeof TEXT_REQUEST_FIELDS> = layout(
   "Text Request",
@@ -156,19 +228,16 @@ export const TEXT_RESPONSE: Layout<typeof ANSWER_FIELDS> = layout(
   ANSWER_FIELDS,
 );
 
-const LOGIN_COMMON_FIELDS = {
+const LOGIN_REQUEST_FIELDS = {
   opcode: [0, 1],
   flags: [1, 1],
   versionMax: [2, 1],
+  versionMin: [3, 1],
   totalAhsLength: [4, 1],
   dataSegmentLength: [5, 3],
   isid: [8, 6],
   tsih: [14, 2],
   initiatorTaskTag: [16, 4],
-} as const;
-const LOGIN_REQUEST_FIELDS = {
-  ...LOGIN_COMMON_FIELDS,
-  versionMin: [3, 1],
   cid: [20, 2],
   cmdSn: [24, 4],
   expStatSn: [28, 4],
@@ -181,8 +250,15 @@ export const LOGIN_REQUEST: Layout<typeof LOGIN_REQUEST_FIELDS> = layout(
 );
 
 const LOGIN_RESPONSE_FIELDS = {
-  ...LOGIN_COMMON_FIELDS,
+  opcode: [0, 1],
+  flags: [1, 1],
+  versionMax: [2, 1],
   versionActive: [3, 1],
+  totalAhsLength: [4, 1],
+  dataSegmentLength: [5, 3],
+  isid: [8, 6],
+  tsih: [14, 2],
+  initiatorTaskTag: [16, 4],
   statSn: [24, 4],
   expCmdSn: [28, 4],
   maxCmdSn: [32, 4],
@@ -196,7 +272,17 @@ export const LOGIN_RESPONSE: Layout<typeof LOGIN_RESPONSE_FIELDS> = layout(
   LOGIN_RESPONSE_FIELDS,
 );
 
-const LOGOUT_REQUEST_FIELDS = { ...REQUEST_FIELDS, cid: [20, 2] } as const;
+const LOGOUT_REQUEST_FIELDS = {
+  opcode: [0, 1],
+  flags: [1, 1],
+  totalAhsLength: [4, 1],
+  dataSegmentLength: [5, 3],
+  lun: [8, 8],
+  initiatorTaskTag: [16, 4],
+  cid: [20, 2],
+  cmdSn: [24, 4],
+  expStatSn: [28, 4],
+} as const;
 /** 11.14; the reason is in the low 7 bits of the flags. */
 export const LOGOUT_REQUEST: Layout<typeof LOGOUT_REQUEST_FIELDS> = layout(
   "Logout Request",
@@ -204,7 +290,20 @@ export const LOGOUT_REQUEST: Layout<typeof LOGOUT_REQUEST_FIELDS> = layout(
   LOGOUT_REQUEST_FIELDS,
 );
 
-const REJECT_FIELDS = { ...ANSWER_FIELDS, reason: [2, 1], dataSn: [36, 4] } as const;
+const REJECT_FIELDS = {
+  opcode: [0, 1],
+  flags: [1, 1],
+  reason: [2, 1],
+  totalAhsLength: [4, 1],
+  dataSegmentLength: [5, 3],
+  lun: [8, 8],
+  initiatorTaskTag: [16, 4],
+  targetTransferTag: [20, 4],
+  statSn: [24, 4],
+  expCmdSn: [28, 4],
+  maxCmdSn: [32, 4],
+  dataSn: [36, 4],
+} as const;
 /** 11.17; the data segment is the header that was refused. */
 export const REJECT: Layout<typeof REJECT_FIELDS> = layout("Reject", BHS_BYTES, REJECT_FIELDS);
 

@@ -116,7 +116,9 @@ test("login redirection names where the volume's owner is, for now or for good",
 test("discovery: SendTargets shows what the initiator may see, in as many PDUs as it takes", () => {
   const rig = new Rig({ extraTargets: 120 });
   rig.addTarget("iqn.2024-01.io.ringstore:secret", { initiators: new Set(["iqn.somebody"]) });
-  rig.addTarget("iqn.2024-01.io.ringstore:far", { addresses: ["10.0.0.5:3260,2", "[fe80::1]:3260,2"] });
+  rig.addTarget("iqn.2024-01.io.ringstore:far", {
+    addresses: ["10.0.0.5:3260,2", "[fe80::1]:3260,2"],
+  });
   const initiator = rig.login({ targetName: null, offers: { MaxRecvDataSegmentLength: "1024" } });
   let text = "";
   let ask = initiator.text("SendTargets=All\0");
@@ -135,7 +137,10 @@ test("discovery: SendTargets shows what the initiator may see, in as many PDUs a
   assert.ok(!text.includes("secret"));
   const one = initiator.text(`SendTargets=${TARGET_NAME}\0`);
   rig.until(() => one.isDone, "one target");
-  assert.equal(Buffer.from(one.answer).toString(), `TargetName=${TARGET_NAME}\0TargetAddress=10.0.0.1:3260,1\0`);
+  assert.equal(
+    Buffer.from(one.answer).toString(),
+    `TargetName=${TARGET_NAME}\0TargetAddress=10.0.0.1:3260,1\0`,
+  );
   // No commands in a discovery session.
   initiator.command({ cdb: read10(0, 1), readBytes: 512 });
   rig.until(() => initiator.rejects.length === 1, "a reject");

@@ -11,6 +11,7 @@ import { fileURLToPath } from "node:url";
 import { IscsiInitiator, type LoginOptions } from "../load/index.ts";
 import type { Stream, StreamHandler } from "../ports/index.ts";
 import { Reactor } from "../reactor/index.ts";
+import { type NexusIdentity, ScsiTaskTable, type ScsiTransport } from "../scsi/index.ts";
 import * as sys from "../sys/index.ts";
 import { UringDialer, UringListener } from "../uring/index.ts";
 import { INITIATOR_NAME, read10, TARGET_NAME, write10 } from "./_test-rig.ts";
@@ -19,7 +20,6 @@ import { putU24, putU32 } from "./layout-bytes.ts";
 import { BHS_BYTES } from "./layouts.ts";
 import { CONNECTIONS_PER_ADDRESS_MAX } from "./limits.ts";
 import { Portal } from "./portal.ts";
-import { type NexusIdentity, ScsiTaskTable, type ScsiTransport } from "../scsi/index.ts";
 import type { IscsiTarget, ScsiService } from "./target.ts";
 
 const QUIET = { log(): void {} };

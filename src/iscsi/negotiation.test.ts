@@ -155,7 +155,10 @@ test("CHAP: the digest of RFC 1994, a reflected challenge, equal and short secre
   const expected = createHash("md5").update(Buffer.from("07")).digest();
   assert.notDeepEqual(chapResponse(5, 7, "secret", challenge), expected);
   const parts = Buffer.concat([Buffer.from([7]), Buffer.from("secret"), challenge]);
-  assert.deepEqual(chapResponse(5, 7, "secret", challenge), createHash("md5").update(parts).digest());
+  assert.deepEqual(
+    chapResponse(5, 7, "secret", challenge),
+    createHash("md5").update(parts).digest(),
+  );
   assert.equal(chapResponse(99, 7, "secret", challenge), null);
 
   const credentials = {

@@ -214,10 +214,7 @@ export class Negotiation {
   /** What holds when the login is over. */
   finish(): SessionParameters {
     const { parameters } = this;
-    parameters.firstBurstLength = Math.min(
-      parameters.firstBurstLength,
-      parameters.maxBurstLength,
-    );
+    parameters.firstBurstLength = Math.min(parameters.firstBurstLength, parameters.maxBurstLength);
     return parameters;
   }
 }

@@ -40,11 +40,7 @@ import {
   SCSI_COMMAND,
   TEXT_REQUEST,
 } from "./layouts.ts";
-import {
-  INBOX_BYTES,
-  LARGE_PIECE_BYTES,
-  OUTBOX_SLOTS,
-} from "./limits.ts";
+import { INBOX_BYTES, LARGE_PIECE_BYTES, OUTBOX_SLOTS } from "./limits.ts";
 import type { SessionParameters } from "./negotiation.ts";
 import {
   PAUSE,

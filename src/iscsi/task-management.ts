@@ -7,6 +7,7 @@
 // Invariant: every request is answered once, unless its connection ends before.
 
 import {
+  type ManagementHandler,
   TMF_ABORT_TASK as SCSI_ABORT_TASK,
   TMF_ABORT_TASK_SET as SCSI_ABORT_TASK_SET,
   TMF_CLEAR_ACA as SCSI_CLEAR_ACA,
@@ -16,7 +17,6 @@ import {
   TMF_LOGICAL_UNIT_RESET as SCSI_LUN_RESET,
   TMF_SUCCEEDED as SCSI_SUCCEEDED,
   TMF_TARGET_RESET as SCSI_TARGET_RESET,
-  type ManagementHandler,
 } from "../scsi/index.ts";
 import { getU32, isBefore } from "./layout-bytes.ts";
 import {

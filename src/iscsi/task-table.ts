@@ -21,7 +21,7 @@ import {
   SMALL_PIECE_BYTES,
   TASKS_MAX,
 } from "./limits.ts";
-import { POOL_FIRST, POOL_REST, POOL_SMALL, type Pieces } from "./pieces.ts";
+import { type Pieces, POOL_FIRST, POOL_REST, POOL_SMALL } from "./pieces.ts";
 
 export const TASK_FREE = 0;
 /** Its header is here; its own data segment comes in. */

@@ -3,13 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Rig, read10, write10 } from "./_test-rig.ts";
-import {
-  COMMANDS_MAX,
-  DATA_OUT_MS,
-  NOP_AFTER_MS,
-  NOP_ANSWER_MS,
-  SEND_MS,
-} from "./limits.ts";
+import { COMMANDS_MAX, DATA_OUT_MS, NOP_AFTER_MS, NOP_ANSWER_MS, SEND_MS } from "./limits.ts";
 
 const ABORT_TASK = 1;
 const ABORT_TASK_SET = 2;
@@ -192,7 +186,11 @@ test("NOP-Out comes back with its data; NOP-In finds out who is still there", ()
   const rig = new Rig();
   const initiator = rig.login({ offers: { MaxRecvDataSegmentLength: "1000" } });
   const data = rig.data(5000);
-  const nops = [initiator.nop(data), initiator.nop(data.slice(0, 3), false), initiator.nop(new Uint8Array(0))];
+  const nops = [
+    initiator.nop(data),
+    initiator.nop(data.slice(0, 3), false),
+    initiator.nop(new Uint8Array(0)),
+  ];
   rig.until(() => nops.every((nop) => nop.isDone), "answers");
   assert.deepEqual(nops[0]?.answer, data.slice(0, 1000), "as much as the initiator takes");
   assert.deepEqual(nops[1]?.answer, data.slice(0, 3));
@@ -243,7 +241,9 @@ test("a move asks initiators to log out and drops who stays; capacity changes ar
   const rig = new Rig();
   const polite = rig.login();
   const stubborn = rig.login();
-  const target = [...rig.targets.values()][0] as (typeof rig.targets extends Map<string, infer T> ? T : never);
+  const target = [...rig.targets.values()][0] as typeof rig.targets extends Map<string, infer T>
+    ? T
+    : never;
   rig.scsi.nexuses[0]?.transport.unitAttention(0, 0x2a09);
   rig.scsi.nexuses[0]?.transport.unitAttention(0, 0x2900);
   rig.until(() => polite.asyncs.length === 1, "a SCSI event");

@@ -48,9 +48,19 @@ export interface LoginOptions {
   readonly firstCmdSn?: number;
 }
 
-const HASHES: Readonly<Record<number, string>> = { 5: "md5", 6: "sha1", 7: "sha256", 8: "sha3-256" };
+const HASHES: Readonly<Record<number, string>> = {
+  5: "md5",
+  6: "sha1",
+  7: "sha256",
+  8: "sha3-256",
+};
 
-function digest(algorithm: number, identifier: number, secret: string, challenge: Uint8Array): Buffer {
+function digest(
+  algorithm: number,
+  identifier: number,
+  secret: string,
+  challenge: Uint8Array,
+): Buffer {
   const hash = createHash(HASHES[algorithm] as string);
   return hash.update(Uint8Array.of(identifier)).update(secret).update(challenge).digest();
 }
@@ -177,7 +187,10 @@ export class InitiatorLogin {
     ];
     if (chap.mutualSecret !== undefined) {
       this.ownChallenge = chap.isReflecting === true ? challenge : randomBytes(16);
-      pairs.push(["CHAP_I", String(this.ownIdentifier)], ["CHAP_C", this.encode(this.ownChallenge)]);
+      pairs.push(
+        ["CHAP_I", String(this.ownIdentifier)],
+        ["CHAP_C", this.encode(this.ownChallenge)],
+      );
     }
     this.request(pairs, true);
   }

@@ -2,7 +2,6 @@
 // were negotiated, and raw bytes for whatever no initiator would send.
 
 import { assert, crc32cTable, TWO_32 } from "../base/index.ts";
-import type { Arena, Memory, Stream, StreamHandler } from "../ports/index.ts";
 import {
   getDigest,
   getU24,
@@ -12,6 +11,7 @@ import {
   putU24,
 } from "../iscsi/layout-bytes.ts";
 import { BHS_BYTES, DIGEST_BYTES } from "../iscsi/layouts.ts";
+import type { Arena, Memory, Stream, StreamHandler } from "../ports/index.ts";
 
 export interface Pdu {
   /** The basic header segment. */

@@ -5,7 +5,6 @@
 // Invariant: what the target sends is checked as it comes (DataSN, R2TSN, offsets, StatSN, digests,
 // windows); what is wrong is counted in `violations`, with a sentence each.
 
-import type { Memory, StreamDialer } from "../ports/index.ts";
 import { getU32, isBefore, putU32 } from "../iscsi/layout-bytes.ts";
 import {
   BHS_BYTES,
@@ -39,6 +38,7 @@ import {
   TASK_RESPONSE,
   TEXT_REQUEST,
 } from "../iscsi/layouts.ts";
+import type { Memory, StreamDialer } from "../ports/index.ts";
 import { InitiatorLogin, type LoginOptions } from "./iscsi-initiator-login.ts";
 import { type Pdu, PduPipe, type PduPipeOwner } from "./iscsi-initiator-pipe.ts";
 
@@ -182,8 +182,13 @@ export class IscsiInitiator implements PduPipeOwner {
     let flags = (options.attribute ?? 1) & 7;
     if (isWrite) flags |= COMMAND_WRITE;
     else if (expected > 0) flags |= COMMAND_READ;
-    const isYes = (key: string, otherwise: string): boolean => this.parameter(key, otherwise) === "Yes";
-    const firstBurst = Math.min(this.number("FirstBurstLength", 65536), data?.length ?? 0, expected);
+    const isYes = (key: string, otherwise: string): boolean =>
+      this.parameter(key, otherwise) === "Yes";
+    const firstBurst = Math.min(
+      this.number("FirstBurstLength", 65536),
+      data?.length ?? 0,
+      expected,
+    );
     const segment = this.number("MaxRecvDataSegmentLength", 8192);
     const own = isWrite && isYes("ImmediateData", "Yes") ? Math.min(firstBurst, segment) : 0;
     const unsolicited = isWrite && !isYes("InitialR2T", "Yes") ? firstBurst : own;
@@ -232,7 +237,11 @@ export class IscsiInitiator implements PduPipeOwner {
   }
 
   /** A task management request about `subject`, or about a logical unit. */
-  manage(operation: number, subject: InitiatorCommand | null, isImmediate = true): InitiatorCommand {
+  manage(
+    operation: number,
+    subject: InitiatorCommand | null,
+    isImmediate = true,
+  ): InitiatorCommand {
     const command = this.register({ cdb: NOTHING });
     const lun = subject?.options.lun ?? 0;
     const flags = FLAG_FINAL | operation;
@@ -305,7 +314,8 @@ export class IscsiInitiator implements PduPipeOwner {
     const isData = opcode === OP_DATA_IN && ((header[1] as number) & DATA_STATUS) === 0;
     const hasStatus = opcode !== OP_R2T && !isPing && !isData;
     if (hasStatus) {
-      if (statSn !== this.expStatSn) this.violations.push(`StatSN ${statSn}, not ${this.expStatSn}`);
+      if (statSn !== this.expStatSn)
+        this.violations.push(`StatSN ${statSn}, not ${this.expStatSn}`);
       this.expStatSn = (statSn + 1) >>> 0;
     }
     if (isBefore(maxCmdSn, this.maxCmdSn)) this.violations.push("MaxCmdSN went back");
