@@ -12,6 +12,7 @@ import { Rig, read10, write10 } from "./_test-rig.ts";
 const EDGES = [0, 1, 2, 3, 4, 47, 48, 511, 512, 513, 4096, 65535, 65536, 0x7fffffff, 0xffffffff];
 const OPCODES = [0, 1, 2, 4, 5, 6, 0x10, 3, 0x20, 0x25, 0x31, 0x3f];
 const WITNESS_BLOCK = 8000;
+const WITNESS_TARGET = "iqn.2024-01.io.ringstore:witness";
 
 function edge(prng: Prng): number {
   return prng.chance(0.7) ? prng.pick(EDGES) : Math.floor(prng.unit() * TWO_32);
@@ -40,7 +41,9 @@ export class FuzzRound {
   constructor(seed: number) {
     this.rig = new Rig({ seed, isShort: seed % 2 === 0 });
     this.prng = this.rig.scheduler.fork();
-    this.witness = this.rig.login();
+    // A target of its own: TARGET COLD RESET may end every session of the hostile one's.
+    this.rig.addTarget(WITNESS_TARGET, {});
+    this.witness = this.rig.login({ targetName: WITNESS_TARGET });
   }
 
   private checkWitness(): void {

@@ -4,12 +4,12 @@
 //
 //   0        own data     first burst                              outBytes
 //   |-- in the command --|-- unsolicited --|-- burst --|-- burst --|
-//                                           R2T 0       R2T 1        up to MaxOutstandingR2T at once
+//                                           R2T 0       R2T 1    up to MaxOutstandingR2T
 //
 // Invariants:
 //  - within a sequence data comes in order, with DataSN from 0: anything else fails the command,
 //    and what still comes for it is dropped;
-//  - memory beyond the task's pieces is never named: every offset is checked against what was asked.
+//  - memory beyond the task's pieces is never named: offsets are checked against what was asked.
 
 import { assert } from "../base/index.ts";
 import { getU32 } from "./layout-bytes.ts";
@@ -73,7 +73,7 @@ export class DataOut {
     this.burstsMax = Math.min(BURSTS_MAX, parameters.maxOutstandingR2T);
   }
 
-  // --- asking ---------------------------------------------------------------------------------------
+  // --- asking -----------------------------------------------------------------------------------
 
   /** SCSI wants the first outBytes of the task's data, and there is memory for them. */
   gather(slot: number, nowUs: number): void {
@@ -136,7 +136,7 @@ export class DataOut {
     this.tasks.unsolicitedAt[slot] = -1;
   }
 
-  // --- taking ---------------------------------------------------------------------------------------
+  // --- taking -----------------------------------------------------------------------------------
 
   /** A header at `at` of `u8`. False: its data is of no use. */
   header(u8: Uint8Array, at: number, dataBytes: number): boolean {

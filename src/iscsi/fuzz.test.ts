@@ -14,7 +14,8 @@ function round(seed: number): void {
   try {
     new FuzzRound(seed).run();
   } catch (error) {
-    throw new Error(`seed ${seed}: ISCSI_FUZZ_SEED=${seed} runs it again`, { cause: error });
+    const reason = error instanceof Error ? (error.stack ?? error.message) : String(error);
+    throw new Error(`ISCSI_FUZZ_SEED=${seed} runs it again: ${reason}`, { cause: error });
   }
 }
 

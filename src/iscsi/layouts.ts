@@ -315,7 +315,7 @@ for (const table of [SCSI_COMMAND, TASK_REQUEST, TEXT_REQUEST, LOGIN_REQUEST, LO
   assert(table.cmdSn === 24 && table.expStatSn === 28, "requests share their counters");
 }
 
-// Opcodes (11.2.1.2) -------------------------------------------------------------------------------
+// Opcodes (11.2.1.2) -----------------------------------------------------------------------------
 
 /** Bit of the opcode byte: delivered at once, takes no CmdSN. */
 export const IMMEDIATE = 0x40;
@@ -339,7 +339,7 @@ export const OP_R2T = 0x31;
 export const OP_ASYNC_MESSAGE = 0x32;
 export const OP_REJECT = 0x3f;
 
-// Flags --------------------------------------------------------------------------------------------
+// Flags ------------------------------------------------------------------------------------------
 
 export const FLAG_FINAL = 0x80;
 /** Text and login: more of this text follows. */
@@ -363,7 +363,7 @@ export const STAGE_FULL_FEATURE = 3;
 /** Type of an additional header segment that continues a CDB of more than 16 bytes (11.2.2). */
 export const AHS_EXTENDED_CDB = 1;
 
-// Answers ------------------------------------------------------------------------------------------
+// Answers ----------------------------------------------------------------------------------------
 
 /** Login status: class in the high byte, detail in the low one (11.13.5). */
 export const LOGIN_SUCCESS = 0x0000;

@@ -3,7 +3,7 @@
 
 import { KIB, MIB } from "../base/index.ts";
 
-// Before the login ----------------------------------------------------------------------------------
+// Before the login -------------------------------------------------------------------------------
 
 /** From accept to the end of the login phase. */
 export const LOGIN_MS = 10_000;
@@ -21,13 +21,13 @@ export const LOGIN_INBOX_BYTES: number = 12 * KIB;
 export const LOGINS_MAX = 64;
 export const LOGINS_PER_ADDRESS_MAX = 16;
 
-// Connections ---------------------------------------------------------------------------------------
+// Connections ------------------------------------------------------------------------------------
 
 /** Logged in or not, of one portal; more are hung up on at once. */
 export const CONNECTIONS_MAX = 256;
 export const CONNECTIONS_PER_ADDRESS_MAX = 64;
 
-// A session -----------------------------------------------------------------------------------------
+// A session --------------------------------------------------------------------------------------
 
 /** Commands that MaxCmdSN lets an initiator have open; a power of two. */
 export const COMMANDS_MAX = 128;

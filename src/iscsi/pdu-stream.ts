@@ -43,7 +43,7 @@ export interface PduHandler {
   pduHeader(at: number, dataBytes: number): number;
   /** Sets targetAddress and targetBytes (at least 1) of the stream for the data at `offset`. */
   dataTarget(offset: number): void;
-  /** The PDU is whole; in TAKE_INBOX its data is at `dataAt`. False digest: nothing of it counts. */
+  /** The PDU is whole; in TAKE_INBOX its data is at `dataAt`. False: a wrong digest. */
   pduEnd(dataAt: number, isDigestGood: boolean): void;
   /** Of a PDU queued with a token >= 0: its data may change. */
   pduSent(token: number): void;
@@ -301,7 +301,7 @@ export class PduStream implements StreamHandler {
     return this.isDrained && !this.isReceiving && !this.isClosing;
   }
 
-  /** Lets go of the stream, for another handler of it; returns what has arrived and was not read. */
+  /** Lets go of the stream, for another handler of it; returns what was not read yet. */
   // @cold
   release(): Uint8Array {
     assert(this.isPaused && this.isIdle, "a stream released in mid-air");

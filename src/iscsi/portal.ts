@@ -129,7 +129,7 @@ export class Portal implements StreamAcceptor, LoginConnectionOwner, SessionOwne
     this.timer = reactor.setTimer(TICK_MS, this, 0);
   }
 
-  // --- connections ------------------------------------------------------------------------------------
+  // --- connections ------------------------------------------------------------------------------
 
   streamAccepted(stream: Stream, from: string = ""): void {
     this.counters.acceptedCount += 1;
@@ -198,7 +198,7 @@ export class Portal implements StreamAcceptor, LoginConnectionOwner, SessionOwne
     this.finishClose();
   }
 
-  // --- sessions -----------------------------------------------------------------------------------------
+  // --- sessions ---------------------------------------------------------------------------------
 
   private admit(login: Login): number {
     let { tsih } = login;
@@ -324,8 +324,16 @@ export class Portal implements StreamAcceptor, LoginConnectionOwner, SessionOwne
     return [...this.sessions].filter((one) => one.options.facts.target?.name === target.name);
   }
 
+  /** Whoever is about to log in has to begin anew, and is told then where to. */
+  private dropLogins(target: IscsiTarget, reason: string): void {
+    for (const one of this.logins) {
+      if (one.login.target?.name === target.name) one.close(reason);
+    }
+  }
+
   /** Asks the initiators of a target to log out, and hangs up on those that have not after it. */
   moveAway(target: IscsiTarget, seconds: number): void {
+    this.dropLogins(target, "the target moves");
     for (const session of this.sessionsOf(target)) {
       if (!session.isOpen) continue;
       if (session.stream.freeSlots > 1) session.control.sendAsync(ASYNC_LOGOUT_REQUEST, seconds);
@@ -335,6 +343,7 @@ export class Portal implements StreamAcceptor, LoginConnectionOwner, SessionOwne
 
   /** Ends the sessions of a target now; each has ended when it is no longer in sessionsOf(). */
   drop(target: IscsiTarget, reason: string): void {
+    this.dropLogins(target, reason);
     for (const session of this.sessionsOf(target)) {
       if (!session.isOpen) continue;
       if (session.stream.freeSlots > 1) session.control.sendAsync(ASYNC_DROP_CONNECTION, 0);
@@ -343,7 +352,7 @@ export class Portal implements StreamAcceptor, LoginConnectionOwner, SessionOwne
     }
   }
 
-  // --- time ---------------------------------------------------------------------------------------------
+  // --- time -------------------------------------------------------------------------------------
 
   timerFired(_tag: number): void {
     const nowUs = this.reactor.loopTimeUs;

@@ -112,7 +112,7 @@ export class ScsiTasks implements ScsiTransport, DataOutOwner {
     return this.scsiTask[slot];
   }
 
-  // --- the way in -----------------------------------------------------------------------------------
+  // --- the way in -------------------------------------------------------------------------------
 
   /** The command's turn has come. */
   start(slot: number): void {
@@ -222,7 +222,7 @@ export class ScsiTasks implements ScsiTransport, DataOutOwner {
     return MAP_OK;
   }
 
-  // --- the way back ---------------------------------------------------------------------------------
+  // --- the way back -----------------------------------------------------------------------------
 
   taskDone(task: number): void {
     const { tasks } = this;
@@ -333,7 +333,7 @@ export class ScsiTasks implements ScsiTransport, DataOutOwner {
     this.owner.hasRoom();
   }
 
-  // --- the end of tasks -----------------------------------------------------------------------------
+  // --- the end of tasks -------------------------------------------------------------------------
 
   /** The task's data cannot be right: SCSI gives it back, then the initiator hears why. */
   // @cold

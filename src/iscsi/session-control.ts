@@ -103,7 +103,7 @@ export class SessionControl {
     this.owner.hasOutput();
   }
 
-  // --- NOP --------------------------------------------------------------------------------------------
+  // --- NOP --------------------------------------------------------------------------------------
 
   /** NOP-Out that wants an answer: its data goes back as far as the initiator takes it. */
   answerNop(slot: number): void {
@@ -128,7 +128,7 @@ export class SessionControl {
     this.owner.hasOutput();
   }
 
-  // --- text -------------------------------------------------------------------------------------------
+  // --- text -------------------------------------------------------------------------------------
 
   answerText(slot: number): void {
     const { tasks } = this;
@@ -225,7 +225,7 @@ export class SessionControl {
     this.finishWithPiece(slot, at, text.length);
   }
 
-  // --- logout -----------------------------------------------------------------------------------------
+  // --- logout -----------------------------------------------------------------------------------
 
   answerLogout(slot: number): void {
     const { tasks, writer } = this;
@@ -244,9 +244,9 @@ export class SessionControl {
     if (response === LOGOUT_SUCCESS) this.owner.closeWhenSent("logout");
   }
 
-  // --- messages of our own ------------------------------------------------------------------------------
+  // --- messages of our own ----------------------------------------------------------------------
 
-  /** Asks the initiator to log out within `seconds`, or says that the connection will be dropped. */
+  /** Asks the initiator to log out within `seconds`, or says that we hang up. */
   sendAsync(event: number, seconds: number): void {
     const at = this.beginAsync(event);
     const { u8 } = this.writer.stream.out;

@@ -8,6 +8,8 @@ import type { ScsiTasks } from "./scsi-tasks.ts";
 import type { SessionControl } from "./session-control.ts";
 
 export class SessionWatch {
+  /** When the initiator should have logged out by itself. */
+  closeAtUs: number = Number.MAX_VALUE;
   private readonly stream: PduStream;
   private readonly control: SessionControl;
   private readonly scsiTasks: ScsiTasks | null;
@@ -41,6 +43,7 @@ export class SessionWatch {
       this.sentBytes = stream.sentBytes;
       this.sentUs = nowUs;
     }
+    if (nowUs >= this.closeAtUs) return "asked to log out";
     const isLate = this.scsiTasks?.hasLateData(nowUs - DATA_OUT_MS * 1000) === true;
     if (isLate) return "data that was asked for has not come";
     if (nowUs - this.sentUs > SEND_MS * 1000) return "the initiator does not read";

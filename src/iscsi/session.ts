@@ -117,7 +117,6 @@ export class Session
   private refusal = 0;
   private isFlushDue = false;
   private isClosingWhenSent = false;
-  private closeAtUs: number = Number.MAX_VALUE;
   private isStreamEnded = false;
   private isNexusLost = false;
   private isOver = false;
@@ -170,7 +169,7 @@ export class Session
     return this.endReason === "";
   }
 
-  // --- the loop -------------------------------------------------------------------------------------
+  // --- the loop ---------------------------------------------------------------------------------
 
   poll(): number {
     return 0;
@@ -194,7 +193,7 @@ export class Session
     this.reactor.requestFlush(this);
   }
 
-  // --- PDUs -----------------------------------------------------------------------------------------
+  // --- PDUs -------------------------------------------------------------------------------------
 
   pduHeader(at: number, dataBytes: number): number {
     this.incoming = INCOMING_NOTHING;
@@ -410,17 +409,13 @@ export class Session
   /** The initiator has so long to log out by itself. */
   // @cold
   closeAfter(seconds: number): void {
-    this.closeAtUs = this.reactor.loopTimeUs + seconds * 1e6;
+    this.watch.closeAtUs = this.reactor.loopTimeUs + seconds * 1e6;
   }
 
   /** Called now and then by the portal. */
   // @cold
   tick(): void {
     if (!this.isOpen) return;
-    if (this.reactor.loopTimeUs >= this.closeAtUs) {
-      this.close("asked to log out");
-      return;
-    }
     const reason = this.watch.tick(this.reactor.loopTimeUs);
     if (reason !== "") this.fail(reason);
   }
@@ -432,7 +427,7 @@ export class Session
     if (this.isOpen && this.stream.freeSlots > 1) this.control.sendScsiEvent(lun, code);
   }
 
-  // --- the end --------------------------------------------------------------------------------------
+  // --- the end ----------------------------------------------------------------------------------
 
   // @cold
   closeWhenSent(_reason: string): void {

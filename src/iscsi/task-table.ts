@@ -196,7 +196,7 @@ export class TaskTable {
     return slot * HEADER_STRIDE;
   }
 
-  // --- by the initiator's task tag ------------------------------------------------------------------
+  // --- by the initiator's task tag --------------------------------------------------------------
 
   private link(slot: number): void {
     const bucket = this.tag[slot] & (HASH_SIZE - 1);
@@ -229,7 +229,7 @@ export class TaskTable {
     return slot;
   }
 
-  // --- pieces ---------------------------------------------------------------------------------------
+  // --- pieces -----------------------------------------------------------------------------------
 
   /** The first piece for a task that moves `bytes`; false: none is free. */
   takeFirstPiece(slot: number, bytes: number): boolean {

@@ -151,7 +151,7 @@ export class IscsiInitiator implements PduPipeOwner {
     this.isEnded = true;
   }
 
-  // --- requests -----------------------------------------------------------------------------------
+  // --- requests ---------------------------------------------------------------------------------
 
   /** A header with its counters; a non-immediate one takes the next CmdSN. */
   header(opcode: number, flags: number, tag: number, isImmediate: boolean, lun = 0): Uint8Array {
@@ -280,7 +280,7 @@ export class IscsiInitiator implements PduPipeOwner {
     this.pipe.close();
   }
 
-  // --- answers ------------------------------------------------------------------------------------
+  // --- answers ----------------------------------------------------------------------------------
 
   pduArrived(pdu: Pdu): void {
     const opcode = (pdu.header[0] as number) & OPCODE_MASK;
