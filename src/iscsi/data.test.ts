@@ -39,6 +39,7 @@ function moveData(rig: Rig, change: Partial<LoginOptions>): { r2tCount: number }
   }
   assert.deepEqual(initiator.violations, []);
   assert.equal(initiator.pipe.badDigestCount, 0);
+  rig.scheduler.runUntilQuiet();
   assert.equal(
     [...rig.portal.sessions].every((session) => session.isQuiet),
     true,
