@@ -22,7 +22,7 @@ import { TASK_GATHERING, TASK_GONE, type TaskTable } from "./task-table.ts";
 
 /** ABORTED COMMAND with the transport's codes (11.4.7.2), as key, code, qualifier. */
 export const SENSE_UNEXPECTED_DATA = 0x0b0c0c;
-export const SENSE_WRONG_AMOUNT = 0x0b0c0d;
+const SENSE_WRONG_AMOUNT = 0x0b0c0d;
 export const SENSE_CRC_ERROR = 0x0b4705;
 
 /** R2Ts that one task may have outstanding, whatever an initiator would take. */

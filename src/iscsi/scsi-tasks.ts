@@ -200,14 +200,14 @@ export class ScsiTasks implements ScsiTransport, DataOutOwner {
   }
 
   mapDataOut(task: number, slot: number, bytes: number): number {
-    return this.map(this.scsi.tasks.transportTagA[task], slot, bytes);
+    return this.mapPieces(this.scsi.tasks.transportTagA[task], slot, bytes);
   }
 
   mapDataIn(task: number, slot: number, bytes: number): number {
-    return this.map(this.scsi.tasks.transportTagA[task], slot, bytes);
+    return this.mapPieces(this.scsi.tasks.transportTagA[task], slot, bytes);
   }
 
-  private map(own: number, slot: number, bytes: number): number {
+  private mapPieces(own: number, slot: number, bytes: number): number {
     const { tasks } = this;
     const { requests } = this.reactor;
     let offset = 0;
