@@ -1,5 +1,5 @@
 // load/: the driving side. A vhost-user front-end, guest memory, virtio rings from the driver's
-// side, and a load generator over them.
+// side, and a load generator over them; an iSCSI initiator for tests.
 
 export * from "./backend-channel.ts";
 export * from "./blk-queue.ts";
@@ -11,6 +11,8 @@ export * from "./generator.ts";
 export * from "./generator-parts.ts";
 export * from "./guest-memory.ts";
 export * from "./histogram.ts";
+export * from "./iscsi-initiator.ts";
+export * from "./iscsi-initiator-login.ts";
 export * from "./message-stream.ts";
 export * from "./options.ts";
 export * from "./packed-ring.ts";

@@ -42,7 +42,8 @@ export interface StreamDialer {
 
 /** Is given each connection that a listener takes. Sets its handler, or closes it. */
 export interface StreamAcceptor {
-  streamAccepted(stream: Stream): void;
+  /** `from` = the address of the other end, where there is one: for limits and logs. */
+  streamAccepted(stream: Stream, from?: string): void;
 }
 
 /** `IOVECS_MAX` of the kernel: more are refused. */

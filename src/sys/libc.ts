@@ -65,6 +65,7 @@ export const cConnect: NativeFunction = bind("connect", INT, [INT, I64, UINT]);
 export const cListen: NativeFunction = bind("listen", INT, [INT, INT]);
 export const cAccept4: NativeFunction = bind("accept4", INT, [INT, I64, I64, INT]);
 export const cGetsockname: NativeFunction = bind("getsockname", INT, [INT, I64, I64]);
+export const cGetpeername: NativeFunction = bind("getpeername", INT, [INT, I64, I64]);
 export const cGetsockopt: NativeFunction = bind("getsockopt", INT, [INT, INT, INT, I64, I64]);
 export const cSetsockopt: NativeFunction = bind("setsockopt", INT, [INT, INT, INT, I64, UINT]);
 export const cSendmsg: NativeFunction = bind("sendmsg", I64, [INT, I64, INT]);

@@ -17,7 +17,7 @@ import {
 } from "./constants.ts";
 import { check } from "./error.ts";
 import { close } from "./files.ts";
-import { cBind, cGetsockname, cListen, cSetsockopt, cSocket, ret } from "./libc.ts";
+import { cBind, cGetpeername, cGetsockname, cListen, cSetsockopt, cSocket, ret } from "./libc.ts";
 import { scratch } from "./scratch.ts";
 
 export interface TcpAddress {
@@ -108,6 +108,21 @@ export function boundPort(fd: number): number {
   const result = ret(cGetsockname(fd, scratch.address, lengthAt));
   if (result < 0) return result;
   return ((scratch.u8[2] as number) << 8) | (scratch.u8[3] as number);
+}
+
+/** The address of the other end, without its port; empty where there is none. */
+export function peerHost(fd: number): string {
+  const lengthAt: Address = scratch.address + 64;
+  scratch.u32[16] = TCP_ADDRESS_BYTES_MAX;
+  if (ret(cGetpeername(fd, scratch.address, lengthAt)) < 0) return "";
+  const { u8 } = scratch;
+  if (u8[0] === AF_INET) return `${u8[4]}.${u8[5]}.${u8[6]}.${u8[7]}`;
+  if (u8[0] !== AF_INET6) return "";
+  const groups: string[] = [];
+  for (let at = 8; at < 24; at += 2) {
+    groups.push((((u8[at] as number) << 8) | (u8[at + 1] as number)).toString(16));
+  }
+  return groups.join(":");
 }
 
 /** A port of `host` that nobody had a moment ago: for whoever must name it before it listens. */

@@ -25,6 +25,7 @@ import type {
 import {
   close,
   MSG_NOSIGNAL,
+  peerHost,
   putTcpAddress,
   SOCK_CLOEXEC,
   setNoDelay,
@@ -234,7 +235,8 @@ export class UringListener implements CompletionHandler {
     }
     this.acceptedCount += 1;
     setNoDelay(fd);
-    this.acceptor.streamAccepted(new UringStream(this.ring, this.memory, fd));
+    const from = peerHost(fd);
+    this.acceptor.streamAccepted(new UringStream(this.ring, this.memory, fd), from);
   }
 
   /** Takes no more connections; those taken go on. */
