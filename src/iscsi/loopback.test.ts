@@ -242,17 +242,20 @@ function measureGarbage(): void {
   const scene = new Scene(null, (reactor) => new BareScsi(reactor));
   const bare = new BareInitiator(scene, scene.login());
   bare.run(30_000);
-  collect();
-  const before = process.memoryUsage().heapUsed;
   const count = 100_000;
-  bare.run(count);
-  const used = process.memoryUsage().heapUsed;
-  collect();
-  const after = process.memoryUsage().heapUsed;
-  const garbage = (used - before) / count;
-  process.stdout.write(
-    JSON.stringify({ garbage, kept: after - before, failed: bare.failedCount, count }),
-  );
+  let garbage = Number.POSITIVE_INFINITY;
+  let kept = Number.POSITIVE_INFINITY;
+  // The least of three: a compiler that is late leaves its own in one of them.
+  for (let round = 0; round < 3; round++) {
+    collect();
+    const before = process.memoryUsage().heapUsed;
+    bare.run(count);
+    const used = process.memoryUsage().heapUsed;
+    collect();
+    garbage = Math.min(garbage, (used - before) / count);
+    kept = Math.min(kept, process.memoryUsage().heapUsed - before);
+  }
+  process.stdout.write(JSON.stringify({ garbage, kept, failed: bare.failedCount, count }));
   process.exit(0);
 }
 

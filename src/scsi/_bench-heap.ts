@@ -103,9 +103,14 @@ for (const [name, opcode] of [
   ["write", 0x2a],
 ] as const) {
   run(opcode, WARM_UP);
-  collect();
-  const before = process.memoryUsage().heapUsed;
-  run(opcode, COUNT);
-  perRequest[name] = (process.memoryUsage().heapUsed - before) / COUNT;
+  // The least of three: a compiler that is late leaves its own in one of them.
+  let least = Number.POSITIVE_INFINITY;
+  for (let round = 0; round < 3; round++) {
+    collect();
+    const before = process.memoryUsage().heapUsed;
+    run(opcode, COUNT);
+    least = Math.min(least, (process.memoryUsage().heapUsed - before) / COUNT);
+  }
+  perRequest[name] = least;
 }
 process.stdout.write(JSON.stringify({ perRequest, doneCount, failedCount }));
