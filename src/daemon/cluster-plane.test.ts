@@ -76,8 +76,8 @@ test("a volume lives on: a member is cut off and comes back, another node takes 
     a.told.some(({ resync }) => resync?.diskId === b.diskId && resync.doneBytes > 0),
     "the resync's progress was told",
   );
-  const pace = a.plane.resyncs.pace();
-  assert.ok((pace?.movedBytes ?? 0) > 0 && pace?.limitBytesPerSecond === null);
+  await until(() => (a.plane.resyncs.pace()?.movedBytes ?? 0) > 0, "the pace is told");
+  assert.equal(a.plane.resyncs.pace()?.limitBytesPerSecond, null);
   await until(() => a.stats(spec)?.members[1]?.state === "in-sync", "and it was told");
 
   // Without a word, as after a crash: slabs above the watermark are equalised.
