@@ -188,6 +188,17 @@ export function verifiedFio(options: FioOptions): string {
   return words.join(" ");
 }
 
+/** Ends what {@link untilStopped} runs. */
+export const STOP_FILE = "/tmp/stop";
+
+/**
+ * A run that ends by itself, again and again until STOP_FILE is there. A fio that is ended by a
+ * signal may hang: the last run comes to its end.
+ */
+export function untilStopped(run: string): string {
+  return `until [ -e ${STOP_FILE} ]; do ${run} || exit 1; done`;
+}
+
 /**
  * No request of the guest failed, as its kernel and its file systems see it. That a task had to wait
  * long (khungtaskd says so after two minutes) is the machine's load: a request that is never

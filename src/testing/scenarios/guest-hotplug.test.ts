@@ -10,8 +10,10 @@ import {
   holdings,
   limit,
   rounds,
+  STOP_FILE,
   scenario,
   until,
+  untilStopped,
   verifiedFio,
 } from "./guest-fixture.ts";
 
@@ -27,11 +29,6 @@ const FILE_MIB = 64;
 const IN_MODULES_MIB = 32;
 /** The modules of one round; each is a region of its own in the daemon. */
 const MODULES: readonly string[] = ["dimm0", "dimm1"];
-
-/** A fio that is ended by a signal while it starts may hang: the last run comes to its end. */
-const STOP_FILE = "/tmp/stop";
-const untilStopped = (run: string): string =>
-  `until [ -e ${STOP_FILE} ]; do ${run} || exit 1; done`;
 
 scenario("a volume is plugged and unplugged, beside one in use", limit("PLUG"), async (host) => {
   const daemon = await host.daemon();
