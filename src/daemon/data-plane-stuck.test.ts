@@ -2,14 +2,14 @@
 // late I/O fenced from the successor. A frozen file system on a loop device plays the device.
 
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { runLoadInChild, startLoad } from "../load/index.ts";
 import type { AttachmentSpec, VolumeSpec, VolumeStats } from "../ports/data-plane.ts";
+import { formatImage, mountImage, runs } from "../testing/soak/loop-mount.ts";
 import { BackingOpening, closeBacking } from "../uring/index.ts";
 import { PlaneHost } from "./_test-host.ts";
 import { MIB, volume } from "./_test-plane.ts";
@@ -19,19 +19,12 @@ let mountPoint = "";
 let cannot = "";
 let host: PlaneHost;
 
-function run(...words: string[]): boolean {
-  const [program = "", ...args] = words;
-  return spawnSync(program, args, { stdio: "ignore" }).status === 0;
-}
-
 beforeEach(async () => {
   folder = mkdtempSync(join(tmpdir(), "rs-stuck-"));
   mountPoint = join(folder, "mnt");
   mkdirSync(mountPoint);
   const image = join(folder, "image");
-  writeFileSync(image, "");
-  truncateSync(image, 64 * MIB);
-  const isMounted = run("mkfs.ext4", "-q", image) && run("mount", "-o", "loop", image, mountPoint);
+  const isMounted = formatImage(image, 64 * MIB) && mountImage(image, mountPoint);
   const canFreeze = isMounted && freeze() && thaw();
   cannot = canFreeze ? "" : "no loop device can be mounted and frozen here (needs root)";
   host = new PlaneHost();
@@ -41,16 +34,16 @@ beforeEach(async () => {
 afterEach(async () => {
   thaw();
   await host.kill();
-  run("umount", mountPoint);
+  runs("umount", mountPoint);
   rmSync(folder, { recursive: true });
 });
 
 function freeze(): boolean {
-  return run("fsfreeze", "--freeze", mountPoint);
+  return runs("fsfreeze", "--freeze", mountPoint);
 }
 
 function thaw(): boolean {
-  return run("fsfreeze", "--unfreeze", mountPoint);
+  return runs("fsfreeze", "--unfreeze", mountPoint);
 }
 
 function attachmentOf(spec: VolumeSpec): AttachmentSpec {

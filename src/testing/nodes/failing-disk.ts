@@ -4,12 +4,12 @@
 //
 // Needs root, loop devices and mkfs.ext4. Invariant: nothing stays mounted after the cleanup.
 
-import { execFileSync, spawnSync } from "node:child_process";
-import { rmSync, truncateSync, writeFileSync } from "node:fs";
+import { rmSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { MIB } from "../../base/index.ts";
 import * as sys from "../../sys/index.ts";
 import type { Cleanup } from "../soak/cleanup.ts";
+import { formatImage, mountImage, runs } from "../soak/loop-mount.ts";
 import { diskFolder } from "../soak/places.ts";
 
 const SYS_IOCTL = process.arch === "arm64" ? 29 : 16;
@@ -21,10 +21,6 @@ const OVERHEAD_BYTES: number = 48 * MIB;
 /** A killed process lets go of its files when the kernel has ended its I/O. */
 const LET_GO_MS = 10_000;
 const POLL_MS = 20;
-
-function run(program: string, ...args: string[]): boolean {
-  return spawnSync(program, args, { stdio: "ignore" }).status === 0;
-}
 
 export class FailingDisk {
   /** Where the disk's file lies. */
@@ -44,7 +40,7 @@ export class FailingDisk {
     const image = `${folder}.image`;
     const disk = new FailingDisk(folder, image, diskBytes + OVERHEAD_BYTES);
     cleanup.after(() => {
-      run("umount", "--lazy", folder);
+      runs("umount", "--lazy", folder);
       rmSync(image, { force: true });
     });
     return disk.format() && disk.mount() ? disk : null;
@@ -52,13 +48,11 @@ export class FailingDisk {
 
   private format(): boolean {
     rmSync(this.image, { force: true });
-    writeFileSync(this.image, "");
-    truncateSync(this.image, this.sizeBytes);
-    return run("mkfs.ext4", "-q", this.image);
+    return formatImage(this.image, this.sizeBytes);
   }
 
   private mount(): boolean {
-    return run("mount", "-o", "loop", this.image, this.folder);
+    return mountImage(this.image, this.folder);
   }
 
   /** Everything fails with EIO from now on. */
@@ -79,7 +73,7 @@ export class FailingDisk {
   /** The same disk, well again: with all that was durable. Whoever had its file open has let go. */
   async revive(): Promise<void> {
     await this.unmount();
-    execFileSync("mount", ["-o", "loop", this.image, this.folder]);
+    if (!this.mount()) throw new Error(`${this.image} cannot be mounted again`);
   }
 
   /** Another disk in its place, empty. */
@@ -90,7 +84,7 @@ export class FailingDisk {
 
   private async unmount(): Promise<void> {
     const deadline = Date.now() + LET_GO_MS;
-    while (!run("umount", this.folder)) {
+    while (!runs("umount", this.folder)) {
       if (Date.now() > deadline) throw new Error(`${this.folder} is still in use`);
       await sleep(POLL_MS);
     }
