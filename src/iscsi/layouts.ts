@@ -6,190 +6,118 @@
 // - DataSegmentLength has 24 bits and shares its word with TotalAHSLength;
 // - numbers here are the specification's; our own limits are in limits.ts.
 
-import { assert, type Layout, layout } from "../base/index.ts";
+import { type FieldTable, type Layout, layout } from "../base/index.ts";
 
 export const BHS_BYTES = 48;
 export const DIGEST_BYTES = 4;
 /** The initiator task tag, or the target transfer tag, of what has none. */
 export const RESERVED_TAG = 0xffffffff;
 
-const COMMON_FIELDS = {
+/** Every PDU. */
+const COMMON = {
   opcode: [0, 1],
   flags: [1, 1],
   totalAhsLength: [4, 1],
   dataSegmentLength: [5, 3],
-  lun: [8, 8],
   initiatorTaskTag: [16, 4],
 } as const;
-export const BHS: Layout<typeof COMMON_FIELDS> = layout("BHS", BHS_BYTES, COMMON_FIELDS);
+/** Every PDU but those of a login, which have the session's name in its place. */
+const UNIT = { lun: [8, 8] } as const;
+const NAME = { isid: [8, 6], tsih: [14, 2] } as const;
+const TRANSFER_TAG = { targetTransferTag: [20, 4] } as const;
+/** Requests that are counted. */
+const REQUEST = { cmdSn: [24, 4], expStatSn: [28, 4] } as const;
+/** Whatever a target says. */
+const ANSWER = { statSn: [24, 4], expCmdSn: [28, 4], maxCmdSn: [32, 4] } as const;
 
-/** What every PDU of a target's full feature phase carries at the same place. */
-const ANSWER_FIELDS = {
-  opcode: [0, 1],
-  flags: [1, 1],
-  totalAhsLength: [4, 1],
-  dataSegmentLength: [5, 3],
-  lun: [8, 8],
-  initiatorTaskTag: [16, 4],
-  targetTransferTag: [20, 4],
-  statSn: [24, 4],
-  expCmdSn: [28, 4],
-  maxCmdSn: [32, 4],
-} as const;
+type Pdu<T extends FieldTable> = Layout<typeof COMMON & T>;
+
+function pdu<const T extends FieldTable>(name: string, fields: T): Pdu<T> {
+  return layout(name, BHS_BYTES, { ...COMMON, ...fields });
+}
+
+export const BHS: Pdu<typeof UNIT> = pdu("BHS", UNIT);
 
 const SCSI_COMMAND_FIELDS = {
-  opcode: [0, 1],
-  flags: [1, 1],
-  totalAhsLength: [4, 1],
-  dataSegmentLength: [5, 3],
-  lun: [8, 8],
-  initiatorTaskTag: [16, 4],
   expectedDataTransferLength: [20, 4],
-  cmdSn: [24, 4],
-  expStatSn: [28, 4],
   cdb: [32, 16],
 } as const;
 /** 11.3 */
-export const SCSI_COMMAND: Layout<typeof SCSI_COMMAND_FIELDS> = layout(
+export const SCSI_COMMAND: Pdu<typeof UNIT & typeof REQUEST & typeof SCSI_COMMAND_FIELDS> = pdu(
   "SCSI Command",
-  BHS_BYTES,
-  SCSI_COMMAND_FIELDS,
+  { ...UNIT, ...REQUEST, ...SCSI_COMMAND_FIELDS },
 );
 
 const SCSI_RESPONSE_FIELDS = {
-  opcode: [0, 1],
-  flags: [1, 1],
   response: [2, 1],
   status: [3, 1],
-  totalAhsLength: [4, 1],
-  dataSegmentLength: [5, 3],
-  lun: [8, 8],
-  initiatorTaskTag: [16, 4],
-  targetTransferTag: [20, 4],
-  statSn: [24, 4],
-  expCmdSn: [28, 4],
-  maxCmdSn: [32, 4],
   expDataSn: [36, 4],
   bidirectionalResidualCount: [40, 4],
   residualCount: [44, 4],
 } as const;
 /** 11.4; `targetTransferTag` is the SNACK tag here. */
-export const SCSI_RESPONSE: Layout<typeof SCSI_RESPONSE_FIELDS> = layout(
-  "SCSI Response",
-  BHS_BYTES,
-  SCSI_RESPONSE_FIELDS,
-);
+export const SCSI_RESPONSE: Pdu<
+  typeof UNIT & typeof TRANSFER_TAG & typeof ANSWER & typeof SCSI_RESPONSE_FIELDS
+> = pdu("SCSI Response", { ...UNIT, ...TRANSFER_TAG, ...ANSWER, ...SCSI_RESPONSE_FIELDS });
 
 const TASK_REQUEST_FIELDS = {
-  opcode: [0, 1],
-  flags: [1, 1],
-  totalAhsLength: [4, 1],
-  dataSegmentLength: [5, 3],
-  lun: [8, 8],
-  initiatorTaskTag: [16, 4],
   referencedTaskTag: [20, 4],
-  cmdSn: [24, 4],
-  expStatSn: [28, 4],
   refCmdSn: [32, 4],
   expDataSn: [36, 4],
 } as const;
 /** 11.5 */
-export const TASK_REQUEST: Layout<typeof TASK_REQUEST_FIELDS> = layout(
+export const TASK_REQUEST: Pdu<typeof UNIT & typeof REQUEST & typeof TASK_REQUEST_FIELDS> = pdu(
   "Task Management Function Request",
-  BHS_BYTES,
-  TASK_REQUEST_FIELDS,
+  { ...UNIT, ...REQUEST, ...TASK_REQUEST_FIELDS },
 );
 
 const TASK_RESPONSE_FIELDS = {
-  opcode: [0, 1],
-  flags: [1, 1],
   response: [2, 1],
-  totalAhsLength: [4, 1],
-  dataSegmentLength: [5, 3],
-  lun: [8, 8],
-  initiatorTaskTag: [16, 4],
-  targetTransferTag: [20, 4],
-  statSn: [24, 4],
-  expCmdSn: [28, 4],
-  maxCmdSn: [32, 4],
 } as const;
 /** 11.6; Logout Response (11.15) has the same fields and two times. */
-export const TASK_RESPONSE: Layout<typeof TASK_RESPONSE_FIELDS> = layout(
-  "Task Management Function Response",
-  BHS_BYTES,
-  TASK_RESPONSE_FIELDS,
-);
+export const TASK_RESPONSE: Pdu<
+  typeof UNIT & typeof TRANSFER_TAG & typeof ANSWER & typeof TASK_RESPONSE_FIELDS
+> = pdu("Task Management Function Response", {
+  ...UNIT,
+  ...TRANSFER_TAG,
+  ...ANSWER,
+  ...TASK_RESPONSE_FIELDS,
+});
 
 const DATA_OUT_FIELDS = {
-  opcode: [0, 1],
-  flags: [1, 1],
-  totalAhsLength: [4, 1],
-  dataSegmentLength: [5, 3],
-  lun: [8, 8],
-  initiatorTaskTag: [16, 4],
-  targetTransferTag: [20, 4],
   expStatSn: [28, 4],
   dataSn: [36, 4],
   bufferOffset: [40, 4],
 } as const;
 /** 11.7 */
-export const DATA_OUT: Layout<typeof DATA_OUT_FIELDS> = layout(
+export const DATA_OUT: Pdu<typeof UNIT & typeof TRANSFER_TAG & typeof DATA_OUT_FIELDS> = pdu(
   "SCSI Data-Out",
-  BHS_BYTES,
-  DATA_OUT_FIELDS,
+  { ...UNIT, ...TRANSFER_TAG, ...DATA_OUT_FIELDS },
 );
 
 const DATA_IN_FIELDS = {
-  opcode: [0, 1],
-  flags: [1, 1],
   status: [3, 1],
-  totalAhsLength: [4, 1],
-  dataSegmentLength: [5, 3],
-  lun: [8, 8],
-  initiatorTaskTag: [16, 4],
-  targetTransferTag: [20, 4],
-  statSn: [24, 4],
-  expCmdSn: [28, 4],
-  maxCmdSn: [32, 4],
   dataSn: [36, 4],
   bufferOffset: [40, 4],
   residualCount: [44, 4],
 } as const;
 /** 11.7 */
-export const DATA_IN: Layout<typeof DATA_IN_FIELDS> = layout(
-  "SCSI Data-In",
-  BHS_BYTES,
-  DATA_IN_FIELDS,
-);
+export const DATA_IN: Pdu<
+  typeof UNIT & typeof TRANSFER_TAG & typeof ANSWER & typeof DATA_IN_FIELDS
+> = pdu("SCSI Data-In", { ...UNIT, ...TRANSFER_TAG, ...ANSWER, ...DATA_IN_FIELDS });
 
 const R2T_FIELDS = {
-  opcode: [0, 1],
-  flags: [1, 1],
-  totalAhsLength: [4, 1],
-  dataSegmentLength: [5, 3],
-  lun: [8, 8],
-  initiatorTaskTag: [16, 4],
-  targetTransferTag: [20, 4],
-  statSn: [24, 4],
-  expCmdSn: [28, 4],
-  maxCmdSn: [32, 4],
   r2tSn: [36, 4],
   bufferOffset: [40, 4],
   desiredDataTransferLength: [44, 4],
 } as const;
 /** 11.8 */
-export const R2T: Layout<typeof R2T_FIELDS> = layout("Ready To Transfer", BHS_BYTES, R2T_FIELDS);
+export const R2T: Pdu<typeof UNIT & typeof TRANSFER_TAG & typeof ANSWER & typeof R2T_FIELDS> = pdu(
+  "Ready To Transfer",
+  { ...UNIT, ...TRANSFER_TAG, ...ANSWER, ...R2T_FIELDS },
+);
 
 const ASYNC_FIELDS = {
-  opcode: [0, 1],
-  flags: [1, 1],
-  totalAhsLength: [4, 1],
-  dataSegmentLength: [5, 3],
-  lun: [8, 8],
-  initiatorTaskTag: [16, 4],
-  statSn: [24, 4],
-  expCmdSn: [28, 4],
-  maxCmdSn: [32, 4],
   asyncEvent: [36, 1],
   asyncVCode: [37, 1],
   parameter1: [38, 2],
@@ -197,123 +125,62 @@ const ASYNC_FIELDS = {
   parameter3: [42, 2],
 } as const;
 /** 11.9 */
-export const ASYNC_MESSAGE: Layout<typeof ASYNC_FIELDS> = layout(
+export const ASYNC_MESSAGE: Pdu<typeof UNIT & typeof ANSWER & typeof ASYNC_FIELDS> = pdu(
   "Asynchronous Message",
-  BHS_BYTES,
-  ASYNC_FIELDS,
+  { ...UNIT, ...ANSWER, ...ASYNC_FIELDS },
 );
 
-const TEXT_REQUEST_FIELDS = {
-  opcode: [0, 1],
-  flags: [1, 1],
-  totalAhsLength: [4, 1],
-  dataSegmentLength: [5, 3],
-  lun: [8, 8],
-  initiatorTaskTag: [16, 4],
-  targetTransferTag: [20, 4],
-  cmdSn: [24, 4],
-  expStatSn: [28, 4],
-} as const;
 /** 11.10; NOP-Out (11.18) has the same fields. */
-export const TEXT_REQUEST: Layout<typeof TEXT_REQUEST_FIELDS> = layout(
+export const TEXT_REQUEST: Pdu<typeof UNIT & typeof TRANSFER_TAG & typeof REQUEST> = pdu(
   "Text Request",
-  BHS_BYTES,
-  TEXT_REQUEST_FIELDS,
+  { ...UNIT, ...TRANSFER_TAG, ...REQUEST },
 );
 
 /** 11.11; NOP-In (11.19) has the same fields. */
-export const TEXT_RESPONSE: Layout<typeof ANSWER_FIELDS> = layout(
+export const TEXT_RESPONSE: Pdu<typeof UNIT & typeof TRANSFER_TAG & typeof ANSWER> = pdu(
   "Text Response",
-  BHS_BYTES,
-  ANSWER_FIELDS,
+  { ...UNIT, ...TRANSFER_TAG, ...ANSWER },
 );
 
 const LOGIN_REQUEST_FIELDS = {
-  opcode: [0, 1],
-  flags: [1, 1],
   versionMax: [2, 1],
   versionMin: [3, 1],
-  totalAhsLength: [4, 1],
-  dataSegmentLength: [5, 3],
-  isid: [8, 6],
-  tsih: [14, 2],
-  initiatorTaskTag: [16, 4],
   cid: [20, 2],
-  cmdSn: [24, 4],
-  expStatSn: [28, 4],
 } as const;
 /** 11.12 */
-export const LOGIN_REQUEST: Layout<typeof LOGIN_REQUEST_FIELDS> = layout(
+export const LOGIN_REQUEST: Pdu<typeof NAME & typeof REQUEST & typeof LOGIN_REQUEST_FIELDS> = pdu(
   "Login Request",
-  BHS_BYTES,
-  LOGIN_REQUEST_FIELDS,
+  { ...NAME, ...REQUEST, ...LOGIN_REQUEST_FIELDS },
 );
 
 const LOGIN_RESPONSE_FIELDS = {
-  opcode: [0, 1],
-  flags: [1, 1],
   versionMax: [2, 1],
   versionActive: [3, 1],
-  totalAhsLength: [4, 1],
-  dataSegmentLength: [5, 3],
-  isid: [8, 6],
-  tsih: [14, 2],
-  initiatorTaskTag: [16, 4],
-  statSn: [24, 4],
-  expCmdSn: [28, 4],
-  maxCmdSn: [32, 4],
   statusClass: [36, 1],
   statusDetail: [37, 1],
 } as const;
 /** 11.13 */
-export const LOGIN_RESPONSE: Layout<typeof LOGIN_RESPONSE_FIELDS> = layout(
+export const LOGIN_RESPONSE: Pdu<typeof NAME & typeof ANSWER & typeof LOGIN_RESPONSE_FIELDS> = pdu(
   "Login Response",
-  BHS_BYTES,
-  LOGIN_RESPONSE_FIELDS,
+  { ...NAME, ...ANSWER, ...LOGIN_RESPONSE_FIELDS },
 );
 
 const LOGOUT_REQUEST_FIELDS = {
-  opcode: [0, 1],
-  flags: [1, 1],
-  totalAhsLength: [4, 1],
-  dataSegmentLength: [5, 3],
-  lun: [8, 8],
-  initiatorTaskTag: [16, 4],
   cid: [20, 2],
-  cmdSn: [24, 4],
-  expStatSn: [28, 4],
 } as const;
 /** 11.14; the reason is in the low 7 bits of the flags. */
-export const LOGOUT_REQUEST: Layout<typeof LOGOUT_REQUEST_FIELDS> = layout(
+export const LOGOUT_REQUEST: Pdu<typeof UNIT & typeof REQUEST & typeof LOGOUT_REQUEST_FIELDS> = pdu(
   "Logout Request",
-  BHS_BYTES,
-  LOGOUT_REQUEST_FIELDS,
+  { ...UNIT, ...REQUEST, ...LOGOUT_REQUEST_FIELDS },
 );
 
 const REJECT_FIELDS = {
-  opcode: [0, 1],
-  flags: [1, 1],
   reason: [2, 1],
-  totalAhsLength: [4, 1],
-  dataSegmentLength: [5, 3],
-  lun: [8, 8],
-  initiatorTaskTag: [16, 4],
-  targetTransferTag: [20, 4],
-  statSn: [24, 4],
-  expCmdSn: [28, 4],
-  maxCmdSn: [32, 4],
   dataSn: [36, 4],
 } as const;
 /** 11.17; the data segment is the header that was refused. */
-export const REJECT: Layout<typeof REJECT_FIELDS> = layout("Reject", BHS_BYTES, REJECT_FIELDS);
-
-// One place for what all of them share: readers look it up without knowing the opcode.
-for (const table of [SCSI_RESPONSE, DATA_IN, R2T, TEXT_RESPONSE, TASK_RESPONSE, REJECT]) {
-  assert(table.statSn === 24 && table.maxCmdSn === 32, "answers share their counters");
-}
-for (const table of [SCSI_COMMAND, TASK_REQUEST, TEXT_REQUEST, LOGIN_REQUEST, LOGOUT_REQUEST]) {
-  assert(table.cmdSn === 24 && table.expStatSn === 28, "requests share their counters");
-}
+export const REJECT: Pdu<typeof UNIT & typeof TRANSFER_TAG & typeof ANSWER & typeof REJECT_FIELDS> =
+  pdu("Reject", { ...UNIT, ...TRANSFER_TAG, ...ANSWER, ...REJECT_FIELDS });
 
 // Opcodes (11.2.1.2) -----------------------------------------------------------------------------
 
