@@ -5,8 +5,8 @@
 // Invariant: a request that has to wait has changed nothing; it is looked at again as if it were
 // new.
 
+import { getU32 } from "../base/index.ts";
 import { SENSE_UNEXPECTED_DATA } from "./data-out.ts";
-import { getU32 } from "./layout-bytes.ts";
 import {
   COMMAND_WRITE,
   FLAG_FINAL,

@@ -11,8 +11,7 @@
 //    and what still comes for it is dropped;
 //  - memory beyond the task's pieces is never named: offsets are checked against what was asked.
 
-import { assert } from "../base/index.ts";
-import { getU32 } from "./layout-bytes.ts";
+import { assert, getU32 } from "../base/index.ts";
 import { DATA_OUT, FLAG_FINAL, RESERVED_TAG } from "./layouts.ts";
 import { TASKS_MAX } from "./limits.ts";
 import type { SessionParameters } from "./negotiation.ts";

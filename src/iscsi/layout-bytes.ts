@@ -1,37 +1,7 @@
 // @hot
-// Big-endian fields in a window of bytes, and what a header says about the length of its PDU.
+// Digests, what a header says about the length of its PDU, and the order of serial numbers.
 
 import { BHS_BYTES, DIGEST_BYTES } from "./layouts.ts";
-
-export function getU16(u8: Uint8Array, at: number): number {
-  return (u8[at] << 8) | u8[at + 1];
-}
-
-export function putU16(u8: Uint8Array, at: number, value: number): void {
-  u8[at] = value >>> 8;
-  u8[at + 1] = value;
-}
-
-export function getU24(u8: Uint8Array, at: number): number {
-  return (u8[at] << 16) | (u8[at + 1] << 8) | u8[at + 2];
-}
-
-export function putU24(u8: Uint8Array, at: number, value: number): void {
-  u8[at] = value >>> 16;
-  u8[at + 1] = value >>> 8;
-  u8[at + 2] = value;
-}
-
-export function getU32(u8: Uint8Array, at: number): number {
-  return ((u8[at] << 24) | (u8[at + 1] << 16) | (u8[at + 2] << 8) | u8[at + 3]) >>> 0;
-}
-
-export function putU32(u8: Uint8Array, at: number, value: number): void {
-  u8[at] = value >>> 24;
-  u8[at + 1] = value >>> 16;
-  u8[at + 2] = value >>> 8;
-  u8[at + 3] = value;
-}
 
 /** A CRC32C travels with its low byte first (RFC 7143 section 12.1, RFC 3385). */
 export function getDigest(u8: Uint8Array, at: number): number {

@@ -6,9 +6,8 @@
 //  - one request at a time: the next is not read before the response to the last has gone out;
 //  - loginEnded comes once, or loginDone; never both.
 
-import { ECONNRESET, EPROTO } from "../base/index.ts";
+import { ECONNRESET, EPROTO, putU16, putU32 } from "../base/index.ts";
 import type { Arena, Memory, Stream } from "../ports/index.ts";
-import { putU16, putU32 } from "./layout-bytes.ts";
 import {
   BHS_BYTES,
   IMMEDIATE,

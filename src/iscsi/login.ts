@@ -8,8 +8,8 @@
 //  - a request that says two things at once, or something else than before, ends the login;
 //  - no status says more than the specification wants, and none names a secret.
 
+import { getU16, getU32 } from "../base/index.ts";
 import { ChapExchange, type ChapOutcome, type OutstandingChallenges } from "./chap.ts";
-import { getU16, getU32 } from "./layout-bytes.ts";
 import {
   FLAG_CONTINUE,
   LOGIN_AUTHENTICATION_FAILURE,

@@ -15,7 +15,16 @@
 //  - a handler that says PAUSE is asked again by resume(); until then nothing more is received
 //    than the inbox holds.
 
-import { assert, crc32cTable, ECONNRESET, EPROTO, TWO_32 } from "../base/index.ts";
+import {
+  assert,
+  crc32cTable,
+  ECONNRESET,
+  EPROTO,
+  getU24,
+  putU24,
+  SendQueue,
+  type SendQueueOwner,
+} from "../base/index.ts";
 import {
   type Address,
   type Arena,
@@ -24,7 +33,7 @@ import {
   type Stream,
   type StreamHandler,
 } from "../ports/index.ts";
-import { getDigest, getU24, headerBytes, padBytes, putDigest, putU24 } from "./layout-bytes.ts";
+import { getDigest, headerBytes, padBytes, putDigest } from "./layout-bytes.ts";
 import { BHS_BYTES, DIGEST_BYTES } from "./layouts.ts";
 
 /** What a handler says to a header. */
@@ -58,7 +67,6 @@ const OUT_STRIDE = 384;
 const TAIL_AT = 56;
 const INLINE_AT = 64;
 const INLINE_BYTES_MAX: number = OUT_STRIDE - INLINE_AT;
-const IOVEC_BYTES = 16;
 /** Shorter rests are received into the inbox, with what follows them. */
 const DIRECT_BYTES_MIN = 2048;
 /** The longest header: its additional segments have at most 255 words. */
@@ -68,7 +76,7 @@ const READ_HEADER = 0;
 const READ_DATA = 1;
 const READ_TAIL = 2;
 
-export class PduStream implements StreamHandler {
+export class PduStream implements StreamHandler, SendQueueOwner {
   /** Received bytes. */
   readonly in: Arena;
   /** Queued headers; begin() says where. */
@@ -89,17 +97,8 @@ export class PduStream implements StreamHandler {
   private readonly stream: Stream;
   private readonly handler: PduHandler;
   private readonly inboxBytes: number;
-  private readonly slots: number;
   private readonly iovecs: Arena;
-  private readonly dataAddress: Float64Array;
-  private readonly dataBytes: Uint32Array;
-  private readonly headBytes: Uint8Array;
-  private readonly tailBytes: Uint8Array;
-  private readonly token: Int32Array;
-  private outHead = 0;
-  private outTail = 0;
-  /** Bytes of the slot at outHead that have gone out. */
-  private headSentBytes = 0;
+  private readonly queue: SendQueue;
   private isSending = false;
   private start = 0;
   private end = 0;
@@ -125,16 +124,10 @@ export class PduStream implements StreamHandler {
     this.stream = stream;
     this.handler = handler;
     this.inboxBytes = sizes.inboxBytes;
-    this.slots = sizes.outboxSlots;
-    assert((this.slots & (this.slots - 1)) === 0, "outbox slots must be a power of two");
+    this.queue = new SendQueue(sizes.outboxSlots, OUT_STRIDE, TAIL_AT);
     this.in = memory.allocate(sizes.inboxBytes);
-    this.out = memory.allocate(this.slots * OUT_STRIDE);
-    this.iovecs = memory.allocate(Math.min(this.slots * 3, STREAM_IOVECS_MAX) * IOVEC_BYTES);
-    this.dataAddress = new Float64Array(this.slots);
-    this.dataBytes = new Uint32Array(this.slots);
-    this.headBytes = new Uint8Array(this.slots);
-    this.tailBytes = new Uint8Array(this.slots);
-    this.token = new Int32Array(this.slots);
+    this.out = memory.allocate(sizes.outboxSlots * OUT_STRIDE);
+    this.iovecs = memory.allocate(this.queue.iovecBytes(STREAM_IOVECS_MAX));
     stream.setHandler(this);
   }
 
@@ -152,20 +145,19 @@ export class PduStream implements StreamHandler {
   }
 
   get freeSlots(): number {
-    return this.slots - (this.outTail - this.outHead);
+    return this.queue.freeSlots;
   }
 
   /** Everything queued has gone out. */
   get isDrained(): boolean {
-    return this.outHead === this.outTail && !this.isSending;
+    return this.queue.isEmpty && !this.isSending;
   }
 
   // --- sending -----------------------------------------------------------------------------------
 
   /** Begins a PDU; returns the byte of its zeroed header in `out.u8`. There must be a free slot. */
   begin(): number {
-    assert(this.freeSlots > 0, "a PDU without a free slot");
-    const at = (this.outTail & (this.slots - 1)) * OUT_STRIDE;
+    const at = this.queue.nextAt;
     this.out.u8.fill(0, at, at + BHS_BYTES);
     return at;
   }
@@ -184,7 +176,6 @@ export class PduStream implements StreamHandler {
   /** Ends a PDU whose data is `bytes` at `address`. It goes out with flush(). */
   finish(at: number, address: Address, bytes: number, token: number): void {
     const { u8 } = this.out;
-    const slot = this.outTail & (this.slots - 1);
     putU24(u8, at + 5, bytes);
     let head = BHS_BYTES;
     if (this.hasHeaderDigest) {
@@ -199,45 +190,15 @@ export class PduStream implements StreamHandler {
       putDigest(u8, tailAt + tail, crc32cTable(u8, crc, tailAt, tailAt + tail));
       tail += DIGEST_BYTES;
     }
-    this.headBytes[slot] = head;
-    this.tailBytes[slot] = tail;
-    this.dataAddress[slot] = address;
-    this.dataBytes[slot] = bytes;
-    this.token[slot] = token;
-    this.outTail += 1;
+    this.queue.put(head, address, bytes, tail, token);
   }
 
   /** Sends what is queued, unless a send is under way: then it follows that. */
   flush(): void {
-    if (this.isSending || this.isClosing || this.outHead === this.outTail) return;
-    let count = 0;
-    let skip = this.headSentBytes;
-    for (let index = this.outHead; index !== this.outTail; index++) {
-      if (count + 3 > STREAM_IOVECS_MAX) break;
-      const slot = index & (this.slots - 1);
-      const at = this.out.address + slot * OUT_STRIDE;
-      const head = this.headBytes[slot];
-      const data = this.dataBytes[slot];
-      const tail = this.tailBytes[slot];
-      if (skip < head) count = this.putIovec(count, at + skip, head - skip);
-      skip = skip > head ? skip - head : 0;
-      if (skip < data) count = this.putIovec(count, this.dataAddress[slot] + skip, data - skip);
-      skip = skip > data ? skip - data : 0;
-      if (skip < tail) count = this.putIovec(count, at + TAIL_AT + skip, tail - skip);
-      skip = 0;
-    }
+    if (this.isSending || this.isClosing || this.queue.isEmpty) return;
+    const count = this.queue.gather(this.out.address, this.iovecs.u32);
     this.isSending = true;
     this.stream.send(this.iovecs.address, count);
-  }
-
-  private putIovec(index: number, address: Address, bytes: number): number {
-    const words = this.iovecs.u32;
-    const at = index * 4;
-    words[at] = address >>> 0;
-    words[at + 1] = Math.floor(address / TWO_32);
-    words[at + 2] = bytes;
-    words[at + 3] = 0;
-    return index + 1;
   }
 
   streamSent(result: number): void {
@@ -247,28 +208,13 @@ export class PduStream implements StreamHandler {
       return;
     }
     this.sentBytes += result;
-    let left = result;
-    while (left > 0) {
-      assert(this.outHead !== this.outTail, "more was sent than queued");
-      const slot = this.outHead & (this.slots - 1);
-      const whole = this.headBytes[slot] + this.dataBytes[slot] + this.tailBytes[slot];
-      const missing = whole - this.headSentBytes;
-      if (left < missing) {
-        this.headSentBytes += left;
-        break;
-      }
-      left -= missing;
-      this.headSentBytes = 0;
-      this.outHead += 1;
-      if (this.token[slot] >= 0) this.handler.pduSent(this.token[slot]);
-    }
-    if (this.outHead === this.outTail) {
-      // The counts stay small integers.
-      this.outHead = 0;
-      this.outTail = 0;
-    }
+    this.queue.sent(result, this);
     if (!this.isClosing) this.handler.outboxMoved();
     this.flush();
+  }
+
+  slotSent(token: number): void {
+    this.handler.pduSent(token);
   }
 
   // --- receiving ---------------------------------------------------------------------------------

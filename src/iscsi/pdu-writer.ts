@@ -6,9 +6,10 @@
 //  - StatSN grows by one with every PDU that carries a status, and with no other;
 //  - MaxCmdSN never goes back, and never lets more commands in than there are places.
 
+import { putU16, putU32 } from "../base/index.ts";
 import type { Address } from "../ports/index.ts";
 import { SENSE_BYTES_MAX, STATUS_GOOD } from "../scsi/index.ts";
-import { isBefore, putU16, putU32 } from "./layout-bytes.ts";
+import { isBefore } from "./layout-bytes.ts";
 import {
   BHS_BYTES,
   DATA_IN,

@@ -1,7 +1,7 @@
 // What a session answers besides SCSI: NOP, text negotiation and SendTargets, logout, and messages
 // of its own (RFC 7143 sections 11.9 to 11.19 and appendix C). None of it is hot.
 
-import { getU16, getU32, putU16, putU32 } from "./layout-bytes.ts";
+import { getU16, getU32, putU16, putU32 } from "../base/index.ts";
 import {
   ASYNC_DROP_CONNECTION,
   ASYNC_LOGOUT_REQUEST,

@@ -11,12 +11,11 @@
 //    connection is not read from, and only this peer waits;
 //  - sessionEnded comes once, after the last touch of the kernel and of SCSI.
 
-import { ECANCELED, EPROTO } from "../base/index.ts";
+import { ECANCELED, EPROTO, getU32 } from "../base/index.ts";
 import type { Poller, ReactorPort, Stream } from "../ports/index.ts";
 import { Admission } from "./admission.ts";
 import { type CommandExecutor, CommandOrder } from "./command-order.ts";
 import { SENSE_CRC_ERROR } from "./data-out.ts";
-import { getU32 } from "./layout-bytes.ts";
 import {
   BHS,
   BHS_BYTES,

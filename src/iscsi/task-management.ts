@@ -6,6 +6,7 @@
 //
 // Invariant: every request is answered once, unless its connection ends before.
 
+import { getU32 } from "../base/index.ts";
 import {
   type ManagementHandler,
   TMF_ABORT_TASK as SCSI_ABORT_TASK,
@@ -18,7 +19,7 @@ import {
   TMF_SUCCEEDED as SCSI_SUCCEEDED,
   TMF_TARGET_RESET as SCSI_TARGET_RESET,
 } from "../scsi/index.ts";
-import { getU32, isBefore } from "./layout-bytes.ts";
+import { isBefore } from "./layout-bytes.ts";
 import {
   BHS,
   FLAG_FINAL,

@@ -9,9 +9,8 @@
 //  - openCount counts commands that hold a place in the command window: until their status is
 //    queued.
 
-import { assert } from "../base/index.ts";
+import { assert, getU32 } from "../base/index.ts";
 import type { Address, Arena, Memory } from "../ports/index.ts";
-import { getU32 } from "./layout-bytes.ts";
 import { BHS, BHS_BYTES, IMMEDIATE, SCSI_COMMAND } from "./layouts.ts";
 import {
   COMMANDS_MAX,

@@ -2,7 +2,7 @@
 // text in as many PDUs as a test wants (RFC 7143 sections 6.3 and 12.1).
 
 import { createHash, randomBytes } from "node:crypto";
-import { getU16, getU32, putU16, putU32 } from "../iscsi/layout-bytes.ts";
+import { getU16, getU32, putU16, putU32 } from "../base/index.ts";
 import {
   BHS_BYTES,
   FLAG_CONTINUE,

@@ -1,15 +1,8 @@
 // PDUs over one Stream as an initiator sees them, for tests: plain objects, with digests where they
 // were negotiated, and raw bytes for whatever no initiator would send.
 
-import { assert, crc32cTable, TWO_32 } from "../base/index.ts";
-import {
-  getDigest,
-  getU24,
-  headerBytes,
-  padBytes,
-  putDigest,
-  putU24,
-} from "../iscsi/layout-bytes.ts";
+import { assert, crc32cTable, getU24, putU24, TWO_32 } from "../base/index.ts";
+import { getDigest, headerBytes, padBytes, putDigest } from "../iscsi/layout-bytes.ts";
 import { BHS_BYTES, DIGEST_BYTES } from "../iscsi/layouts.ts";
 import type { Arena, Memory, Stream, StreamHandler } from "../ports/index.ts";
 

@@ -5,7 +5,8 @@
 // Invariant: what the target sends is checked as it comes (DataSN, R2TSN, offsets, StatSN, digests,
 // windows); what is wrong is counted in `violations`, with a sentence each.
 
-import { getU32, isBefore, putU32 } from "../iscsi/layout-bytes.ts";
+import { getU32, putU32 } from "../base/index.ts";
+import { isBefore } from "../iscsi/layout-bytes.ts";
 import {
   BHS_BYTES,
   COMMAND_READ,

@@ -13,8 +13,15 @@
 //  - memory of queued payloads is touched until messageSent(token) or streamEnded, not longer;
 //  - streamEnded comes exactly once, after the last touch; nothing is handed on after close().
 
-import { assert, ECONNRESET, TWO_32 } from "../base/index.ts";
-import type { Address, Arena, Memory, Stream, StreamHandler } from "../ports/index.ts";
+import { assert, ECONNRESET, SendQueue, type SendQueueOwner } from "../base/index.ts";
+import {
+  type Address,
+  type Arena,
+  type Memory,
+  STREAM_IOVECS_MAX,
+  type Stream,
+  type StreamHandler,
+} from "../ports/index.ts";
 import {
   beginHeader,
   checkHeader,
@@ -40,33 +47,21 @@ export interface MessageHandler {
 /** Header and inline payload of a queued message. */
 const OUT_STRIDE_BYTES = 320;
 const INLINE_BYTES_MAX: number = OUT_STRIDE_BYTES - HEADER_BYTES;
-const OUT_MASK: number = OUTBOX_SLOTS - 1;
-const IOVEC_BYTES = 16;
 
-export class MessageStream implements StreamHandler {
+export class MessageStream implements StreamHandler, SendQueueOwner {
   /** Received bytes. */
   readonly in: Arena;
   /** Queued headers: begin() says where. */
   readonly out: Arena;
   /** Why it ended: 0 while open; a negated errno, or one of wire's HEADER_* verdicts. */
   endReason = 0;
-  receivedCount = 0;
-  sentCount = 0;
-  sendCallCount = 0;
 
   private readonly memory: Memory;
   private readonly stream: Stream;
   private readonly handler: MessageHandler;
   private readonly iovecs: Arena;
   private readonly iovecAddress: Float64Array;
-  private readonly payloadAddress: Float64Array = new Float64Array(OUTBOX_SLOTS);
-  private readonly payloadBytes: Uint32Array = new Uint32Array(OUTBOX_SLOTS);
-  private readonly inlineBytes: Uint32Array = new Uint32Array(OUTBOX_SLOTS);
-  private readonly token: Int32Array = new Int32Array(OUTBOX_SLOTS);
-  private outHead = 0;
-  private outTail = 0;
-  /** Bytes of the slot at outHead that have gone out. */
-  private headSentBytes = 0;
+  private readonly queue: SendQueue = new SendQueue(OUTBOX_SLOTS, OUT_STRIDE_BYTES, 0);
   private isSending = false;
   private start = 0;
   private end = 0;
@@ -80,7 +75,7 @@ export class MessageStream implements StreamHandler {
     this.handler = handler;
     this.in = memory.allocate(INBOX_BYTES);
     this.out = memory.allocate(OUTBOX_SLOTS * OUT_STRIDE_BYTES);
-    this.iovecs = memory.allocate(OUTBOX_SLOTS * 2 * IOVEC_BYTES);
+    this.iovecs = memory.allocate(this.queue.iovecBytes(STREAM_IOVECS_MAX));
     this.iovecAddress = new Float64Array([this.iovecs.address]);
     stream.setHandler(this);
   }
@@ -100,19 +95,18 @@ export class MessageStream implements StreamHandler {
 
   /** Messages that begin() will still take. */
   get freeSlots(): number {
-    return OUTBOX_SLOTS - (this.outTail - this.outHead);
+    return this.queue.freeSlots;
   }
 
   get hasQueued(): boolean {
-    return this.outTail !== this.outHead;
+    return !this.queue.isEmpty;
   }
 
   // --- sending -----------------------------------------------------------------------------------
 
   /** Begins a message; returns the word in `out` where its header is. There must be a free slot. */
   begin(type: number, flags: number, request: number, session: number): number {
-    assert(this.freeSlots > 0, "a message without a free slot");
-    const at = ((this.outTail & OUT_MASK) * OUT_STRIDE_BYTES) >>> 2;
+    const at = this.queue.nextAt >>> 2;
     beginHeader(this.out.u32, at, type, flags, request, session);
     return at;
   }
@@ -135,48 +129,15 @@ export class MessageStream implements StreamHandler {
     words[at + W_PAYLOAD_BYTES] = total;
     words[at + W_PAYLOAD_CRC] = crc;
     sealHeader(words, this.out.u8, at);
-    const slot = this.outTail & OUT_MASK;
-    this.payloadAddress[slot] = address;
-    this.payloadBytes[slot] = bytes;
-    this.inlineBytes[slot] = inlineBytes;
-    this.token[slot] = token;
-    this.outTail += 1;
+    this.queue.put(HEADER_BYTES + inlineBytes, address, bytes, 0, token);
   }
 
   /** Sends what is queued, unless a send is under way: then it follows that. */
   flush(): void {
-    if (this.isSending || this.isClosing || this.outHead === this.outTail) return;
-    let count = 0;
-    let skip = this.headSentBytes;
-    for (let index = this.outHead; index !== this.outTail; index++) {
-      const slot = index & OUT_MASK;
-      const ownBytes = HEADER_BYTES + (this.inlineBytes[slot] as number);
-      if (skip < ownBytes) {
-        this.putIovec(count, this.out.address + slot * OUT_STRIDE_BYTES + skip, ownBytes - skip);
-        count += 1;
-        skip = 0;
-      } else {
-        skip -= ownBytes;
-      }
-      const bytes = (this.payloadBytes[slot] as number) - skip;
-      if (bytes > 0) {
-        this.putIovec(count, (this.payloadAddress[slot] as number) + skip, bytes);
-        count += 1;
-      }
-      skip = 0;
-    }
+    if (this.isSending || this.isClosing || this.queue.isEmpty) return;
+    const count = this.queue.gather(this.out.address, this.iovecs.u32);
     this.isSending = true;
-    this.sendCallCount += 1;
     this.stream.send(this.iovecAddress[0] as number, count);
-  }
-
-  private putIovec(index: number, address: Address, bytes: number): void {
-    const words = this.iovecs.u32;
-    const at = index * 4;
-    words[at] = address >>> 0;
-    words[at + 1] = Math.floor(address / TWO_32);
-    words[at + 2] = bytes;
-    words[at + 3] = 0;
   }
 
   streamSent(result: number): void {
@@ -185,30 +146,12 @@ export class MessageStream implements StreamHandler {
       this.close(result === 0 ? -ECONNRESET : result);
       return;
     }
-    let left = result;
-    while (left > 0) {
-      assert(this.outHead !== this.outTail, "more was sent than queued");
-      const slot = this.outHead & OUT_MASK;
-      const whole =
-        HEADER_BYTES + (this.inlineBytes[slot] as number) + (this.payloadBytes[slot] as number);
-      const missing = whole - this.headSentBytes;
-      if (left < missing) {
-        this.headSentBytes += left;
-        break;
-      }
-      left -= missing;
-      this.headSentBytes = 0;
-      this.outHead += 1;
-      this.sentCount += 1;
-      const token = this.token[slot] as number;
-      if (token >= 0) this.handler.messageSent(token);
-    }
-    if (this.outHead === this.outTail) {
-      // The counts stay small integers.
-      this.outHead = 0;
-      this.outTail = 0;
-    }
+    this.queue.sent(result, this);
     this.flush();
+  }
+
+  slotSent(token: number): void {
+    this.handler.messageSent(token);
   }
 
   // --- receiving ---------------------------------------------------------------------------------
@@ -263,7 +206,6 @@ export class MessageStream implements StreamHandler {
       }
       this.isHeaderChecked = false;
       this.start = payloadAt + bytes;
-      this.receivedCount += 1;
       this.handler.messageReceived(at, payloadAt, bytes);
     }
   }

@@ -1,44 +1,5 @@
 // @hot
-// Big-endian fields in byte arrays: SCSI puts the most significant byte first everywhere.
-//
-// 64-bit fields are read as JS numbers: exact up to 2^53, and anything above reads as a number
-// above 2^53, which is out of every range that is checked afterwards.
-
-import { TWO_32 } from "../base/index.ts";
-
-export function getU16(from: Uint8Array, at: number): number {
-  return (from[at] << 8) | from[at + 1];
-}
-
-export function getU24(from: Uint8Array, at: number): number {
-  return (from[at] << 16) | (from[at + 1] << 8) | from[at + 2];
-}
-
-export function getU32(from: Uint8Array, at: number): number {
-  return ((from[at] << 24) | (from[at + 1] << 16) | (from[at + 2] << 8) | from[at + 3]) >>> 0;
-}
-
-export function getU64(from: Uint8Array, at: number): number {
-  return getU32(from, at) * TWO_32 + getU32(from, at + 4);
-}
-
-export function putU16(to: Uint8Array, at: number, value: number): void {
-  to[at] = value >>> 8;
-  to[at + 1] = value;
-}
-
-export function putU32(to: Uint8Array, at: number, value: number): void {
-  to[at] = value >>> 24;
-  to[at + 1] = value >>> 16;
-  to[at + 2] = value >>> 8;
-  to[at + 3] = value;
-}
-
-/** `value` a non-negative safe integer. */
-export function putU64(to: Uint8Array, at: number, value: number): void {
-  putU32(to, at, Math.floor(value / TWO_32));
-  putU32(to, at + 4, value >>> 0);
-}
+// Text in byte arrays, as SCSI has it, and bytes as text. Numbers: base/big-endian.ts.
 
 /** ASCII, padded with blanks or cut to `bytes`. Bytes that are no printable ASCII become "?". */
 // @cold

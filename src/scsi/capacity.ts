@@ -4,7 +4,7 @@
 // reported as deallocated, all others as mapped: with LBPRZ set to one nobody can tell such blocks
 // apart, and what a copy tool makes of the answer is right.
 
-import { putU32, putU64 } from "./bytes.ts";
+import { putU32, putU64 } from "../base/index.ts";
 import type { CommandRun, Steps } from "./command-run.ts";
 import { STEP_BYTES } from "./limits.ts";
 import { SENSE_OUT_OF_RANGE, SENSE_STANDBY } from "./sense.ts";

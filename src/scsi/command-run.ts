@@ -15,6 +15,10 @@ import {
   ECANCELED,
   FLAG_DURABLE,
   FLAG_UNMAP,
+  getU16,
+  getU24,
+  getU32,
+  getU64,
   OP_FLUSH,
   OP_READ,
   OP_WRITE,
@@ -22,7 +26,6 @@ import {
   type RequestTable,
 } from "../base/index.ts";
 import type { Address, Arena, BlockDevice, BlockDeviceInfo, Memory } from "../ports/index.ts";
-import { getU16, getU24, getU32, getU64 } from "./bytes.ts";
 import type { Command } from "./command.ts";
 import type { LogicalUnit, NexusLink } from "./logical-unit.ts";
 import {

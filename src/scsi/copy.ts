@@ -11,8 +11,9 @@
 //    looked for among the units that the nexus itself can reach, under its own reservations;
 //  - all descriptors are checked before the first block is copied.
 
+import { getU16, getU32, getU64, putU16, putU32 } from "../base/index.ts";
 import { isAllowedByReservations, RESERVED_READ, RESERVED_WRITE } from "./access.ts";
-import { getU16, getU32, getU64, putAscii, putU16, putU32 } from "./bytes.ts";
+import { putAscii } from "./bytes.ts";
 import { type CommandRun, type Part, SCRATCH_BYTES, type Steps } from "./command-run.ts";
 import {
   COPY_BLOCKS_MAX,

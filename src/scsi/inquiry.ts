@@ -1,6 +1,7 @@
 // INQUIRY (SPC-4 6.6): standard data, and which VPD page is asked for.
 
-import { putAscii, putU16 } from "./bytes.ts";
+import { putU16 } from "../base/index.ts";
+import { putAscii } from "./bytes.ts";
 import type { CommandRun } from "./command-run.ts";
 import { buildVpdPage } from "./vpd.ts";
 

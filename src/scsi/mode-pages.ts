@@ -5,7 +5,7 @@
 //  - saved values do not exist: a logical unit reset brings the defaults back;
 //  - MODE SELECT changes nothing before the whole list is found good.
 
-import { getU16, getU24, getU32, getU64, putU16, putU32, putU64 } from "./bytes.ts";
+import { getU16, getU24, getU32, getU64, putU16, putU32, putU64 } from "../base/index.ts";
 import type { CommandRun, Steps } from "./command-run.ts";
 import type { LogicalUnit } from "./logical-unit.ts";
 import {

@@ -4,7 +4,8 @@
 // unit attentions. A PERSISTENT RESERVE OUT that is aborted meanwhile has no status, but what it
 // has changed is changed as a whole.
 
-import { hexOf, putU16, putU32 } from "./bytes.ts";
+import { putU16, putU32 } from "../base/index.ts";
+import { hexOf } from "./bytes.ts";
 import type { CommandRun, Steps } from "./command-run.ts";
 import {
   PR_OUT_PREEMPT,

@@ -1,7 +1,7 @@
 // Commands that report about the target: REPORT LUNS, REPORT SUPPORTED OPERATION CODES, REPORT
 // SUPPORTED TASK MANAGEMENT FUNCTIONS, REPORT TARGET PORT GROUPS (SPC-4 6.33 to 6.37).
 
-import { putU16, putU32 } from "./bytes.ts";
+import { putU16, putU32 } from "../base/index.ts";
 import type { Command } from "./command.ts";
 import type { CommandRun } from "./command-run.ts";
 import type { TargetPortGroup } from "./logical-unit.ts";

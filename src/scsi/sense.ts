@@ -18,8 +18,9 @@ import {
   high32,
   type Layout,
   layout,
+  putU24,
+  putU32,
 } from "../base/index.ts";
-import { putU32 } from "./bytes.ts";
 
 const FIXED_SENSE_FIELDS = {
   response_code: [0, 1],
@@ -205,10 +206,4 @@ function writeDescriptors(
   }
   to[at + DESCRIPTOR_SENSE.additional_sense_length] = bytes - DESCRIPTOR_SENSE.BYTES;
   return bytes;
-}
-
-function putU24(to: Uint8Array, at: number, value: number): void {
-  to[at] = value >>> 16;
-  to[at + 1] = value >>> 8;
-  to[at + 2] = value;
 }

@@ -7,7 +7,7 @@
 //  - a transfer that judgeTransfer() accepts lies wholly on the medium and is no longer than
 //    transferBytesMax.
 
-import { getU16, getU24, getU32, getU64 } from "./bytes.ts";
+import { getU16, getU24, getU32, getU64 } from "../base/index.ts";
 import type { LogicalUnit } from "./logical-unit.ts";
 import {
   SENSE_INVALID_FIELD_IN_CDB,

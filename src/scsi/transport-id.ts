@@ -1,6 +1,7 @@
 // TransportIDs (SPC-4 7.6.4): how persistent reservations name initiator ports.
 
-import { putAscii, putU16 } from "./bytes.ts";
+import { putU16 } from "../base/index.ts";
+import { hexOf, putAscii } from "./bytes.ts";
 
 const PROTOCOL_ISCSI = 0x05;
 const FORMAT_PORT = 0x40;
@@ -13,8 +14,7 @@ const NAME_BYTES_MIN = 20;
  * characters), and its ISID of 6 bytes. Registrations belong to this pair.
  */
 export function iscsiTransportId(name: string, isid: Uint8Array): Uint8Array {
-  let text = `${name},i,0x`;
-  for (const byte of isid) text += byte.toString(16).padStart(2, "0");
+  const text = `${name},i,0x${hexOf(isid)}`;
   // Ended by NUL, padded to whole words.
   const bytes = Math.max(NAME_BYTES_MIN, (text.length + 4) & ~3);
   const id = new Uint8Array(HEADER_BYTES + bytes);

@@ -2,7 +2,8 @@
 //
 // Invariant: page 00h lists the pages in ascending order and no others are answered.
 
-import { putAscii, putU16, putU32, putU64 } from "./bytes.ts";
+import { putU16, putU32, putU64 } from "../base/index.ts";
+import { putAscii } from "./bytes.ts";
 import type { CommandRun } from "./command-run.ts";
 import {
   COPY_BLOCKS_MAX,

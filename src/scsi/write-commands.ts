@@ -7,7 +7,7 @@
 //  - COMPARE AND WRITE and ORWRITE are exclusive in their range from the read to the write;
 //  - nothing is written before the whole command has been found good.
 
-import { getU16, getU32, getU64 } from "./bytes.ts";
+import { getU16, getU32, getU64 } from "../base/index.ts";
 import type { CommandRun, Part, Steps } from "./command-run.ts";
 import { SCRATCH_BYTES } from "./command-run.ts";
 import {
