@@ -20,8 +20,8 @@ import {
   TMF_INCORRECT_LUN,
   TMF_LOGICAL_UNIT_RESET,
   TMF_TARGET_RESET,
+  writeSense,
 } from "../scsi/index.ts";
-import { putSense } from "./pdu-writer.ts";
 import type { ScsiManagement, ScsiService } from "./target.ts";
 
 export const BLOCK_BYTES = 512;
@@ -205,7 +205,8 @@ export class StubScsi implements ScsiService {
 
   private fail(task: number, triple: number): void {
     this.tasks.status[task] = STATUS_CHECK_CONDITION;
-    this.tasks.senseBytes[task] = putSense(this.tasks.sense, task * SENSE_BYTES_MAX, triple);
+    const at = task * SENSE_BYTES_MAX;
+    this.tasks.senseBytes[task] = writeSense(this.tasks.sense, at, false, triple, -1, 0);
     this.end(task);
   }
 

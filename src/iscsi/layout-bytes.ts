@@ -1,7 +1,7 @@
 // @hot
 // Digests, what a header says about the length of its PDU, and the order of serial numbers.
 
-import { BHS_BYTES, DIGEST_BYTES } from "./layouts.ts";
+import { BHS, BHS_BYTES, DIGEST_BYTES } from "./layouts.ts";
 
 /** A CRC32C travels with its low byte first (RFC 7143 section 12.1, RFC 3385). */
 export function getDigest(u8: Uint8Array, at: number): number {
@@ -17,7 +17,7 @@ export function putDigest(u8: Uint8Array, at: number, value: number): void {
 
 /** Of the header at `at`: its own bytes, additional segments and digest. */
 export function headerBytes(u8: Uint8Array, at: number, hasDigest: boolean): number {
-  return BHS_BYTES + u8[at + 4] * 4 + (hasDigest ? DIGEST_BYTES : 0);
+  return BHS_BYTES + u8[at + BHS.totalAhsLength] * 4 + (hasDigest ? DIGEST_BYTES : 0);
 }
 
 /** Bytes that fill a data segment up to the next word. */

@@ -74,7 +74,7 @@ export const TASK_REQUEST: Pdu<typeof UNIT & typeof REQUEST & typeof TASK_REQUES
 const TASK_RESPONSE_FIELDS = {
   response: [2, 1],
 } as const;
-/** 11.6; Logout Response (11.15) has the same fields and two times. */
+/** 11.6 */
 export const TASK_RESPONSE: Pdu<
   typeof UNIT & typeof TRANSFER_TAG & typeof ANSWER & typeof TASK_RESPONSE_FIELDS
 > = pdu("Task Management Function Response", {
@@ -173,6 +173,15 @@ export const LOGOUT_REQUEST: Pdu<typeof UNIT & typeof REQUEST & typeof LOGOUT_RE
   "Logout Request",
   { ...UNIT, ...REQUEST, ...LOGOUT_REQUEST_FIELDS },
 );
+
+const LOGOUT_RESPONSE_FIELDS = {
+  response: [2, 1],
+  time2Wait: [40, 2],
+  time2Retain: [42, 2],
+} as const;
+/** 11.15 */
+export const LOGOUT_RESPONSE: Pdu<typeof UNIT & typeof ANSWER & typeof LOGOUT_RESPONSE_FIELDS> =
+  pdu("Logout Response", { ...UNIT, ...ANSWER, ...LOGOUT_RESPONSE_FIELDS });
 
 const REJECT_FIELDS = {
   reason: [2, 1],

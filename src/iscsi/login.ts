@@ -138,7 +138,9 @@ export class Login {
   }
 
   private checkHeader(header: Uint8Array, flags: number): void {
-    const isid = Buffer.from(header.subarray(8, 14)).toString("hex");
+    const isid = Buffer.from(header.subarray(LOGIN_REQUEST.isid, LOGIN_REQUEST.tsih)).toString(
+      "hex",
+    );
     const tsih = getU16(header, LOGIN_REQUEST.tsih);
     const cid = getU16(header, LOGIN_REQUEST.cid);
     const csg = (flags >>> LOGIN_CSG_SHIFT) & LOGIN_STAGE_MASK;

@@ -34,7 +34,7 @@ import {
   type StreamHandler,
 } from "../ports/index.ts";
 import { getDigest, headerBytes, padBytes, putDigest } from "./layout-bytes.ts";
-import { BHS_BYTES, DIGEST_BYTES } from "./layouts.ts";
+import { BHS, BHS_BYTES, DIGEST_BYTES } from "./layouts.ts";
 
 /** What a handler says to a header. */
 export const TAKE_INBOX = 0;
@@ -176,7 +176,7 @@ export class PduStream implements StreamHandler, SendQueueOwner {
   /** Ends a PDU whose data is `bytes` at `address`. It goes out with flush(). */
   finish(at: number, address: Address, bytes: number, token: number): void {
     const { u8 } = this.out;
-    putU24(u8, at + 5, bytes);
+    putU24(u8, at + BHS.dataSegmentLength, bytes);
     let head = BHS_BYTES;
     if (this.hasHeaderDigest) {
       putDigest(u8, at + BHS_BYTES, crc32cTable(u8, 0, at, at + BHS_BYTES));
@@ -334,7 +334,7 @@ export class PduStream implements StreamHandler, SendQueueOwner {
         return false;
       }
     }
-    const dataBytes = getU24(u8, at + 5);
+    const dataBytes = getU24(u8, at + BHS.dataSegmentLength);
     if (dataBytes > this.segmentBytesMax) {
       this.close(-EPROTO);
       return false;

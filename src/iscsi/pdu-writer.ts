@@ -8,9 +8,10 @@
 
 import { putU16, putU32 } from "../base/index.ts";
 import type { Address } from "../ports/index.ts";
-import { SENSE_BYTES_MAX, STATUS_GOOD } from "../scsi/index.ts";
+import { LUN_BYTES, SENSE_BYTES_MAX, STATUS_GOOD } from "../scsi/index.ts";
 import { isBefore } from "./layout-bytes.ts";
 import {
+  BHS,
   BHS_BYTES,
   DATA_IN,
   DATA_STATUS,
@@ -153,16 +154,6 @@ export class PduWriter {
 
 /** The logical unit number of a header, to the same place of another. */
 export function copyLun(to: Uint8Array, toAt: number, from: Uint8Array, fromAt: number): void {
-  for (let index = 8; index < 16; index++) to[toAt + index] = from[fromAt + index];
-}
-
-/** Fixed-format sense data at `at`: 18 bytes. `triple` = key, code, qualifier in 24 bits. */
-export function putSense(u8: Uint8Array, at: number, triple: number): number {
-  u8.fill(0, at, at + 18);
-  u8[at] = 0x70;
-  u8[at + 2] = triple >>> 16;
-  u8[at + 7] = 10;
-  u8[at + 12] = triple >>> 8;
-  u8[at + 13] = triple;
-  return 18;
+  for (let index = BHS.lun; index < BHS.lun + LUN_BYTES; index++)
+    to[toAt + index] = from[fromAt + index];
 }

@@ -27,6 +27,7 @@ import {
   STATUS_GOOD,
   STATUS_TASK_SET_FULL,
   TMF_ABORT_TASK,
+  writeSense,
 } from "../scsi/index.ts";
 import { DataOut, type DataOutOwner } from "./data-out.ts";
 import {
@@ -38,7 +39,7 @@ import {
 } from "./layouts.ts";
 import { TASKS_MAX, TRANSFER_BYTES_MAX } from "./limits.ts";
 import type { SessionParameters } from "./negotiation.ts";
-import { type PduWriter, putSense, SENSE_STRIDE } from "./pdu-writer.ts";
+import { type PduWriter, SENSE_STRIDE } from "./pdu-writer.ts";
 import { SlotQueue } from "./slot-queue.ts";
 import type { ScsiService } from "./target.ts";
 import {
@@ -263,7 +264,7 @@ export class ScsiTasks implements ScsiTransport, DataOutOwner {
     const { tasks } = this;
     tasks.status[slot] = STATUS_CHECK_CONDITION;
     const triple = tasks.faultSense[slot];
-    tasks.senseBytes[slot] = putSense(this.senses, slot * SENSE_STRIDE, triple);
+    tasks.senseBytes[slot] = writeSense(this.senses, slot * SENSE_STRIDE, false, triple, -1, 0);
     this.answer(slot);
   }
 

@@ -2,6 +2,7 @@
 // of its own (RFC 7143 sections 11.9 to 11.19 and appendix C). None of it is hot.
 
 import { getU16, getU32, putU16, putU32 } from "../base/index.ts";
+import { writeSense } from "../scsi/index.ts";
 import {
   ASYNC_DROP_CONNECTION,
   ASYNC_LOGOUT_REQUEST,
@@ -14,6 +15,7 @@ import {
   LOGOUT_NO_CID,
   LOGOUT_NO_RECOVERY,
   LOGOUT_REQUEST,
+  LOGOUT_RESPONSE,
   LOGOUT_SUCCESS,
   OP_ASYNC_MESSAGE,
   OP_LOGOUT_RESPONSE,
@@ -21,13 +23,12 @@ import {
   OP_TEXT_RESPONSE,
   REJECT_PROTOCOL_ERROR,
   RESERVED_TAG,
-  TASK_RESPONSE,
   TEXT_REQUEST,
   TEXT_RESPONSE,
 } from "./layouts.ts";
 import { SMALL_PIECE_BYTES } from "./limits.ts";
 import { answerInFullFeature, type SessionParameters } from "./negotiation.ts";
-import { copyLun, type PduWriter, putSense } from "./pdu-writer.ts";
+import { copyLun, type PduWriter } from "./pdu-writer.ts";
 import type { Pieces } from "./pieces.ts";
 import type { IscsiTarget, TargetDirectory } from "./target.ts";
 import { TASK_ANSWERING, type TaskTable } from "./task-table.ts";
@@ -237,9 +238,9 @@ export class SessionControl {
     else if (reason !== 0 && cid !== this.facts.cid) response = LOGOUT_NO_CID;
     tasks.closePlace(slot);
     const at = writer.begin(OP_LOGOUT_RESPONSE, FLAG_FINAL, tasks.tag[slot], true);
-    writer.stream.out.u8[at + TASK_RESPONSE.response] = response;
-    putU16(writer.stream.out.u8, at + 40, this.parameters.defaultTime2Wait);
-    putU16(writer.stream.out.u8, at + 42, 0);
+    writer.stream.out.u8[at + LOGOUT_RESPONSE.response] = response;
+    putU16(writer.stream.out.u8, at + LOGOUT_RESPONSE.time2Wait, this.parameters.defaultTime2Wait);
+    putU16(writer.stream.out.u8, at + LOGOUT_RESPONSE.time2Retain, 0);
     this.finishWithPiece(slot, at, 0);
     if (response === LOGOUT_SUCCESS) this.owner.closeWhenSent("logout");
   }
@@ -268,7 +269,7 @@ export class SessionControl {
     // Flat space addressing above 255 (SAM-5 4.7.7.4), peripheral below.
     putU16(u8, at + ASYNC_MESSAGE.lun, lun < 256 ? lun : 0x4000 | lun);
     const to = stream.inlineAt(at);
-    const bytes = putSense(u8, to + 2, 0x060000 | code);
+    const bytes = writeSense(u8, to + 2, false, 0x060000 | code, -1, 0);
     putU16(u8, to, bytes);
     stream.finishInline(at, bytes + 2);
     this.owner.hasOutput();

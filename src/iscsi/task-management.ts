@@ -8,6 +8,7 @@
 
 import { getU32 } from "../base/index.ts";
 import {
+  LUN_BYTES,
   type ManagementHandler,
   TMF_ABORT_TASK as SCSI_ABORT_TASK,
   TMF_ABORT_TASK_SET as SCSI_ABORT_TASK_SET,
@@ -23,6 +24,7 @@ import { isBefore } from "./layout-bytes.ts";
 import {
   BHS,
   FLAG_FINAL,
+  OP_SCSI_COMMAND,
   OP_TASK_RESPONSE,
   TASK_REQUEST,
   TASK_RESPONSE,
@@ -165,7 +167,7 @@ export class TaskManagement implements ManagementHandler {
     const { tasks } = this;
     const { u8 } = tasks.headers;
     const other = tasks.headerAt(slot);
-    for (let index = BHS.lun; index < BHS.lun + 8; index++) {
+    for (let index = BHS.lun; index < BHS.lun + LUN_BYTES; index++) {
       if (u8[other + index] !== u8[header + index]) return false;
     }
     return true;
@@ -175,7 +177,8 @@ export class TaskManagement implements ManagementHandler {
   private dropWaiting(own: number, header: number, isAll: boolean): void {
     const { tasks, scsiTasks } = this;
     for (let slot = 0; slot < TASKS_MAX; slot++) {
-      if (slot === own || tasks.state[slot] === TASK_FREE || tasks.opcode[slot] !== 1) continue;
+      if (slot === own || tasks.state[slot] === TASK_FREE || tasks.opcode[slot] !== OP_SCSI_COMMAND)
+        continue;
       if (!scsiTasks.isPending(slot) || scsiTasks.scsiTaskOf(slot) >= 0) continue;
       if (!isAll && !this.hasSameLun(slot, header)) continue;
       // Answers that are complete in the outbox go out in front of ours.

@@ -3,7 +3,7 @@
 
 import { assert, crc32cTable, getU24, putU24, TWO_32 } from "../base/index.ts";
 import { getDigest, headerBytes, padBytes, putDigest } from "../iscsi/layout-bytes.ts";
-import { BHS_BYTES, DIGEST_BYTES } from "../iscsi/layouts.ts";
+import { BHS, BHS_BYTES, DIGEST_BYTES } from "../iscsi/layouts.ts";
 import type { Arena, Memory, Stream, StreamHandler } from "../ports/index.ts";
 
 export interface Pdu {
@@ -70,7 +70,7 @@ export class PduPipe implements StreamHandler {
 
   encode(header: Uint8Array, data: Uint8Array): Uint8Array {
     assert(header.length >= BHS_BYTES, "a header without its basic segment");
-    putU24(header, 5, data.length);
+    putU24(header, BHS.dataSegmentLength, data.length);
     const headBytes = header.length + (this.hasHeaderDigest ? DIGEST_BYTES : 0);
     const pad = padBytes(data.length);
     const tail = data.length > 0 && this.hasDataDigest ? DIGEST_BYTES : 0;
@@ -165,7 +165,7 @@ export class PduPipe implements StreamHandler {
     while (!this.isClosing && this.received.length >= BHS_BYTES) {
       const bytes = this.received;
       const head = headerBytes(bytes, 0, this.hasHeaderDigest);
-      const length = getU24(bytes, 5);
+      const length = getU24(bytes, BHS.dataSegmentLength);
       const pad = padBytes(length);
       const tail = length > 0 && this.hasDataDigest ? DIGEST_BYTES : 0;
       const whole = head + length + pad + tail;

@@ -19,6 +19,7 @@ export {
   Reservations,
   VolatileReservationStore,
 } from "./reservations.ts";
+export { writeSense } from "./sense.ts";
 export { LUNS_MAX, ScsiTarget } from "./target.ts";
 export * from "./task.ts";
 export * from "./transport-id.ts";
