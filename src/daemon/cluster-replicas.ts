@@ -31,6 +31,8 @@ export class ClusterReplicas {
   /** Since when a volume is seen "creating"; monotonic. */
   readonly #creatingMs = new Map<string, number>();
   #orphansAreDue = true;
+  /** Made, or begun, and no key tells of it yet: volume, disk. */
+  readonly #untold = new Map<string, readonly [volumeId: string, diskId: string]>();
 
   constructor(context: ClusterContext) {
     this.#context = context;
@@ -55,6 +57,7 @@ export class ClusterReplicas {
     for (const id of this.#creatingMs.keys()) {
       if (inventory.volumes.get(id)?.record.phase !== "creating") this.#creatingMs.delete(id);
     }
+    this.#dropUntold();
     if (failure !== undefined) throw failure;
     if (!this.#orphansAreDue) return;
     this.#orphansAreDue = false;
@@ -63,6 +66,19 @@ export class ClusterReplicas {
     } catch (error) {
       this.expectOrphans();
       throw error;
+    }
+  }
+
+  /**
+   * What was made for a record that went meanwhile is nobody's. Only once the record is gone here
+   * too: whoever looked before that would take the copy for one that is about to be told of.
+   */
+  #dropUntold(): void {
+    for (const [name, [volumeId, diskId]] of this.#untold) {
+      const record = this.#context.inventory.volumes.get(volumeId)?.record;
+      if (record?.members.includes(diskId)) continue;
+      this.#untold.delete(name);
+      this.expectOrphans();
     }
   }
 
@@ -104,13 +120,15 @@ export class ClusterReplicas {
   async #make(known: Known<VolumeRecord>, diskId: string, sizeBytes: number): Promise<void> {
     const { plane } = this.#context;
     const { id } = known.record;
+    const name = `${id}/${diskId}`;
+    this.#untold.set(name, [id, diskId]);
     try {
       await plane.makeReplica(diskId, { volumeId: id, sizeBytes });
     } catch (error) {
       await this.#tellProblem(known, diskId, (error as Error).message);
       throw error;
     }
-    await this.#tell(known, { disk: diskId, sizeBytes });
+    if (await this.#tell(known, { disk: diskId, sizeBytes })) this.#untold.delete(name);
   }
 
   /** Whoever waits for the copy need not wait any longer. */
@@ -121,24 +139,24 @@ export class ClusterReplicas {
     await this.#tell(known, { disk, sizeBytes: present?.sizeBytes ?? 0, problem });
   }
 
+  /** False: the record is not any more as it was when the copy was made. */
   async #tell(
     known: Known<VolumeRecord>,
     what: Pick<CopyRecord, "disk" | "sizeBytes" | "problem">,
-  ): Promise<void> {
+  ): Promise<boolean> {
     const { link, keys, host } = this.#context;
     const { id, name } = known.record;
     const madeAt = host.modules.now().toISOString();
     const copy = { format: RECORD_FORMAT, madeAt, ...what };
-    await link.ask(`cannot tell of the copy of volume ${name}`, async (store) => {
+    return await link.ask(`cannot tell of the copy of volume ${name}`, async (store) => {
       const key = keys.volumeRecord(id);
       const answer = await transact(this.#context, store, {
         guards: [{ key, modRevision: known.modRevision }],
         writes: [{ key: keys.volumeCopy(id, what.disk), value: copyCodec.encode(copy) }],
       });
-      if (answer.outcome === "applied") return;
-      // Changed meanwhile: looked at again. Gone: what was just made is nobody's.
-      if (answer.found[0] === null) this.expectOrphans();
+      if (answer.outcome === "applied") return true;
       this.#context.look();
+      return false;
     });
   }
 

@@ -136,6 +136,50 @@ describe("create and delete", () => {
     }
   });
 
+  test("a copy that was made for a record that is deleted, and gone before the next look", async () => {
+    // b is held in the making of x until v and w are there too, then of v, then of w.
+    const begun: string[] = [];
+    const held = new Set([1, 2, 3]);
+    const make = b.plane.makeReplica.bind(b.plane);
+    b.plane.makeReplica = async (disk, replica) => {
+      const turn = begun.push(replica.volumeId);
+      await until(() => !held.has(turn));
+      await make(disk, replica);
+    };
+    // c cannot make v, so that v is taken back; c holds that up until b has made its copy.
+    const makeAtC = c.plane.makeReplica.bind(c.plane);
+    c.plane.makeReplica = async (disk, replica) => {
+      if (replica.sizeBytes === 2 * MIB) throw new Error("the disk is full");
+      await makeAtC(disk, replica);
+    };
+    c.plane.onReplica = (what) => {
+      if (what === "delete") throw new Error("not now");
+    };
+    const creates: Promise<unknown>[] = [];
+    for (const [name, sizeBytes] of [
+      ["x", MIB],
+      ["v", 2 * MIB],
+      ["w", MIB],
+    ] as const) {
+      creates.push(a.create({ name, sizeBytes, replicas: 3 }).catch(() => undefined));
+      await until(() => has(b, name) && begun.length === 1);
+    }
+    held.delete(1);
+    const state = (): string | undefined =>
+      b.control.list().find(({ name }) => name === "v")?.state;
+    await until(() => begun.length === 2 && state() === "deleting");
+    const id = begun[1] as string;
+    const isMade = async (): Promise<boolean> => (await replicas(id))["b"] === 2 * MIB;
+    held.delete(2);
+    await until(async () => begun.length === 3 && (await isMade()));
+    c.plane.onReplica = () => undefined;
+    await until(() => state() === undefined);
+    assert.ok(await isMade(), "nobody has told b of it");
+    held.delete(3);
+    await until(async () => !(await isMade()));
+    await Promise.all(creates);
+  });
+
   test("what a creator that died has left is taken back by the others", async () => {
     c.plane.onReplica = () => {
       throw new Error("slow");
