@@ -109,8 +109,10 @@ export class ClusterViews {
     const owner = owners.get(record.id);
     const told = owner?.members.find(({ place }) => place.diskId === diskId)?.state;
     let state: CopyState = out === undefined ? "in-sync" : "out";
-    if (told !== undefined) state = told;
-    else if (!link.isReachable) state = "unknown";
+    // What the owner tells is some moments old: once the record counts on it, the copying is over.
+    const isOver = told === "resyncing" && out === undefined;
+    if (told !== undefined && !isOver) state = told;
+    else if (told === undefined && !link.isReachable) state = "unknown";
     const resync = owner?.resync ?? null;
     const isCopied = state === "resyncing" && resync?.diskId === diskId;
     return {
