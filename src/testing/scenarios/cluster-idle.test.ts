@@ -10,6 +10,7 @@ import { MIB } from "../../base/index.ts";
 import { NodeCluster } from "../nodes/node-cluster.ts";
 import { attachVolumes } from "../soak/api.ts";
 import { cleanupOf } from "../soak/cleanup.ts";
+import { formatShares, idleShares } from "../soak/idle-share.ts";
 import { QuietGuest } from "../soak/quiet-guest.ts";
 
 const VOLUME_COUNT = Number(process.env["RINGSTORE_IDLE_VOLUMES"] ?? 100);
@@ -17,7 +18,6 @@ const GUESTS_PER_NODE = 5;
 const DISK_BYTES: number = 1024 * MIB;
 /** What attaching left to do is done by then: compiling, collecting, write-back, grants. */
 const SETTLE_MS: number = 100 * Math.max(100, VOLUME_COUNT);
-const MEASURE_MS = 15_500;
 const SHARE_MAX = 0.02;
 
 test(`${VOLUME_COUNT} idle volumes on three nodes: below 2 % of a core each`, async (t) => {
@@ -47,13 +47,8 @@ test(`${VOLUME_COUNT} idle volumes on three nodes: below 2 % of a core each`, as
     await guest.read(0);
   }
   await sleep(SETTLE_MS);
-  const before = cluster.nodes.map((node) => node.cpuUs());
-  await sleep(MEASURE_MS);
-  const shares = cluster.nodes.map(
-    (node, index) => (node.cpuUs() - (before[index] as number)) / (MEASURE_MS * 1000),
-  );
-  const shown = shares.map((share) => `${(share * 100).toFixed(2)} %`).join(", ");
-  t.diagnostic(`${shown} of a core with ${VOLUME_COUNT} volumes`);
+  const shares = await idleShares(cluster.nodes, SHARE_MAX, (text) => t.diagnostic(text));
+  const shown = formatShares(shares);
   for (const [index] of cluster.nodes.entries()) {
     const { volumes } = await cluster.api(index).status();
     assert.ok(volumes.attached >= Math.floor(VOLUME_COUNT / cluster.nodes.length), shown);
