@@ -153,8 +153,11 @@ describe("from the disks", () => {
     const before = backingOf(a, "v").copies;
     await refused(a.cluster.recover({}, REALLY), "cluster_exists", /holds a cluster/);
     await loseMetadata();
-    // Every node has to tell first.
-    await until(async () => (await b.cluster.recover({}, ONLY_LOOK)).nodes.length === 3);
+    // Every node has to tell first, of itself and of its disk.
+    await until(async () => {
+      const { nodes, disks } = await b.cluster.recover({}, ONLY_LOOK);
+      return nodes.length === 3 && disks.length === 3;
+    });
     const plan = await b.cluster.recover({}, ONLY_LOOK);
     assert.ok((await codes(b)).includes("META_EMPTY"), "a dry run writes nothing");
     assert.deepEqual(plan.incomplete, []);
@@ -195,7 +198,10 @@ describe("from the disks", () => {
     await scene.stopMetadata();
     rmSync(join(scene.directory, "meta"), { recursive: true });
     await scene.startMetadata();
-    await until(async () => (await a.cluster.recover({}, ONLY_LOOK)).nodes.length === 2);
+    await until(async () => {
+      const { nodes, disks } = await a.cluster.recover({}, ONLY_LOOK);
+      return nodes.length === 2 && disks.length === 2;
+    });
     const words = /copies are missing of v; disks of a, b told.*--partial/;
     await refused(a.cluster.recover({}, REALLY), "volume_unavailable", words);
     const store = scene.store();
