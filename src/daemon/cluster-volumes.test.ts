@@ -22,10 +22,13 @@ let scene: ClusterFixture;
 let a: NodeFixture;
 let b: NodeFixture;
 let c: NodeFixture;
-beforeEach(async () => {
+async function begin(timings: ClusterFixture["timings"] = {}): Promise<void> {
   scene = await ClusterFixture.start();
+  scene.timings = timings;
   [a, b, c] = (await scene.cluster("a", "b", "c")) as [NodeFixture, NodeFixture, NodeFixture];
-});
+}
+
+beforeEach(() => begin());
 afterEach(() => scene.end());
 
 function backing(volume: Volume): ClusterBackingView {
@@ -137,6 +140,9 @@ describe("create and delete", () => {
   });
 
   test("a copy that was made for a record that is deleted, and gone before the next look", async () => {
+    // Nobody gives anything up by himself.
+    await scene.end();
+    await begin({ copiesMs: 60_000, abandonedMs: 60_000 });
     // b is held in the making of x until v and w are there too, then of v, then of w.
     const begun: string[] = [];
     const held = new Set([1, 2, 3]);
@@ -146,10 +152,14 @@ describe("create and delete", () => {
       await until(() => !held.has(turn));
       await make(disk, replica);
     };
-    // c cannot make v, so that v is taken back; c holds that up until b has made its copy.
+    // c cannot make v, and says so once b is at it; the deletion is held up there until b has made
+    // its copy.
     const makeAtC = c.plane.makeReplica.bind(c.plane);
     c.plane.makeReplica = async (disk, replica) => {
-      if (replica.sizeBytes === 2 * MIB) throw new Error("the disk is full");
+      if (replica.sizeBytes === 2 * MIB) {
+        await until(() => begun.length >= 2);
+        throw new Error("the disk is full");
+      }
       await makeAtC(disk, replica);
     };
     c.plane.onReplica = (what) => {
