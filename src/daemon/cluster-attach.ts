@@ -17,7 +17,7 @@ import type { ClusterServing } from "./cluster-serve.ts";
 import type { ServedVolume } from "./cluster-served.ts";
 import { type ClusterStandbys, isReady } from "./cluster-standby.ts";
 import { asApiError } from "./failure.ts";
-import { requireSameSettings } from "./volume-operations.ts";
+import { requireSameSettings } from "./volume-attach.ts";
 
 export class ClusterAttaching {
   readonly #context: ClusterContext;
@@ -40,6 +40,7 @@ export class ClusterAttaching {
     const { host } = this.#context;
     host.requireRunning();
     if (request.queueCountMax !== undefined) checkQueueCount(request.queueCountMax);
+    if (request.classic !== undefined) throw noClassic(name);
     this.#serving.checkName(name);
     const entry = this.#serving.entryOf(id, name);
     return await this.#serving.alone(entry, async () => {
@@ -316,6 +317,13 @@ export class ClusterAttaching {
       return { ...record, attachment: { generation, node: null, readOnly: false } };
     });
   }
+}
+
+function noClassic(name: string): ApiError {
+  const message = `volume ${name} is one of the cluster, which has no classic path yet`;
+  return new ApiError("unsupported", message, {
+    advice: "attach it by vhost-user: leave classic out",
+  });
 }
 
 export function requireReady({ name, phase }: VolumeRecord): void {

@@ -11,13 +11,8 @@ import { readDiskFile } from "../testing/control/fake-disk-file.ts";
 import { HostFixture } from "../testing/control/host-fixture.ts";
 import { socketPathOf } from "./data-directory.ts";
 import { createDisk } from "./disk-operations.ts";
-import {
-  attachVolume,
-  createVolume,
-  detachVolume,
-  removeVolume,
-  resizeVolume,
-} from "./volume-operations.ts";
+import { attachVolume, detachVolume } from "./volume-attach.ts";
+import { createVolume, removeVolume, resizeVolume } from "./volume-operations.ts";
 
 const MIB = 1024 * 1024;
 const CALLER: Caller = { transport: "unix", name: "local" };
