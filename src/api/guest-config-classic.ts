@@ -30,9 +30,17 @@ export function classicReply(
   };
 }
 
-/** A name may begin with a digit, a QEMU id may not. */
+/** QEMU's names of block nodes are no longer than this. */
+const NODE_NAME_LENGTH_MAX = 31;
+
+/** A name may begin with a digit, a QEMU id may not; one that is too long gives way to the id. */
+function nodeNameOf(name: string, target: string): string {
+  const full = `ringstore-${name}`;
+  return full.length <= NODE_NAME_LENGTH_MAX ? full : `ringstore-${target.slice(-12)}`;
+}
+
 function qemuArguments(name: string, classic: ClassicAttachment, portal: string): string[] {
-  const id = `ringstore-${name}`;
+  const id = nodeNameOf(name, classic.target);
   const words: string[] = [];
   const driver = [
     `driver=iscsi,node-name=${id},transport=tcp,portal=${portal}`,

@@ -210,8 +210,9 @@ const VOLUME_COMMANDS: readonly CommandSpec[] = [
       "With --standby the node gets ready for a VM that is about to move here: its socket takes " +
         "connections, and serves when the VM has stopped on the node that has the volume. Detach " +
         "the volume there afterwards.",
-      "With --classic the volume is an iSCSI target instead, LUN 0, at the daemon's --iscsi-listen: " +
-        "for hypervisors without vhost-user. Prints its URL and the forms for QEMU and libvirt.",
+      "With --classic the volume is an iSCSI target instead, LUN 0, where --iscsi-listen of the " +
+        "daemon says: for hypervisors without vhost-user. Prints its URL and the forms for QEMU and " +
+        "libvirt.",
     ],
     arguments: [NAME],
     options: [

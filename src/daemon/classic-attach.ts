@@ -25,12 +25,12 @@ const LUN = 0;
 type Identity = Pick<DeclaredVolume, "id" | "name">;
 
 /** Whoever sees two nodes' targets must not take one for the other: the id is part of it. */
-export function targetNameOf({ id, name }: Identity): string {
+function targetNameOf({ id, name }: Identity): string {
   return `${NAMING_AUTHORITY}:${name}.${id.replaceAll("-", "").slice(0, ID_DIGITS)}`;
 }
 
 /** NAA 3h, locally assigned: 60 bits of the id's hash (SPC-4 7.8.6.6.4). */
-export function naaOf(id: string): string {
+function naaOf(id: string): string {
   return `3${createHash("sha256").update(id).digest("hex").slice(0, 15)}`;
 }
 

@@ -62,7 +62,7 @@ export class ClassicKeeper {
       const { code = "" } = error as NodeJS.ErrnoException;
       const message = `the CHAP secret of volume ${name} cannot be read from ${path}: ${code}`;
       throw new ApiError("volume_unavailable", message, {
-        advice: `detach the volume and attach it again with its secret: ringstore volume detach ${name}`,
+        advice: `attach it again with its secret, after: ringstore volume detach ${name}`,
       });
     }
   }
@@ -81,7 +81,9 @@ export class ClassicKeeper {
     if (problem !== undefined) {
       const path = this.#store.pathOf(volumeId);
       throw new ApiError("volume_unavailable", `${path} ${problem}`, {
-        advice: `it holds the persistent reservations of volume ${name}: repair it, or remove it to do without, then restart ringstored`,
+        advice:
+          `it holds the persistent reservations of volume ${name}: repair it, or remove it to do ` +
+          "without, then restart ringstored",
       });
     }
     if (kept === undefined) return NOTHING;

@@ -54,7 +54,7 @@ export interface ClassicVolume {
 }
 
 /** One volume as a target. */
-export class ClassicFront {
+class ClassicFront {
   readonly iscsi: IscsiTarget;
   private readonly service: ClassicService;
   private readonly scsi: ScsiTarget;

@@ -1,7 +1,7 @@
 // Attaching a volume and detaching it, by vhost-user or as an iSCSI target (classic-attach.ts):
 //
 //   attach   [keep the secret] -> declare attached -> open, listen
-//   detach   drain, stop listening -> declare detached -> [forget what ends with the volume's power]
+//   detach   drain, stop listening -> declare detached -> [forget what ends with its power]
 //
 // A crash between any two steps leaves it undone, or to be served at the next start. What is kept
 // beside a declaration that is gone is forgotten at the next attach, or with the volume.

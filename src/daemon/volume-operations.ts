@@ -1,6 +1,6 @@
-// The operations on volumes: create, resize, delete; volume-attach.ts has attach and detach. Each is a sequence of durable
-// declarations and data-plane calls in an order that a crash anywhere leaves either undone, or to
-// be finished at the next start (volume-recovery.ts):
+// The operations on volumes: create, resize, delete; volume-attach.ts has attach and detach. Each
+// is a sequence of durable declarations and data-plane calls in an order that a crash anywhere
+// leaves either undone, or to be finished at the next start (volume-recovery.ts):
 //
 //   create   declare creating -> make the backing -> declare ready
 //   resize   declare the wish -> resize           -> declare the size

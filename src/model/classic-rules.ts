@@ -7,8 +7,8 @@ import { CHAP_SECRET_LENGTH_MAX, CHAP_SECRET_LENGTH_MIN, INITIATOR_COUNT_MAX } f
 import type { ClassicAttach } from "./types.ts";
 import { quote } from "./volume-rules.ts";
 
-const ISCSI_NAME =
-  /^(iqn\.\d{4}-\d{2}\.[a-z0-9.-]+(:[a-z0-9.:-]+)?|eui\.[0-9a-f]{16}|naa\.[0-9a-f]{16}([0-9a-f]{16})?)$/;
+const IQN = /^iqn\.\d{4}-\d{2}\.[a-z0-9.-]+(:[a-z0-9.:-]+)?$/;
+const EUI_OR_NAA = /^(eui|naa)\.[0-9a-f]{16}([0-9a-f]{16})?$/;
 const NAME_LENGTH_MAX = 223;
 const USER = /^[!-~]{1,64}$/;
 const SECRET = /^[!-~]+$/;
@@ -18,9 +18,10 @@ function refuse(message: string, advice: string): never {
 }
 
 /** As it is compared: in lower case. */
-export function checkInitiator(name: string): string {
+function checkInitiator(name: string): string {
   const lower = name.toLowerCase();
-  if (lower.length <= NAME_LENGTH_MAX && ISCSI_NAME.test(lower)) return lower;
+  const isName = IQN.test(lower) || EUI_OR_NAA.test(lower);
+  if (isName && lower.length <= NAME_LENGTH_MAX) return lower;
   return refuse(
     `${quote(name)} is not the name of an iSCSI initiator`,
     "use an iqn., eui. or naa. name, e.g. iqn.2026-01.com.example:host1",
@@ -28,7 +29,7 @@ export function checkInitiator(name: string): string {
 }
 
 /** The secret is in none of its errors. */
-export function checkChap(user: string, secret: string): void {
+function checkChap(user: string, secret: string): void {
   if (!USER.test(user)) {
     refuse(`${quote(user)} is not a CHAP name`, "use 1 to 64 printable characters, no spaces");
   }
