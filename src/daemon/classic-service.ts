@@ -2,8 +2,12 @@
 // What iSCSI calls of one volume's SCSI target, and what is counted on the way: commands, sessions,
 // what the device was asked for.
 //
+// It is what stands behind the gate of a volume of the cluster: a session counts as a guest that
+// runs, so that the volume is not handed over under it.
+//
 // Invariants:
 //  - a nexus that has been added is counted until its last task has ended;
+//  - while the gate is held (another node has the volume) no nexus begins;
 //  - once refuse() was called no nexus begins any more; `empty` is called when none is left.
 
 import { OP_DISCARD, OP_FLUSH, OP_READ, OP_WRITE, type RequestTable } from "../base/index.ts";
@@ -20,6 +24,7 @@ import {
   type UnitMeter,
 } from "../scsi/index.ts";
 import { VOLUME_COUNTERS, type VolumeMeter } from "../telemetry/index.ts";
+import type { FrontGate, GatedFront } from "../vhost-user/index.ts";
 
 function add(counters: Float64Array, index: number, amount: number): void {
   counters[index] = counters[index] + amount;
@@ -69,21 +74,38 @@ export class ClassicMeter implements UnitMeter {
   }
 }
 
-export class ClassicService implements ScsiService {
+export class ClassicService implements ScsiService, GatedFront {
+  /** Initiators come again by themselves: nobody waits for the gate. */
+  readonly isWaiting = false;
   readonly tasks: ScsiTaskTable;
   private readonly engine: ScsiEngine;
   private readonly target: ScsiTarget;
   private readonly counters: Float64Array;
+  private readonly gate: FrontGate | null;
   private nexusCount = 0;
   private isRefusing = false;
   private empty: () => void = () => {};
 
-  constructor(engine: ScsiEngine, target: ScsiTarget, meter: VolumeMeter) {
+  constructor(
+    engine: ScsiEngine,
+    target: ScsiTarget,
+    { meter, gate }: { readonly meter: VolumeMeter; readonly gate: FrontGate | null },
+  ) {
     this.tasks = engine.tasks;
     this.engine = engine;
     this.target = target;
     this.counters = meter.counters;
+    this.gate = gate;
+    gate?.guard(this);
   }
+
+  // @cold
+  get connected(): boolean {
+    return this.nexusCount > 0;
+  }
+
+  gateOpened(): void {}
+  cutWaiting(): void {}
 
   submit(task: number): void {
     add(this.counters, VOLUME_COUNTERS.commandCount, 1);
@@ -101,7 +123,7 @@ export class ClassicService implements ScsiService {
 
   // @cold
   addNexus(identity: NexusIdentity, transport: ScsiTransport): number {
-    if (this.isRefusing) return -1;
+    if (this.isRefusing || this.gate?.isHeld === true) return -1;
     const nexus = this.target.addNexus(identity, transport);
     if (nexus < 0) return nexus;
     add(this.counters, VOLUME_COUNTERS.sessionCount, 1);
@@ -123,6 +145,7 @@ export class ClassicService implements ScsiService {
     this.nexusCount += change;
     this.counters[VOLUME_COUNTERS.openSessionCount] = this.nexusCount;
     this.counters[VOLUME_COUNTERS.connected] = this.nexusCount > 0 ? 1 : 0;
+    this.gate?.changed();
   }
 
   /** Lets no session begin any more; `empty` is called once, at once when there is none. */
@@ -135,6 +158,7 @@ export class ClassicService implements ScsiService {
 
   // @cold
   private tellEmpty(): void {
+    this.gate?.guard(null);
     const { empty } = this;
     this.empty = () => {};
     empty();

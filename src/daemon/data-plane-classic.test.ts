@@ -22,6 +22,7 @@ import {
   TEST_UNIT_READY,
   write10,
 } from "./_test-classic.ts";
+import { TestCluster, type TestNode } from "./_test-cluster.ts";
 import { MIB, TestPlane, until, volume } from "./_test-plane.ts";
 
 const AUTHENTICATION_FAILED = 0x0201;
@@ -243,6 +244,30 @@ test("detached and stopped in the middle of writes: every one ends", async (t) =
     await client.until(() => initiator.isEnded, "the end of the session");
     assert.deepEqual(initiator.violations, []);
   }
+});
+
+test("a volume of the cluster: a target at its owner, which is not handed over", async (t) => {
+  const cluster = await TestCluster.start(t, 2, { portal: PORTAL });
+  const [a, b] = cluster.nodes as [TestNode, TestNode];
+  const spec = await cluster.make("shared", [a, b]);
+  await cluster.own(spec, a, [a, b]);
+  const client = new ClassicClient();
+  const target = classicSpec(spec);
+  const address = await a.plane.attachClassic(target);
+  const initiator = await client.login(address, target.targetName);
+  const data = Buffer.alloc(1024 * 1024, "copies");
+  assert.equal((await client.run(initiator, { cdb: write10(8, 2048), data })).status, 0);
+  const answer = await client.run(initiator, { cdb: read10(8, 2048), readBytes: data.length });
+  assert.ok(data.equals(answer.data));
+  await until(() => a.fronts.at(-1)?.isRunning === true, "a session counts as a guest");
+  const handOver = a.plane.handOverVolume(spec.id, `${b.nodeId}/1`);
+  await assert.rejects(client.during(handOver), { code: "VOLUME_BUSY", message: /serves a guest/ });
+  initiator.close();
+  await client.until(() => a.fronts.at(-1)?.isRunning === false, "the session ends");
+  await client.during(a.plane.handOverVolume(spec.id, `${b.nodeId}/1`));
+  const late = await client.tryLogin(address, { targetName: target.targetName });
+  await client.until(() => late.isEnded, "a session behind a held gate");
+  await client.during(a.plane.detach(spec.id));
 });
 
 test("a port that somebody has: said so, and tried again", async (t) => {

@@ -28,6 +28,7 @@ import {
 } from "../scsi/index.ts";
 import { LimitedLog, type VolumeMeter } from "../telemetry/index.ts";
 import { UringListener } from "../uring/index.ts";
+import type { FrontGate } from "../vhost-user/index.ts";
 import { ClassicMeter, ClassicService } from "./classic-service.ts";
 import type { ClassicCommand, ReactorMessage } from "./reactor-protocol.ts";
 import { refusal } from "./reactor-volume.ts";
@@ -51,6 +52,8 @@ export interface ClassicVolume {
   readonly name: string;
   readonly device: BlockDevice;
   readonly meter: VolumeMeter;
+  /** Of a volume of the cluster. */
+  readonly gate: FrontGate | null;
 }
 
 /** One volume as a target. */
@@ -71,7 +74,7 @@ class ClassicFront {
     const { device, meter } = volume;
     this.owner = owner;
     this.scsi = new ScsiTarget(engine);
-    this.service = new ClassicService(engine, this.scsi, meter);
+    this.service = new ClassicService(engine, this.scsi, volume);
     this.unit = new LogicalUnit({
       identity: {
         naa: Buffer.from(spec.naa, "hex"),

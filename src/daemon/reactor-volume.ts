@@ -135,8 +135,8 @@ export class ReactorVolume {
   /** Makes it an iSCSI target. Throws RingstoreError when it cannot be one. */
   attachClassic(spec: ClassicSpec, classic: ReactorClassic): void {
     assert(this.front === null, "volume attached twice");
-    const { device, meter } = this;
-    this.front = classic.open(spec, { name: this.spec.name, device, meter });
+    const { device, meter, gate } = this;
+    this.front = classic.open(spec, { name: this.spec.name, device, meter, gate });
   }
 
   /** Stops listening, drains, ends the sessions; then `done`. At once when not attached. */

@@ -168,7 +168,11 @@ export class Daemon {
       trustMemory: config.trustMemory,
       scrubMibPerSecond: config.scrubMibPerSecond,
       portal,
-      saveReservations: (volumeId, record) => classic.save(volumeId, record),
+      saveReservations: async (volumeId, record) => {
+        // Of the cluster's they belong into the metadata: on this node another would miss them.
+        if (daemon?.hasVolume(volumeId) !== true) throw new Error("not a volume of this node");
+        await classic.save(volumeId, record);
+      },
       log,
       changed: () => daemon?.look(),
       fatal,
@@ -247,6 +251,10 @@ export class Daemon {
     this.#host.modules.events.add("daemon.started", null, `version ${control.version().version}`);
     log.log("info", "api.listening", { socket: this.#paths.apiSocket, url: listeners.url });
     if (warning !== null) log.log("warn", "api.without-tls", { message: warning });
+  }
+
+  hasVolume(volumeId: string): boolean {
+    return [...this.#host.entries.values()].some(({ declared }) => declared.id === volumeId);
   }
 
   look(): void {

@@ -75,7 +75,8 @@ export const DISK_STATE: StateKind<DeclaredDisk> = {
 export const CLUSTER_ATTACHMENT_STATE: StateKind<DeclaredClusterAttachment> = {
   field: "attachment",
   schema: async () => (await import("../model/declared-schema.ts")).DeclaredClusterAttachmentSchema,
-  formatOf: () => DECLARED_FORMAT_FIRST,
+  formatOf: ({ classic }) =>
+    classic === undefined ? DECLARED_FORMAT_FIRST : DECLARED_FORMAT_CLASSIC,
 };
 
 export const RESERVATION_STATE: StateKind<DeclaredReservations> = {

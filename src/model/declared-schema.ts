@@ -141,6 +141,7 @@ export const DeclaredClusterAttachmentSchema: SchemaOf<DeclaredClusterAttachment
         packedAllowed: Type.Boolean(),
         readOnly: Type.Boolean(),
         attachedAt: when,
+        classic: Type.Optional(classic),
       },
       closed,
     ),

@@ -142,4 +142,6 @@ export interface DeclaredClusterAttachment {
   readonly packedAllowed: boolean;
   readonly readOnly: boolean;
   readonly attachedAt: string;
+  /** Absent: by vhost-user. */
+  readonly classic?: DeclaredClassic;
 }
