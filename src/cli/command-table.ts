@@ -211,8 +211,8 @@ const VOLUME_COMMANDS: readonly CommandSpec[] = [
         "connections, and serves when the VM has stopped on the node that has the volume. Detach " +
         "the volume there afterwards.",
       "With --classic the volume is an iSCSI target instead, LUN 0, where --iscsi-listen of the " +
-        "daemon says: for hypervisors without vhost-user. Prints its URL and the forms for QEMU and " +
-        "libvirt.",
+        "daemon says: for hypervisors without vhost-user. Prints its URL, and the forms for QEMU " +
+        "and libvirt.",
     ],
     arguments: [NAME],
     options: [

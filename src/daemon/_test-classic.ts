@@ -58,12 +58,12 @@ export const write10 = (lba: number, blocks: number): Uint8Array =>
 export const TEST_UNIT_READY: Uint8Array = cdb(0);
 export const READ_CAPACITY: Uint8Array = cdb(0x25);
 
-/** PERSISTENT RESERVE OUT, REGISTER (SPC-4 6.14). */
+/** PERSISTENT RESERVE OUT, REGISTER AND IGNORE EXISTING KEY (SPC-4 6.14). */
 export function register(key: number, isAptpl: boolean): CommandOptions {
   const data = new Uint8Array(24);
   data.set(be(key, 8), 8);
   data[20] = isAptpl ? 1 : 0;
-  return { cdb: cdb(0x5f, 0, 0, 0, 0, 0, 0, 0, 24), data };
+  return { cdb: cdb(0x5f, 6, 0, 0, 0, 0, 0, 0, 24), data };
 }
 
 /** PERSISTENT RESERVE IN, READ KEYS. */

@@ -118,11 +118,13 @@ export class ClassicKeeper {
     await this.#forgetReservations(volumeId);
   }
 
-  /** The volume is deleted. */
+  /** The volume is deleted: nothing of it stays, also of what a crash has left half written. */
   async forget(volumeId: string): Promise<void> {
-    if ((await this.#load()).has(volumeId)) await this.#forgetReservations(volumeId);
-    const hasSecret = this.#fs.list(this.#directory).includes(`${volumeId}.chap`);
-    if (hasSecret) await this.forgetSecret(volumeId);
+    const files = this.#fs.list(this.#directory).filter((file) => file.includes(volumeId));
+    for (const file of files) await this.#fs.remove(join(this.#directory, file));
+    if (files.length > 0) await this.#fs.syncDirectory(this.#directory);
+    this.#kept?.delete(volumeId);
+    this.#damaged.delete(volumeId);
   }
 
   async #forgetReservations(volumeId: string): Promise<void> {

@@ -99,8 +99,8 @@ export class VolumeHost {
     }
     for (const entry of entries) {
       const { name } = entry.declared;
-      await this.modules.store.remove(name);
       await this.modules.classic.forget(entry.declared.id);
+      await this.modules.store.remove(name);
       this.entries.delete(name);
       this.modules.events.add("volume.deleted", name, "the disk that it lived on is gone");
     }

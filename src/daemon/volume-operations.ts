@@ -163,7 +163,7 @@ async function takeBack(host: VolumeHost, entry: VolumeEntry): Promise<void> {
   }
 }
 
-/** Closes and removes the backing if it is ours, then the declaration, then the entry. */
+/** Closes and removes the backing if it is ours, secrets, the declaration, then the entry. */
 export async function removeEverything(host: VolumeHost, entry: VolumeEntry): Promise<void> {
   const { declared } = entry;
   await host.closeBacking(entry);
@@ -172,8 +172,8 @@ export async function removeEverything(host: VolumeHost, entry: VolumeEntry): Pr
     if (backing.kind === "store") await host.modules.disks.requireReady(backing.diskId);
     await host.modules.dataPlane.deleteBacking(specOf(host.options.paths, declared));
   }
-  await host.modules.store.remove(declared.name);
   await host.modules.classic.forget(declared.id);
+  await host.modules.store.remove(declared.name);
   host.entries.delete(declared.name);
 }
 

@@ -10,8 +10,8 @@ import type { Daemon } from "../daemon.ts";
 import type { GuestHost } from "./guest-fixture.ts";
 
 const DISK_BYTES = 1024 * MIB;
-export const CHAP_USER = "guest";
-export const CHAP_SECRET = "correct-horse-1";
+const CHAP_USER = "guest";
+const CHAP_SECRET = "correct-horse-1";
 
 /** A port that nobody has just now; the same over all lives of the daemon. */
 async function freePort(): Promise<number> {
