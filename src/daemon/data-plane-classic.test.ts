@@ -286,6 +286,25 @@ test("a port that somebody has: said so, and tried again", async (t) => {
   assert.equal(await plane.plane.attachClassic(target), `127.0.0.1:${port}`);
 });
 
+test("after a restart every initiator of a host logs in at once, and is let in", async (t) => {
+  const count = 40;
+  const many = { ...PORTAL, connectionsMax: count, connectionsPerAddressMax: count };
+  const plane = await TestPlane.start(t, { portal: many });
+  const client = new ClassicClient();
+  const spec = volume("many", { kind: "memory" });
+  await plane.plane.openVolume(spec, { create: true });
+  const target = classicSpec(spec);
+  const address = await plane.plane.attachClassic(target);
+  const { targetName } = target;
+  const initiators = Array.from({ length: count }, () => client.dial(address, { targetName }));
+  await client.until(
+    () => initiators.every((one) => one.login.isDone || one.isEnded),
+    "every login",
+  );
+  assert.ok(initiators.every((one) => one.isLoggedIn));
+  assert.equal(statsOf(plane, spec.id).sessionCount, count);
+});
+
 test("more connections than the configuration allows are hung up on", async (t) => {
   const plane = await TestPlane.start(t, { portal: { ...PORTAL, connectionsMax: 2 } });
   const client = new ClassicClient();

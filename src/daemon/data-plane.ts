@@ -302,11 +302,13 @@ export class ReactorDataPlane extends PlaneClusterHalf implements DataPlane {
 
   async detach(volumeId: string): Promise<void> {
     const volume = this.find(volumeId);
-    const onLate = (): void => void (volume.attached = false);
-    const options = { timeoutMs: this.limits.detachMs, onLate };
+    const detached = async (): Promise<void> => {
+      volume.attached = false;
+      await this.classic.detached(volumeId);
+    };
+    const options = { timeoutMs: this.limits.detachMs, onLate: () => void detached() };
     await volume.thread.request({ op: "detach", volumeId }, options);
-    volume.attached = false;
-    await this.classic.detached(volumeId);
+    await detached();
   }
 
   // For the cluster's half -----------------------------------------------------------------------

@@ -174,6 +174,9 @@ export class ReactorClassic implements TargetDirectory {
       limits: {
         connections: start.connectionsMax,
         connectionsPerAddress: start.connectionsPerAddressMax,
+        // After a restart all initiators of a host log in at once.
+        logins: start.connectionsMax,
+        loginsPerAddress: start.connectionsPerAddressMax,
       },
     });
     this.listener = new UringListener(reactor.ring, memory, start.listenFd, this.portal);
