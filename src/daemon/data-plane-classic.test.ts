@@ -302,7 +302,7 @@ test("after a restart every initiator of a host logs in at once, and is let in",
     "every login",
   );
   assert.ok(initiators.every((one) => one.isLoggedIn));
-  assert.equal(statsOf(plane, spec.id).sessionCount, count);
+  await until(() => statsOf(plane, spec.id).sessionCount === count, "every session");
 });
 
 test("more connections than the configuration allows are hung up on", async (t) => {
