@@ -9,6 +9,7 @@ const OUTPUT = `
 
 Suite: Inquiry
   Test: Standard ...passed
+  Test: Residuals ...passed    [FAILED] PRIN command: failed with sense, in its end.
   Test: EVPD ...FAILED
     1. test_inquiry_evpd.c:44  - CU_ASSERT_EQUAL(ret,0)
 Suite: Sanitize
@@ -25,6 +26,7 @@ test("passed, skipped and failed tests are told apart", () => {
   const seen = testsOf(OUTPUT).map(({ name, outcome }) => [name, outcome]);
   assert.deepEqual(seen, [
     ["Inquiry.Standard", "passed"],
+    ["Inquiry.Residuals", "passed"],
     ["Inquiry.EVPD", "failed"],
     ["Sanitize.BlockErase", "skipped"],
     ["Sanitize.Reset", "failed"],

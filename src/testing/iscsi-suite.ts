@@ -60,7 +60,7 @@ export function testsOf(output: string): readonly SuiteTest[] {
 }
 
 function outcomeOf(text: string): SuiteTest["outcome"] {
-  // Only at the end of a test does it say how it went; anything before may contain the words.
-  if (!/(^|\.\.\.)passed\s*$/m.test(text)) return "failed";
+  // CUnit's word is at the end of a line, and what a suite says when it is torn down may follow it.
+  if (/(^|\.\.\.)FAILED\s*$/m.test(text) || !/(^|\.\.\.)passed/m.test(text)) return "failed";
   return text.includes("[SKIPPED]") ? "skipped" : "passed";
 }

@@ -50,7 +50,7 @@ scenario("a guest boots from an iSCSI target and reboots", limit("BOOT"), async 
   await assertNoErrors(guest);
 });
 
-scenario("file system, resize, and a daemon killed under load", limit("KILL"), async (host) => {
+scenario("a file system, and a daemon killed under load", limit("KILL"), async (host) => {
   const daemon = await classicDaemon(host);
   const reply = await classicVolume(host, daemon, "data", "192M");
   const guest = await host.guest({ cpuCount: 2, extraArguments: reply.qemu["7.2"] });
