@@ -10,11 +10,11 @@ export {
   LogicalUnit,
   type TargetPortGroup,
   type UnitIdentity,
+  type UnitMeter,
   type UnitOptions,
 } from "./logical-unit.ts";
 export { type ManagementRequest, manage } from "./management.ts";
 export {
-  type ReservationRecord,
   type ReservationStore,
   Reservations,
   VolatileReservationStore,

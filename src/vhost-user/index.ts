@@ -2,4 +2,4 @@
 // Reading order: device.ts, session.ts, requests.ts, vring.ts, memory-table.ts, inflight.ts.
 
 export { listenError, SESSIONS_MAX, type VhostDeviceOptions, VhostUserDevice } from "./device.ts";
-export { FrontGate } from "./front-gate.ts";
+export { FrontGate, type GatedFront } from "./front-gate.ts";
