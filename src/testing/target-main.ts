@@ -13,7 +13,7 @@ import { Reactor } from "../reactor/index.ts";
 import * as sys from "../sys/index.ts";
 import { cPrctl } from "../sys/libc.ts";
 import { VolumeMeter } from "../telemetry/index.ts";
-import { type VhostDeviceOptions, VhostUserDevice } from "../vhost-user/index.ts";
+import { BlkModel, type VhostDeviceOptions, VhostUserDevice } from "../vhost-user/index.ts";
 import type { MemoryTable } from "../vhost-user/memory-table.ts";
 import { HeldDevice, LeakingTable, type OpenBacking, openBacking } from "./target-devices.ts";
 import {
@@ -216,13 +216,15 @@ class Target {
       socketPath,
       socketMode: 0o600,
       socketGroupId: -1,
+      trustMemory: options.trustMemory ?? false,
+    };
+    const model = new BlkModel(held, {
       queueCountMax: options.queueCountMax ?? 16,
       packedAllowed: options.packedAllowed ?? true,
       readOnly,
-      trustMemory: options.trustMemory ?? false,
       meter,
-    };
-    const device = new TargetVhostDevice(reactor, held, vhostOptions);
+    });
+    const device = new TargetVhostDevice(reactor, model, vhostOptions);
     device.leaksRegion = bug === "leak-region";
     sys.check(device.listen(), "listen", socketPath);
     this.volumes.set(name, { backing, held, meter, device });
