@@ -313,8 +313,7 @@ export class RigGuest {
       residual: view.getUint32(COMMAND_RESPONSE.residual, true),
       sense,
       senseCode: sense.length < 14 ? 0 : ((sense[2] & 15) << 16) | (sense[12] << 8) | sense[13],
-      data:
-        dataBytes <= 0 ? new Uint8Array(0) : this.rig.bytes(pending.dataGpa, dataBytes).slice(),
+      data: dataBytes <= 0 ? new Uint8Array(0) : this.rig.bytes(pending.dataGpa, dataBytes).slice(),
       usedBytes,
     };
   }
