@@ -1,5 +1,5 @@
-// A vhost-user device: one virtio device behind one unix socket. Accepts front-ends, each with a session
-// of its own, and decides whose rings may run.
+// A vhost-user device: one virtio device behind one unix socket. Accepts front-ends, each with a
+// session of its own, and decides whose rings may run.
 //
 // Invariants:
 //  - any number of sessions up to SESSIONS_MAX may negotiate; at most one has rings that run;

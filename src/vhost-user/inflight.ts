@@ -6,7 +6,8 @@
 //   queue    [ header ][ entry 0 ][ entry 1 ] ... one entry per descriptor
 //
 // The record behind the last queue is ours: what a guest set and a front-end does not tell again
-// (for blk, writeback). Another back-end never looks there; a region without it has none to restore.
+// (of virtio-blk, writeback). Another back-end never looks there; a region without it has none to
+// restore.
 //
 // Invariants:
 //  - the layout is the published one, so that a changed build (or another back-end) reads it;

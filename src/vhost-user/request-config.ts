@@ -1,6 +1,6 @@
-// GET_CONFIG and SET_CONFIG: the device configuration space. What a driver may write (of virtio-blk,
-// writeback) is kept in the inflight region as well, so that a restarted daemon goes on promising
-// what the guest reads.
+// GET_CONFIG and SET_CONFIG: the device configuration space. What a driver may write (of
+// virtio-blk, writeback) is kept in the inflight region as well, so that a restarted daemon goes
+// on promising what the guest reads.
 // Specification: vhost-user, "Virtio device config space".
 
 import type { Connection } from "./connection.ts";

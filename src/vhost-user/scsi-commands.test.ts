@@ -3,9 +3,9 @@
 
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { be, cdb16, pattern, read10, write10 } from "../scsi/_test-rig.ts";
+import { be, cdb16, pattern, read10, write10 } from "../testing/fakes/cdb.ts";
 import { BROKEN_NO_STATUS, BROKEN_STATUS_UNREACHABLE } from "../virtio/index.ts";
-import { type GuestOptions, RigGuest, ScsiDeviceRig, SEAM, UNTOUCHED } from "./_scsi-rig.ts";
+import { type GuestOptions, RigGuest, ScsiDeviceRig, SEAM, UNTOUCHED } from "./_test-scsi-rig.ts";
 import * as l from "./layouts-scsi.ts";
 
 const TEST_UNIT_READY = [0, 0, 0, 0, 0, 0];

@@ -3,9 +3,9 @@
 
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { read10, write10 } from "../scsi/_test-rig.ts";
+import { read10, write10 } from "../testing/fakes/cdb.ts";
 import { BROKEN_NO_STATUS } from "../virtio/index.ts";
-import { type GuestOptions, RigGuest, ScsiDeviceRig } from "./_scsi-rig.ts";
+import { type GuestOptions, RigGuest, ScsiDeviceRig } from "./_test-scsi-rig.ts";
 import * as l from "./layouts-scsi.ts";
 
 const TEST_UNIT_READY = [0, 0, 0, 0, 0, 0];

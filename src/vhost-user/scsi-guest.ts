@@ -2,7 +2,7 @@
 // A virtio-scsi device as one session's guest sees it: its queues, and the I_T nexus between the
 // guest and the controller's target. The transport's side of scsi/task.ts.
 //
-//   ScsiRequestQueue -> submit -> engine -> [mapDataOut | mapDataIn] -> taskDone -> ScsiRequestQueue
+//   ScsiRequestQueue -> submit -> engine -> [mapDataOut | mapDataIn] -> taskDone -> the answer
 //   ScsiControlQueue -> manage -> engine -> taskAborted ... -> the answer
 //   unit attentions, units that come and go -> ScsiEventQueue
 //
@@ -35,7 +35,7 @@ import type { ScsiModel } from "./scsi-model.ts";
 import { ScsiRequestQueue } from "./scsi-requests.ts";
 
 /** Tasks of one guest at a time; its rings wait for the next. */
-export const TASKS_MAX = 1024;
+const TASKS_MAX = 1024;
 /** What a slot's op is for a command that is not a READ or WRITE. */
 const OP_NONE = 0xff;
 /** ASCQs of "parameters changed" (2Ah) that change what a driver has read: mode, capacity. */

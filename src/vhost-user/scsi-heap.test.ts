@@ -9,7 +9,7 @@ import { fileURLToPath } from "node:url";
 const BYTES_MAX = 2;
 
 test("a READ and a WRITE through a request ring allocate nothing", () => {
-  const child = fileURLToPath(new URL("./_scsi-bench-heap.js", import.meta.url));
+  const child = fileURLToPath(new URL("./_bench-scsi-heap.js", import.meta.url));
   const flags = ["--expose-gc", "--max-semi-space-size=64", "--min-semi-space-size=64"];
   const output = execFileSync(process.execPath, [...flags, child], { encoding: "utf8" });
   const { perRequest, readCount, writeCount } = JSON.parse(output);

@@ -11,7 +11,7 @@ import {
 import type { Buf } from "./rings.ts";
 import type { Queue, Victim } from "./victim.ts";
 
-export const UNANSWERED = 0xee;
+const UNANSWERED = 0xee;
 export const UNIT_ZERO: readonly number[] = [1, 0, 0, 0, 0, 0, 0, 0];
 const READ_10: readonly number[] = [0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0];
 

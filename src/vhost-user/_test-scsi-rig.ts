@@ -4,8 +4,6 @@
 import assert from "node:assert/strict";
 import { SegmentCopier } from "../base/index.ts";
 import type { Address } from "../ports/index.ts";
-import { TestDevice } from "../scsi/_test-device.ts";
-import { TestMemory } from "../scsi/_test-memory.ts";
 import {
   LogicalUnit,
   Reservations,
@@ -13,20 +11,22 @@ import {
   type UnitOptions,
   VolatileReservationStore,
 } from "../scsi/index.ts";
-import { FakeMemory, HOST_BASE } from "../virtio/_fake-memory.ts";
-import { FakeMeter, FakeReactor } from "../virtio/_fake-reactor.ts";
-import { PackedDriver, SplitDriver, type TestBuffer } from "../virtio/_test-driver.ts";
+import { TestDevice } from "../testing/fakes/block-device.ts";
+import { FakeMemory, HOST_BASE } from "../testing/fakes/guest-memory.ts";
+import { TestMemory } from "../testing/fakes/memory.ts";
+import { FakeMeter, FakeReactor } from "../testing/fakes/reactor.ts";
+import { PackedDriver, SplitDriver, type TestBuffer } from "../testing/fakes/ring-driver.ts";
 import { F_RING_PACKED, F_VERSION_1, type InflightTracker } from "../virtio/index.ts";
 import type { DeviceConfig, RingQueue } from "./guest-device.ts";
 import { COMMAND_REQUEST, COMMAND_RESPONSE, EVENT, TMF_REQUEST } from "./layouts-scsi.ts";
 import type { ScsiGuest } from "./scsi-guest.ts";
 import { ScsiModel } from "./scsi-model.ts";
 
-export const LOW = 0x10000;
+const LOW = 0x10000;
 const LOW_BYTES = 0x400000;
 /** Where two regions meet that lie apart in host addresses. */
 export const SEAM = 0x1_0001_0000;
-export const RING_SIZE = 16;
+const RING_SIZE = 16;
 const SLOTS = 64;
 const TASKS = 64;
 /** What response bytes hold before the device writes them. */

@@ -1,12 +1,13 @@
 // Run by scsi-heap.test.ts in a process of its own, with --expose-gc: sends READs and WRITEs
-// through a virtio-scsi request ring and says on stdout, as JSON, how many bytes each has allocated.
+// through a virtio-scsi request ring and says on stdout, as JSON, how many bytes each has
+// allocated.
 
 import { SegmentCopier } from "../base/index.ts";
-import { TestMemory } from "../scsi/_test-memory.ts";
 import { LogicalUnit, Reservations, ScsiEngine, VolatileReservationStore } from "../scsi/index.ts";
-import { FakeMemory } from "../virtio/_fake-memory.ts";
-import { FAKE_INFO, FakeReactor, NullDevice } from "../virtio/_fake-reactor.ts";
-import { SplitDriver } from "../virtio/_test-driver.ts";
+import { FakeMemory } from "../testing/fakes/guest-memory.ts";
+import { TestMemory } from "../testing/fakes/memory.ts";
+import { FAKE_INFO, FakeReactor, NullDevice } from "../testing/fakes/reactor.ts";
+import { SplitDriver } from "../testing/fakes/ring-driver.ts";
 import { COMMAND_REQUEST, COMMAND_RESPONSE, FIRST_REQUEST_RING } from "./layouts-scsi.ts";
 import type { ScsiGuest } from "./scsi-guest.ts";
 import { ScsiModel } from "./scsi-model.ts";
