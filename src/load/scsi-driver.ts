@@ -141,7 +141,7 @@ export class ScsiDriver {
   readonly memory: LoadGuestMemory = new LoadGuestMemory([
     { guestAddress: GUEST_BASE, bytes: MEMORY_BYTES },
   ]);
-  frontEnd: FrontEnd | null = null;
+  private frontEnd: FrontEnd | null = null;
   private readonly rings: DriverRing[] = [];
   private readonly timeoutMs: number;
   private inflight: InflightRegion | null = null;
@@ -176,8 +176,33 @@ export class ScsiDriver {
       frontEnd.setInflightFd(this.inflight);
     }
     for (const region of this.memory.regions) frontEnd.addMemRegion(region);
+    this.startRings(frontEnd);
+  }
+
+  private startRings(frontEnd: FrontEnd): void {
     for (const [index, ring] of this.rings.entries()) this.startRing(frontEnd, index, ring);
     for (const index of this.rings.keys()) frontEnd.setVringEnable(index, true);
+  }
+
+  /** Stops the rings as QEMU does for a guest that is paused, and lets them go on. */
+  pause(): void {
+    const frontEnd = this.session();
+    for (const index of this.rings.keys()) frontEnd.setVringEnable(index, false);
+    for (const index of this.rings.keys()) frontEnd.getVringBase(index);
+    frontEnd.setStatus(0);
+    this.startRings(frontEnd);
+  }
+
+  /** What a driver's reset becomes; the rings go on where they were. */
+  resetDevice(): void {
+    const frontEnd = this.session();
+    frontEnd.resetDevice();
+    this.startRings(frontEnd);
+  }
+
+  private session(): FrontEnd {
+    assert(this.frontEnd !== null, "the driver has no session");
+    return this.frontEnd;
   }
 
   private startRing(frontEnd: FrontEnd, index: number, { ring, kickFd, callFd }: DriverRing): void {
@@ -191,14 +216,6 @@ export class ScsiDriver {
     });
     frontEnd.setVringKick(index, kickFd);
     frontEnd.setVringCall(index, callFd);
-  }
-
-  /** Stops the rings as QEMU does for a guest that is paused; connect() goes on. */
-  stopRings(): void {
-    const { frontEnd } = this;
-    assert(frontEnd !== null, "rings stopped without a session");
-    for (const index of this.rings.keys()) frontEnd.setVringEnable(index, false);
-    for (const index of this.rings.keys()) frontEnd.getVringBase(index);
   }
 
   disconnect(): void {

@@ -58,6 +58,19 @@ test("a driver writes, reads, flushes and asks for its units", async (t) => {
   assert.equal(driver.queryNotification(l.SCSI_T_AN_QUERY), l.SCSI_S_OK);
 });
 
+test("a guest that is paused loses nothing, one that resets its device its nexus", async (t) => {
+  const target = await startTarget(t as never);
+  const driver = driverFor(t as never, await target.add({ name: "c", scsi: {} }));
+  driver.retried(TEST_UNIT_READY);
+  for (let count = 0; count < 3; count++) {
+    driver.pause();
+    assertGood(driver.command(TEST_UNIT_READY));
+  }
+  driver.resetDevice();
+  assert.equal(driver.command(TEST_UNIT_READY).sense, 0x062907);
+  assertGood(driver.command(TEST_UNIT_READY));
+});
+
 test("ABORT TASK is not answered while the device has the request", async (t) => {
   const target = await startTarget(t as never);
   const path = await target.add({ name: "c", scsi: {} });

@@ -59,9 +59,7 @@ class BlkGuest implements GuestDevice {
     return new BlkQueue(index, { reactor, breakHandler, device, config, meter });
   }
 
-  reset(): void {
-    this.config.reset();
-  }
+  reset(): void {}
 
   refresh(): boolean {
     return this.config.refresh(this.device.info);

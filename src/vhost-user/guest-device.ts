@@ -37,6 +37,7 @@ export interface DeviceConfig {
   readonly offeredLow: number;
   readonly offeredHigh: number;
   acceptFeatures(low: number, high: number): void;
+  /** No features are accepted any more. What the guest has set stays. */
   reset(): void;
   readConfig(offset: number, bytes: number, target: Uint8Array, targetOffset: number): boolean;
   writeConfig(
@@ -60,7 +61,7 @@ export interface GuestDevice {
   /** The session may run rings from now on. Called again after others have run theirs. */
   begin(): void;
   newQueue(index: number, seams: QueueSeams): RingQueue;
-  /** The driver has reset the device (RESET_DEVICE, status 0); no ring runs. */
+  /** The driver has reset the device (RESET_DEVICE); no ring runs. The configuration is told. */
   reset(): void;
   /** Something that the configuration shows has changed. True when the front-end must be told. */
   refresh(): boolean;

@@ -201,7 +201,9 @@ function stopAllRings(session: Session, keepBases: boolean): Outcome {
       ring.enabled = false;
       if (!keepBases) ring.base = 0;
     }
-    session.guest.reset();
+    session.config.reset();
+    // Status 0 is what QEMU sends when it stops a guest for a moment, too.
+    if (!keepBases) session.guest.reset();
     session.status = 0;
     session.laterOutcome = OK;
   });

@@ -61,6 +61,8 @@ test("sense_size and cdb_size can be written within bounds, nothing else", () =>
   assert.equal(write(254, u32(0)), "refused");
   assert.deepEqual([config.requestBytes, config.responseBytes], [19 + 16, 12 + 252]);
   config.reset();
+  assert.equal(config.requestBytes, 19 + 16, "a guest that is stopped keeps them");
+  config.forgetSizes();
   assert.deepEqual([config.requestBytes, config.responseBytes], [51, 108]);
 });
 

@@ -3,7 +3,8 @@
 //
 // Invariants:
 //  - the driver may change two fields, sense_size and cdb_size, within the bounds below; a ring
-//    takes both when it starts. A reset puts back what the specification says;
+//    takes both when it starts. RESET_DEVICE puts back what the specification says; status 0 does
+//    not, because front-ends send it when they stop a guest for a moment, too;
 //  - front-ends whose configuration space is their own (QEMU) never ask for ours: then the two
 //    fields are what the specification says, and such a front-end refuses to change them.
 
@@ -97,6 +98,10 @@ export class ScsiConfig implements DeviceConfig {
   reset(): void {
     this.acceptedLow = 0;
     this.acceptedHigh = 0;
+  }
+
+  /** The sizes of a device that was reset. */
+  forgetSizes(): void {
     this.setSizes(SENSE_SIZE_DEFAULT, CDB_SIZE_DEFAULT);
   }
 

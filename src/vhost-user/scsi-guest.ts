@@ -103,7 +103,7 @@ export class ScsiGuest implements GuestDevice, ScsiTransport {
   /** As real hardware, a device that is reset loses its nexus and gets it again. */
   // @cold
   reset(): void {
-    this.config.reset();
+    this.config.forgetSizes();
     if (this.nexusIndex < 0) return;
     const request = {
       nexus: this.nexusIndex,
