@@ -53,7 +53,7 @@ scenario("sg3_utils and file systems on a virtio-scsi disk", limit(), async (hos
   const inquiry = await guest.must("sg_inq /dev/sg0");
   assert.match(inquiry, /Vendor identification: RINGSTOR/);
   assert.match(inquiry, /Unit serial number: c\n/);
-  assert.match(await guest.must("sg_vpd -p di /dev/sg0"), /NAA 6/);
+  assert.match(await guest.must("sg_vpd -p di /dev/sg0"), /designator type: NAA/);
   assert.match(await guest.must("sg_vpd -p bl /dev/sg0"), /Maximum compare and write length: 128/);
   assert.match(await guest.must("sg_vpd -p lbpv /dev/sg0"), /LBPU.*: 1/);
   assert.match(await guest.must("sg_luns /dev/sg0"), /Number of luns.*: 1|LUN list length = 8/i);
@@ -71,9 +71,7 @@ scenario("sg3_utils and file systems on a virtio-scsi disk", limit(), async (hos
   // UNMAP gives the space back and leaves zeroes.
   await guest.must("dd if=/dev/urandom of=/dev/sda bs=1M seek=8 count=8 oflag=direct 2>/dev/null");
   const before = allocatedBytes(path);
-  await guest.must(
-    "sg_unmap --lba=16384 --num=16384 --force /dev/sg0 || sg_unmap --lba=16384 --num=16384 /dev/sg0",
-  );
+  await guest.must("sg_unmap --lba=16384 --num=16384 --force /dev/sg0");
   assert.ok(allocatedBytes(path) <= before - 4 * 1024 * 1024, "UNMAP gave nothing back");
   await guest.must(
     "dd if=/dev/sda bs=1M skip=8 count=8 iflag=direct 2>/dev/null | cmp -n 8388608 - /dev/zero",
