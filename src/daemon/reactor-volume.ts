@@ -20,7 +20,7 @@ import type { AttachmentSpec, VolumeSpec } from "../ports/data-plane.ts";
 import type { Reactor } from "../reactor/index.ts";
 import { VOLUME_COUNTERS, VolumeMeter } from "../telemetry/index.ts";
 import { createDisk, type OwnedDisk } from "../uring/index.ts";
-import { type FrontGate, listenError, VhostUserDevice } from "../vhost-user/index.ts";
+import { BlkModel, type FrontGate, listenError, VhostUserDevice } from "../vhost-user/index.ts";
 import type { ReactorClassic } from "./reactor-classic.ts";
 import type { OpenedForReactor } from "./reactor-protocol.ts";
 
@@ -112,16 +112,18 @@ export class ReactorVolume {
   attach(spec: AttachmentSpec): void {
     assert(this.front === null, "volume attached twice");
     const { reactor, trustMemory } = this.modules;
-    const front = new VhostUserDevice(reactor, this.device, {
+    const model = new BlkModel(this.device, {
+      queueCountMax: spec.queueCountMax,
+      packedAllowed: spec.packedAllowed,
+      readOnly: spec.readOnly || this.spec.readOnly,
+      meter: this.meter,
+    });
+    const front = new VhostUserDevice(reactor, model, {
       name: this.spec.name,
       socketPath: spec.socketPath,
       socketMode: spec.socketMode,
       socketGroupId: spec.socketGroupId,
-      queueCountMax: spec.queueCountMax,
-      packedAllowed: spec.packedAllowed,
-      readOnly: spec.readOnly || this.spec.readOnly,
       trustMemory,
-      meter: this.meter,
       ...(this.gate === null ? {} : { gate: this.gate }),
     });
     const result = front.listen();

@@ -8,6 +8,7 @@ export {
   ACCESS_TRANSITIONING,
   ACCESS_UNAVAILABLE,
   LogicalUnit,
+  type NexusLink,
   type TargetPortGroup,
   type UnitIdentity,
   type UnitMeter,
