@@ -85,8 +85,8 @@ class DriverRing {
   readonly ring: SplitRing;
   readonly kickFd: number = sys.check(sys.eventfd(), "eventfd");
   readonly callFd: number = sys.check(sys.eventfd(), "eventfd");
-  /** Bytes used of chains that are back, by head. */
-  readonly used: Map<number, number> = new Map();
+  /** Bytes used of chains that are back, by head: until somebody has asked, nobody else gets it. */
+  private readonly used: Map<number, number> = new Map();
   private readonly free: number[] = [];
   private readonly chains: Map<number, number[]> = new Map();
 
@@ -113,22 +113,35 @@ class DriverRing {
     return head;
   }
 
-  /** Takes back what the device has used. */
-  collect(): void {
+  /** Looks at what the device has used. */
+  private collect(): void {
     for (let count = this.ring.usedPending(); count > 0; count--) {
       const head = this.ring.nextUsed();
-      const chain = this.chains.get(head);
-      if (chain === undefined) {
+      if (!this.chains.has(head) || this.used.has(head)) {
         throw new LoadError("BAD_COMPLETION", `Chain ${head} was used and is not in flight.`);
       }
-      this.chains.delete(head);
-      this.free.push(...chain);
       this.used.set(head, this.ring.usedBytes);
     }
   }
 
+  isUsed(head: number): boolean {
+    this.collect();
+    return this.used.has(head);
+  }
+
+  /** Takes a used chain back; how many bytes of it were used, or null: it is in flight. */
+  takeUsed(head: number): number | null {
+    if (!this.isUsed(head)) return null;
+    const bytes = this.used.get(head) as number;
+    this.used.delete(head);
+    this.free.push(...(this.chains.get(head) as number[]));
+    this.chains.delete(head);
+    return bytes;
+  }
+
   get inflightCount(): number {
-    return this.chains.size;
+    this.collect();
+    return this.chains.size - this.used.size;
   }
 
   close(): void {
@@ -264,9 +277,7 @@ export class ScsiDriver {
 
   /** Has the device answered? */
   isAnswered(pending: ScsiPending): boolean {
-    const ring = this.ring(pending.ring);
-    ring.collect();
-    return ring.used.has(pending.head);
+    return this.ring(pending.ring).isUsed(pending.head);
   }
 
   wait(pending: ScsiPending): ScsiAnswer {
@@ -302,10 +313,8 @@ export class ScsiDriver {
     const ring = this.ring(index);
     const deadline = Date.now() + this.timeoutMs;
     for (;;) {
-      ring.collect();
-      const bytes = ring.used.get(head);
-      ring.used.delete(head);
-      if (bytes !== undefined) return bytes;
+      const bytes = ring.takeUsed(head);
+      if (bytes !== null) return bytes;
       if (Date.now() > deadline) {
         throw new LoadError("TIMEOUT", `Ring ${index}: no answer in ${this.timeoutMs} ms.`);
       }
@@ -371,9 +380,8 @@ export class ScsiDriver {
     const ring = this.ring(EVENT_RING);
     const deadline = Date.now() + this.timeoutMs;
     for (;;) {
-      ring.collect();
       for (const [head, gpa] of this.eventBuffers) {
-        if (!ring.used.delete(head)) continue;
+        if (ring.takeUsed(head) === null) continue;
         this.eventBuffers.delete(head);
         const view = new DataView(this.memory.read(gpa, EVENT.BYTES).buffer);
         return {
