@@ -31,6 +31,12 @@ export const DEBIAN_PACKAGES = [
     why: "QEMU's iSCSI initiator: the classic way to a volume",
   },
   {
+    name: "libiscsi-bin",
+    how: "install",
+    program: "iscsi-test-cu",
+    why: "libiscsi's conformance suite, against our targets",
+  },
+  {
     name: "seabios",
     how: "install",
     why: "the firmware through which a guest boots from its disk",

@@ -93,6 +93,39 @@ describe("what hypervisors are told", () => {
     assert.match(libvirtXml, /path='\/d\/a,b&amp;&apos;c\.sock'/);
   });
 
+  test("an iSCSI target: QEMU's own initiator, names as long as QEMU takes, no secret", () => {
+    const target = "iqn.2024-01.io.ringstore:7db.0123456789ab";
+    const classic = {
+      target,
+      lun: 0,
+      portal: "[fe80::1]:3260",
+      url: `iscsi://[fe80::1]:3260/${target}/0`,
+      chapUser: "a,b",
+      initiators: ["iqn.2026-01.test:h1"],
+    };
+    const volume = attached("");
+    const { attachment } = volume;
+    if (attachment === null) assert.fail();
+    const served = { ...volume, attachment: { ...attachment, socket: null, classic } };
+    const reply = attachReply(served, true);
+    assert.equal(reply.socket, null);
+    assert.deepEqual(reply.classic, classic);
+    assert.deepEqual(reply.qemu["7.2"], [
+      "-object",
+      "secret,id=ringstore-7db-chap,file=CHAP-SECRET-FILE",
+      "-blockdev",
+      "driver=iscsi,node-name=ringstore-7db,transport=tcp,portal=[fe80::1]:3260," +
+        `target=${target},lun=0,user=a,,b,password-secret=ringstore-7db-chap,` +
+        "initiator-name=iqn.2026-01.test:h1,cache.direct=on",
+      "-device",
+      "virtio-blk-pci,id=ringstore-7db-disk,drive=ringstore-7db,write-cache=on",
+    ]);
+    assert.match(reply.libvirtXml, /<host name='fe80::1' port='3260'\/>/);
+    assert.match(reply.libvirtXml, /<auth username='a,b'>/);
+    const long = attachReply({ ...served, name: "x".repeat(63) }, true);
+    assert.match(String(long.qemu["7.2"][3]), /node-name=ringstore-0123456789ab,/);
+  });
+
   test("libvirt: the disk and the memory it needs", () => {
     const { libvirtXml, libvirtMemoryXml } = attachReply(attached("/s"), false);
     assert.match(libvirtXml, /^<disk type='vhostuser' device='disk'>/);

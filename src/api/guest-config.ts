@@ -6,6 +6,7 @@
 
 import { QUEUE_COUNT_HINT } from "../model/limits.ts";
 import type { AttachReply, Volume } from "../model/types.ts";
+import { classicReply } from "./guest-config-classic.ts";
 
 const VM_MEMORY_DEFAULT_BYTES: number = 1024 ** 3;
 const RECONNECT_SECONDS = 1;
@@ -18,20 +19,21 @@ export function attachReply(
 ): AttachReply {
   const { attachment } = volume;
   if (attachment === null) throw new Error(`volume ${volume.name} is not attached`);
+  const { socket, classic = null } = attachment;
+  if (socket === null) {
+    if (classic === null) throw new Error(`volume ${volume.name} is attached in no known way`);
+    return classicReply(volume, classic, changed);
+  }
   const queueCount = Math.min(attachment.queueCountMax, QUEUE_COUNT_HINT);
   const qemuDevice = {
-    "7.2": device(volume.name, attachment.socket, queueCount, `reconnect=${RECONNECT_SECONDS}`),
-    "9.2": device(
-      volume.name,
-      attachment.socket,
-      queueCount,
-      `reconnect-ms=${RECONNECT_SECONDS * 1000}`,
-    ),
+    "7.2": device(volume.name, socket, queueCount, `reconnect=${RECONNECT_SECONDS}`),
+    "9.2": device(volume.name, socket, queueCount, `reconnect-ms=${RECONNECT_SECONDS * 1000}`),
   };
   const memory = sharedMemory(vmMemoryBytes);
   return {
     volume: volume.name,
-    socket: attachment.socket,
+    socket,
+    classic: null,
     generation: attachment.generation,
     changed,
     qemu: {
@@ -39,7 +41,7 @@ export function attachReply(
       "9.2": [...memory, ...qemuDevice["9.2"]],
     },
     qemuDevice,
-    libvirtXml: libvirtDisk(attachment.socket, queueCount),
+    libvirtXml: libvirtDisk(socket, queueCount),
     libvirtMemoryXml: LIBVIRT_MEMORY,
   };
 }

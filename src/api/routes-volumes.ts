@@ -90,11 +90,15 @@ function addActions(app: FastifyInstance, controlPlane: ControlPlane): void {
   app.post<Named & { Body: VolumeAttach }>(
     "/v1/volumes/:name/attach",
     {
-      schema: route("attachVolume", "Serves the volume on its vhost-user socket; idempotent", {
-        ...named,
-        body: VolumeAttachSchema,
-        response: { 200: AttachReplySchema },
-      }),
+      schema: route(
+        "attachVolume",
+        "Serves the volume on its vhost-user socket, or as an iSCSI target; idempotent",
+        {
+          ...named,
+          body: VolumeAttachSchema,
+          response: { 200: AttachReplySchema },
+        },
+      ),
     },
     async (request) => {
       const { volume, changed } = await controlPlane.attach(request.params.name, request.body);

@@ -100,6 +100,35 @@ describe("the life of a volume in words", () => {
     assert.match(await done("volume attach j1 --libvirt-xml"), /^<disk[\s\S]*<\/disk>\n$/);
   });
 
+  test("attach --classic: the URL, QEMU and libvirt; the secret is on no screen", async () => {
+    const secret = "correct-horse-battery";
+    writeFileSync(join(scene.root, "vm1.secret"), secret);
+    await done("volume create c1 --size 1M --backing null");
+    const attach = "volume attach c1 --classic --chap-user vm1 --chap-secret-file vm1.secret";
+    const printed = await done(`--curl ${attach}`);
+    assert.ok(printed.includes('"secret":"$CHAP_SECRET"'), printed);
+    assert.ok(!printed.includes(secret));
+    const shown = await done(`${attach} --initiator iqn.2026-01.com.example:h1`);
+    const [, target = ""] = /^target {2}(\S+)$/m.exec(shown) ?? [];
+    assert.match(target, /^iqn\.2024-01\.io\.ringstore:c1\.[0-9a-f]{12}$/);
+    assert.ok(shown.startsWith(`url     iscsi://127.0.0.1:3260/${target}/0\n`), shown);
+    const file = join(scene.root, "vm1.secret");
+    assert.ok(shown.includes(`-object secret,id=ringstore-c1-chap,file=${file} \\\n`), shown);
+    assert.ok(shown.includes(`portal=127.0.0.1:3260,target=${target},lun=0,user=vm1`));
+    assert.ok(shown.includes(`<source protocol='iscsi' name='${target}/0'>`));
+    const reply = JSON.parse(await done(`${attach} -o json`)) as Record<string, unknown>;
+    assert.equal(reply["socket"], null);
+    assert.equal(reply["changed"], false);
+    const list = await done("volume list -o wide");
+    assert.ok(list.includes(`iscsi://127.0.0.1:3260/${target}/0`), list);
+    const show = await done("volume show c1");
+    assert.match(show, /^chap +vm1$/m);
+    assert.match(show, /^initiators +iqn\.2026-01\.com\.example:h1$/m);
+    const seen = [shown, list, show, JSON.stringify(reply), daemon.stderr].join("\n");
+    assert.ok(!seen.includes(secret), "no secret anywhere");
+    assert.match(await done("volume detach c1"), /detached/);
+  });
+
   test("a path is made absolute here, and is served, not copied or deleted", async () => {
     writeFileSync(join(scene.root, "theirs.img"), Buffer.alloc(2 << 20));
     assert.match(
@@ -223,6 +252,14 @@ describe("exit codes", () => {
     ["volume resize a big", /size: "big" is not a size/],
     ["volume attach a --queues 129", /--queues "129" is out of range\n {2}use 1 to 128/],
     ["volume attach a --queues x", /--queues "x" is out of range/],
+    ["volume attach a --initiator iqn.2026-01.b:c", /--initiator needs --classic/],
+    ["volume attach a --classic --queues 2", /--queues does not go with --classic/],
+    ["volume attach a --classic --chap-user b", /--chap-user and --chap-secret-file are given/],
+    ["volume attach a --classic --initiator h1", /"h1" is not the name of an iSCSI initiator/],
+    [
+      "volume attach a --classic --chap-user b --chap-secret-file none",
+      /cannot read the CHAP secret from none: ENOENT/,
+    ],
     ["volume show ..", /"\.\." is not a volume name/],
     ["--timeout 0 status", /--timeout "0" is out of range/],
     ["--url http://x status", /--data and --url name two daemons/],

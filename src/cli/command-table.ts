@@ -201,7 +201,7 @@ const VOLUME_COMMANDS: readonly CommandSpec[] = [
   },
   {
     path: ["volume", "attach"],
-    summary: "serve a volume on its vhost-user socket, now and after every restart",
+    summary: "serve a volume by vhost-user or iSCSI, now and after every restart",
     details: [
       "Prints the socket, the QEMU command line and the libvirt XML. Attaching an attached " +
         "volume changes nothing and prints the same.",
@@ -210,6 +210,9 @@ const VOLUME_COMMANDS: readonly CommandSpec[] = [
       "With --standby the node gets ready for a VM that is about to move here: its socket takes " +
         "connections, and serves when the VM has stopped on the node that has the volume. Detach " +
         "the volume there afterwards.",
+      "With --classic the volume is an iSCSI target instead, LUN 0, where --iscsi-listen of the " +
+        "daemon says: for hypervisors without vhost-user. Prints its URL, and the forms for QEMU " +
+        "and libvirt.",
     ],
     arguments: [NAME],
     options: [
@@ -247,14 +250,36 @@ const VOLUME_COMMANDS: readonly CommandSpec[] = [
         description: "print only the arguments for this QEMU version or later, on one line",
       },
       { long: "libvirt-xml", kind: "switch", description: "print only the <disk> element" },
+      { long: "classic", kind: "switch", description: "as an iSCSI target, not by vhost-user" },
+      {
+        long: "chap-user",
+        metavar: "NAME",
+        kind: "text",
+        description: "with --classic: what initiators prove themselves as (CHAP)",
+      },
+      {
+        long: "chap-secret-file",
+        metavar: "FILE",
+        kind: "path",
+        description:
+          "with --chap-user: the file that holds the secret, 12 to 64 characters; - = stdin",
+      },
+      {
+        long: "initiator",
+        metavar: "IQN",
+        kind: "text",
+        repeats: true,
+        description: "with --classic: only this initiator may log in; may be given more than once",
+      },
     ],
     examples: [
       "ringstore volume attach db1",
+      "ringstore volume attach db1 --classic --chap-user vm1 --chap-secret-file vm1.secret",
       "ringstore volume attach db1 --libvirt-xml > disk.xml && virsh attach-device vm1 disk.xml",
       "qemu-system-x86_64 -cpu host -enable-kvm $(ringstore volume attach db1 --qemu 7.2)",
       "ringstore volume attach db1 --standby",
     ],
-    load: async () => (await import("./commands/volume.ts")).attach,
+    load: async () => (await import("./commands/volume-attach.ts")).attach,
   },
   {
     path: ["volume", "detach"],

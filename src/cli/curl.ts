@@ -40,7 +40,7 @@ export class CurlTransport implements Transport {
       words.push("--cacert", this.#target.caFile);
     }
     const { body, secretFields = [] } = request;
-    const secrets = secretFields.filter((field) => field in ((body ?? {}) as object));
+    const secrets = secretFields.filter((field) => isThere(body, field.split(".")));
     const secret = secrets.length === 0 ? "" : hereDocument(body, secrets);
     if (body !== undefined) {
       const data = secret === "" ? JSON.stringify(body) : "@-";
@@ -62,18 +62,35 @@ export class CurlTransport implements Transport {
 const VARIABLES: Readonly<Record<string, string>> = {
   token: "$CLUSTER_TOKEN",
   metadataPassword: "$METADATA_PASSWORD",
+  "classic.chap.secret": "$CHAP_SECRET",
 };
+
+type Fields = Readonly<Record<string, unknown>>;
+
+function isThere(body: unknown, [field = "", ...deeper]: readonly string[]): boolean {
+  if (typeof body !== "object" || body === null || !(field in body)) return false;
+  return deeper.length === 0 || isThere((body as Fields)[field], deeper);
+}
+
+/** The body with "" in the place of a secret that is there. */
+function withoutSecret(body: Fields, [field = "", ...deeper]: readonly string[]): Fields {
+  const below = deeper.length === 0 ? "" : withoutSecret(body[field] as Fields, deeper);
+  return { ...body, [field]: below };
+}
 
 /**
  * The body on curl's standard input, where `ps` does not show it, its secrets as variables of the
  * shell: printed, they would be on screens and in histories.
  */
 function hereDocument(body: unknown, secrets: readonly string[]): string {
-  const blank = Object.fromEntries(secrets.map((field) => [field, ""]));
+  const blank = secrets.reduce(
+    (one, secret) => withoutSecret(one, secret.split(".")),
+    body as Fields,
+  );
   // What is left must come out of the here-document as it goes in.
-  let text = JSON.stringify({ ...(body as object), ...blank }).replace(/[\\`$]/g, "\\$&");
+  let text = JSON.stringify(blank).replace(/[\\`$]/g, "\\$&");
   for (const secret of secrets) {
-    const field = `${JSON.stringify(secret)}:"`;
+    const field = `${JSON.stringify(secret.split(".").at(-1))}:"`;
     text = text.replace(field, () => `${field}${VARIABLES[secret] ?? ""}`);
   }
   return ` <<EOF\n${text}\nEOF`;

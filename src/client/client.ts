@@ -81,7 +81,8 @@ export class RingstoreClient {
 
   async attachVolume(name: string, body: VolumeAttach): Promise<AttachReply> {
     const path = `${volumePath(name)}/attach`;
-    return await this.#call({ method: "POST", path, body }, ["socket", "qemu"]);
+    const request = { method: "POST", path, body, secretFields: ATTACH_SECRETS } as const;
+    return await this.#call(request, ["socket", "qemu"]);
   }
 
   async detachVolume(name: string): Promise<DetachReply> {
@@ -253,6 +254,8 @@ export class RingstoreClient {
 }
 
 const REBUILD_LIMIT = "/v1/rebuilds/limit";
+const ATTACH_SECRETS = ["classic.chap.secret"];
+
 const INIT_SECRETS = ["metadataPassword"];
 
 const JOIN_SECRETS = ["token", "metadataPassword"];

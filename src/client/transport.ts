@@ -9,7 +9,10 @@ export interface ClientRequest {
   readonly path: string;
   /** JSON; undefined = no body. */
   readonly body?: unknown;
-  /** Fields of the body that are secrets: nothing that shows the request shows their values. */
+  /**
+   * Fields of the body that are secrets, with dots where they lie deeper: nothing that shows the
+   * request shows their values.
+   */
   readonly secretFields?: readonly string[];
 }
 

@@ -16,7 +16,7 @@ import type {
 import type { VolumeSpec } from "../ports/data-plane.ts";
 import type { OwnedRecord, RecordEntry } from "../ports/volume-records.ts";
 import { compareReplicas } from "../testing/store/compare-replicas.ts";
-import { MIB, TestPlane, until, volume } from "./_test-plane.ts";
+import { MIB, type PlaneOptions, TestPlane, until, volume } from "./_test-plane.ts";
 import type { ReactorDataPlane } from "./data-plane.ts";
 import { makeDisk } from "./disk-file.ts";
 
@@ -134,9 +134,13 @@ export class TestCluster {
     this.nodes = nodes;
   }
 
-  static async start(t: TestContext, nodeCount: number): Promise<TestCluster> {
+  static async start(
+    t: TestContext,
+    nodeCount: number,
+    options: PlaneOptions = {},
+  ): Promise<TestCluster> {
     const planes: TestPlane[] = [];
-    for (let at = 0; at < nodeCount; at++) planes.push(await TestPlane.start(t));
+    for (let at = 0; at < nodeCount; at++) planes.push(await TestPlane.start(t, options));
     const cluster = new TestCluster(planes.map((plane) => new TestNode(plane)));
     t.after(() => {
       for (const path of cluster.paths.values()) path.close();

@@ -11,10 +11,13 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { AttachmentSpec, Backing, VolumeSpec } from "../ports/data-plane.ts";
 import type { LogFields } from "../ports/log.ts";
 import { createDataPlane, type ReactorDataPlane, type ReactorPlaneOptions } from "./data-plane.ts";
+import type { DataPlaneOptions } from "./data-plane-factory.ts";
 
 export const MIB: number = 1024 * 1024;
 
-export interface PlaneOptions extends ReactorPlaneOptions {
+export interface PlaneOptions
+  extends ReactorPlaneOptions,
+    Pick<DataPlaneOptions, "portal" | "saveReservations"> {
   readonly reactorCount?: number;
   readonly folder?: string;
 }
@@ -48,6 +51,10 @@ export class TestPlane {
         reactorCount: options.reactorCount ?? 1,
         pollUs: 50,
         trustMemory: false,
+        portal: options.portal ?? null,
+        ...(options.saveReservations === undefined
+          ? {}
+          : { saveReservations: options.saveReservations }),
         log: { log: (_level, event, fields = {}) => void lines.push({ event, fields }) },
         changed: () => void (changes.count += 1),
         fatal: (error) => void defects.push(error),

@@ -17,12 +17,12 @@ export interface ListenAddress {
 }
 
 /** `127.0.0.1:8040`, `[::1]:8040`, `localhost:0`. */
-export function parseListen(text: string): ListenAddress {
+export function parseListen(text: string, option: string = "--listen"): ListenAddress {
   const match = /^(?:\[([0-9a-fA-F:.]+)\]|([\w.-]+)):(\d{1,5})$/.exec(text);
   const host = match?.[1] ?? match?.[2] ?? "";
   const port = Number(match?.[3] ?? Number.NaN);
   if (host === "" || !(port <= 65_535)) {
-    throw new StartError("cannot_start", `--listen ${quote(text)} is not an address`, {
+    throw new StartError("cannot_start", `${option} ${quote(text)} is not an address`, {
       advice: "give HOST:PORT, e.g. 127.0.0.1:8040 or [::1]:8040; port 0 takes a free one",
     });
   }

@@ -12,12 +12,14 @@ import { ApiError } from "../model/errors.ts";
 import { QUEUE_COUNT_MAX } from "../model/limits.ts";
 import type { DetachReply, Volume, VolumeAttach } from "../model/types.ts";
 import { checkQueueCount } from "../model/volume-rules.ts";
+import { planClassic, requireSameClassic } from "./classic-attach.ts";
 import { type ClusterContext, changeVolume, isNodeLive, readVolume } from "./cluster-context.ts";
 import type { ClusterServing } from "./cluster-serve.ts";
 import type { ServedVolume } from "./cluster-served.ts";
 import { type ClusterStandbys, isReady } from "./cluster-standby.ts";
 import { asApiError } from "./failure.ts";
-import { requireSameSettings } from "./volume-operations.ts";
+import { requireSameSettings } from "./volume-attach.ts";
+import { placeText } from "./volume-entry.ts";
 
 export class ClusterAttaching {
   readonly #context: ClusterContext;
@@ -40,6 +42,8 @@ export class ClusterAttaching {
     const { host } = this.#context;
     host.requireRunning();
     if (request.queueCountMax !== undefined) checkQueueCount(request.queueCountMax);
+    const { classic } = request;
+    if (classic !== undefined) planClassic(request, classic);
     this.#serving.checkName(name);
     const entry = this.#serving.entryOf(id, name);
     return await this.#serving.alone(entry, async () => {
@@ -83,7 +87,7 @@ export class ClusterAttaching {
       throw asApiError(error, what);
     }
     const volume = this.#view(record);
-    host.modules.events.add("volume.attached", name, `socket ${volume.attachment?.socket}`);
+    host.modules.events.add("volume.attached", name, placeText(volume));
     return { volume, changed: true };
   }
 
@@ -126,10 +130,19 @@ export class ClusterAttaching {
   async #declare(
     entry: ServedVolume,
     record: VolumeRecord,
-    { queueCountMax = QUEUE_COUNT_MAX, packedAllowed = true }: VolumeAttach,
+    request: VolumeAttach,
     readOnly: boolean,
   ): Promise<void> {
-    const settings = { queueCountMax, packedAllowed, readOnly };
+    const { queueCountMax = QUEUE_COUNT_MAX, packedAllowed = true, classic } = request;
+    const keeper = this.#context.host.modules.classic;
+    const secret = classic?.chap?.secret;
+    if (secret !== undefined) await keeper.saveSecret(entry.id, secret);
+    const settings = {
+      queueCountMax,
+      packedAllowed,
+      readOnly,
+      ...(classic === undefined ? {} : { classic: planClassic(request, classic) }),
+    };
     await this.#serving.declare(entry, { ...this.#serving.defaultsOf(record), ...settings });
   }
 
@@ -224,6 +237,8 @@ export class ClusterAttaching {
   ): Promise<AttachResult> {
     const { name } = entry;
     const present = entry.declared ?? this.#serving.defaultsOf(record);
+    const keeper = this.#context.host.modules.classic;
+    requireSameClassic(entry, present.classic, request, keeper);
     requireSameSettings(name, present, request);
     if (!entry.serving) {
       try {

@@ -15,6 +15,7 @@ import { ApiError } from "../model/errors.ts";
 import { QUEUE_COUNT_MAX } from "../model/limits.ts";
 import type { ClusterBacking, ReplicaPlace } from "../ports/cluster-plane.ts";
 import type { VolumeSpec } from "../ports/data-plane.ts";
+import { classicSpecOf } from "./classic-attach.ts";
 import {
   type ClusterContext,
   changeVolume,
@@ -86,9 +87,14 @@ export class ClusterServing {
   }
 
   async declare(entry: ServedVolume, wanted: DeclaredClusterAttachment | null): Promise<void> {
+    const before = entry.declared;
     if (wanted !== null) await this.#store.save(wanted);
-    else if (entry.declared !== null) await this.#store.remove(entry.name);
+    else if (before !== null) await this.#store.remove(entry.name);
     entry.declared = wanted;
+    const hadSecret = (before?.classic?.chapUser ?? null) !== null;
+    if (wanted === null && hadSecret) {
+      await this.#context.host.modules.classic.forgetSecret(entry.id);
+    }
   }
 
   /** What an attachment is without a word about it. */
@@ -171,8 +177,15 @@ export class ClusterServing {
     }
     if (!entry.open) await this.open(entry, record, isStandby);
     const { readOnly } = record.attachment;
+    const { classic } = settings;
     try {
-      await plane.attach(attachmentSpecOf(host.options, record, { ...settings, readOnly }));
+      if (classic === undefined) {
+        await plane.attach(attachmentSpecOf(host.options, record, { ...settings, readOnly }));
+      } else {
+        const keeper = host.modules.classic;
+        const spec = await classicSpecOf(record, { readOnly }, classic, keeper);
+        entry.portal = await plane.attachClassic(spec);
+      }
     } catch (error) {
       await this.#close(entry).catch((second) => this.#report("close after attach", entry, second));
       throw error;

@@ -19,8 +19,10 @@ export class ServedVolume extends OperationQueue {
   open = false;
   /** With this size; meaningless while it is not open. */
   sizeBytes = 0;
-  /** The data plane listens on its socket. */
+  /** The data plane listens on its socket, or has the target. */
   serving = false;
+  /** Of a target that is served: the portal's `HOST:PORT`. */
+  portal: string | null = null;
   /** Another node has it, and this one's socket is open in case its guest comes here. */
   isStandby = false;
   /** What front-ends here do with its rings. */

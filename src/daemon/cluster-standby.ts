@@ -161,7 +161,10 @@ export class ClusterStandbys {
   #hold(entry: ServedVolume, standby: Standby): void {
     if (entry.declared?.phase === "detaching" || !isReady(this.#context, standby)) return;
     if (!standby.isWanted && !entry.isLeaving) return;
-    if (entry.front.isRunning) {
+    // An iSCSI target has no other end to be handed over to: initiators come again here.
+    const isClassic = entry.declared?.classic !== undefined;
+    if (isClassic && !standby.isWanted) return;
+    if (entry.front.isRunning || isClassic) {
       if (standby.isWanted) this.#run(entry, () => this.#setWanted(entry, false));
     } else if (ownerOf(this.#context, entry.id)?.state === "serving") {
       this.#run(entry, () => this.#give(entry));

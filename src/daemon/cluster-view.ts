@@ -15,6 +15,7 @@ import type {
 import type { Attachment, Health, Volume, VolumeState } from "../model/types.ts";
 import type { OwnerStats } from "../ports/cluster-plane.ts";
 import type { VolumeStats } from "../ports/data-plane.ts";
+import { shownClassic } from "./classic-attach.ts";
 import type { ClusterContext } from "./cluster-context.ts";
 import { socketPathOf } from "./data-directory.ts";
 import { RebuildProgress } from "./rebuild-progress.ts";
@@ -138,13 +139,18 @@ export class ClusterViews {
 
   #attachment({ id, name, attachment }: VolumeRecord, { stats }: Sight): Attachment | null {
     const { member, served, host } = this.#context;
-    const declared = served.get(id)?.declared ?? null;
+    const entry = served.get(id);
+    const declared = entry?.declared ?? null;
     const { node, standby } = attachment;
     const isOurs = node === member.nodeId || standby?.node === member.nodeId;
     if (!isOurs || declared === null) return null;
+    const { classic } = declared;
+    const isSocket = classic === undefined;
+    const portal = entry?.serving === true ? entry.portal : null;
     return {
       generation: attachment.generation,
-      socket: socketPathOf(host.options.paths, name),
+      socket: isSocket ? socketPathOf(host.options.paths, name) : null,
+      classic: isSocket ? null : shownClassic({ id, name }, classic, portal),
       queueCountMax: declared.queueCountMax,
       packedAllowed: declared.packedAllowed,
       readOnly: attachment.readOnly,

@@ -300,6 +300,36 @@ describe("attach", () => {
     assert.equal(b.control.show("v").state, "attached");
   });
 
+  test("as an iSCSI target: here alone, again after a restart, never handed over", async () => {
+    const secret = "correct-horse-battery";
+    await a.create({ name: "v", sizeBytes: MIB, replicas: 2 });
+    const classic = { chap: { user: "vm1", secret } };
+    const { volume } = await a.control.attach("v", { classic });
+    assert.equal(volume.attachment?.socket, null);
+    assert.match(
+      volume.attachment?.classic?.url ?? "",
+      /^iscsi:\/\/127\.0\.0\.1:3260\/iqn\..*:v\./,
+    );
+    assert.match(callsOf(a), /attachClassic v$/);
+    assert.equal((await a.control.attach("v", { classic })).changed, false);
+    await refused(a.control.attach("v", {}), "attachment_differs", /not by vhost-user/);
+    await until(() => has(b, "v"));
+    await refused(
+      b.control.attach("v", { standby: true, classic: {} }),
+      "invalid_request",
+      /standby does not go with classic/,
+    );
+    await refused(a.cluster.handOver("v", { node: "b" }), "volume_attached", /on node a/);
+    a = await scene.restart(a);
+    await until(() => has(a, "v") && a.control.show("v").state === "attached");
+    assert.match(callsOf(a), /attachClassic v$/);
+    assert.equal(a.control.show("v").attachment?.classic?.chapUser, "vm1");
+    await a.control.detach("v");
+    assert.equal(a.control.show("v").attachment, null);
+    await a.control.attach("v", {});
+    assert.ok(existsSync(socketOf(a, "v")));
+  });
+
   test("detach surrenders, then another node may have it", async () => {
     await a.create({ name: "v", sizeBytes: MIB, replicas: 2 });
     await a.control.attach("v", {});

@@ -41,13 +41,12 @@ import { asApiError } from "./failure.ts";
 import { Observer } from "./observer.ts";
 import { adviceFor, clusterItems, type FilesystemSpace, statusItems, summaryOf } from "./status.ts";
 import { NO_SUPPORT, type SupportSources, supportReply } from "./support.ts";
+import { attachVolume, detachVolume } from "./volume-attach.ts";
 import { viewOf } from "./volume-entry.ts";
 import type { VolumeHost } from "./volume-host.ts";
 import {
-  attachVolume,
   checkRoom,
   createVolume,
-  detachVolume,
   removeVolume,
   resizeVolume,
   usedFiles,
@@ -236,6 +235,9 @@ export class DaemonControl implements ControlPlane {
       disks: this.#diskCounts(),
       dataFilesystem,
       cluster,
+      portals: this.#host.modules.dataPlane.portalStats().map(({ address, sessionCount }) => {
+        return { address, sessionCount };
+      }),
       reactorCount: this.#host.modules.dataPlane.reactorStats().length,
       residentBytes: process.memoryUsage.rss(),
       io: this.observer.rate(),
@@ -305,6 +307,7 @@ export class DaemonControl implements ControlPlane {
       diskStats: this.#host.modules.dataPlane.diskStats(),
       volumeStats: [...this.#host.statsById().values()],
       reactorStats: this.#host.modules.dataPlane.reactorStats(),
+      portalStats: this.#host.modules.dataPlane.portalStats(),
       items,
       apiRequests: [...this.#requests.values()],
       rebuilds: await rebuildsOf(this.cluster),

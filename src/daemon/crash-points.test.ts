@@ -7,17 +7,13 @@ import { existsSync, readdirSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import type { Caller } from "../api/control-plane.ts";
+import type { ClassicSpec } from "../ports/classic-plane.ts";
 import { readDiskFile } from "../testing/control/fake-disk-file.ts";
 import { HostFixture } from "../testing/control/host-fixture.ts";
 import { socketPathOf } from "./data-directory.ts";
 import { createDisk } from "./disk-operations.ts";
-import {
-  attachVolume,
-  createVolume,
-  detachVolume,
-  removeVolume,
-  resizeVolume,
-} from "./volume-operations.ts";
+import { attachVolume, detachVolume } from "./volume-attach.ts";
+import { createVolume, removeVolume, resizeVolume } from "./volume-operations.ts";
 
 const MIB = 1024 * 1024;
 const CALLER: Caller = { transport: "unix", name: "local" };
@@ -56,6 +52,9 @@ const createOverPath: Operation = (fixture) => {
   return createVolume(fixture.host, { name: "v", path }, CALLER, DO_IT);
 };
 const attach: Operation = ({ host }) => attachVolume(host, "v", {});
+const SECRET = "correct-horse-battery";
+const attachClassic: Operation = ({ host }) =>
+  attachVolume(host, "v", { classic: { chap: { user: "vm1", secret: SECRET } } });
 const detach: Operation = ({ host }) => detachVolume(host, "v");
 const remove: Operation = ({ host }) => removeVolume(host, "v", DO_IT);
 const resizeTo =
@@ -114,6 +113,33 @@ const SCENARIOS: readonly Scenario[] = [
     sizes: [MIB],
     answered: MIB,
     attached: { mayBe: [false, true], answered: false },
+  },
+  {
+    name: "attach as a target",
+    prepare: [createFile],
+    operation: attachClassic,
+    sizes: [MIB],
+    answered: MIB,
+    attached: { mayBe: [false, true], answered: true },
+  },
+  {
+    name: "detach a target",
+    prepare: [createFile, attachClassic],
+    operation: detach,
+    sizes: [MIB],
+    answered: MIB,
+    attached: { mayBe: [false, true], answered: false },
+  },
+  {
+    name: "delete after a secret that was left behind",
+    prepare: [
+      createFile,
+      ({ host }) => host.modules.classic.saveSecret(host.find("v").declared.id, SECRET),
+    ],
+    operation: remove,
+    sizes: [null, MIB],
+    answered: null,
+    attached: NOT_ATTACHED,
   },
   {
     name: "grow detached",
@@ -282,7 +308,10 @@ function checkRecovered(scenario: Scenario, fixture: HostFixture, answered: bool
     const onDisk = entry === undefined ? {} : { [entry.declared.id]: sizeBytes };
     assert.deepEqual(readDiskFile(disk.declared.path)?.volumes, onDisk, "what the disk holds");
   }
-  if (entry === undefined) return;
+  if (entry === undefined) {
+    assert.deepEqual(readdirSync(fixture.paths.iscsiDirectory), [], "no secret of nobody");
+    return;
+  }
   assert.equal(entry.declared.phase, "ready");
   assert.equal(entry.declared.resizeToBytes, null);
   assert.equal(entry.problem, null);
@@ -290,7 +319,13 @@ function checkRecovered(scenario: Scenario, fixture: HostFixture, answered: bool
   const mayBe = answered ? [scenario.attached.answered] : scenario.attached.mayBe;
   assert.ok(mayBe.includes(isAttached), `attached ${isAttached} is none of ${mayBe}`);
   assert.equal(entry.serving, isAttached, "declared attached is served");
-  if (isAttached) assert.ok(statSync(socketPathOf(fixture.paths, "v")).isSocket());
+  const classic = entry.declared.attachment?.classic;
+  if (classic !== undefined) {
+    const served = fixture.dataPlane.open.get(entry.declared.id)?.attachment;
+    assert.equal((served as ClassicSpec).chap?.secret, SECRET, "served with its secret");
+  } else if (isAttached) {
+    assert.ok(statSync(socketPathOf(fixture.paths, "v")).isSocket());
+  }
   if (isManagedFile) {
     const path = join(fixture.paths.volumeDirectory, `${entry.declared.id}.img`);
     assert.equal(statSync(path).size, sizeBytes, "the file has the declared size");

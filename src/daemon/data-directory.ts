@@ -5,6 +5,7 @@
 //   DATA/state/           0700   NAME.json: declared volumes (state-store.ts)
 //   DATA/disks/           0700   NAME.json: declared disks of the store
 //   DATA/attached/        0700   NAME.json: attached volumes of the cluster
+//   DATA/iscsi/           0700   ID.json: reservations, ID.chap: secrets (classic-keeper.ts)
 //   DATA/cluster.*        0600   of which cluster it is a node (cluster-file.ts)
 //   DATA/volumes/         0700   ID.img: managed data files
 //   DATA/vhost/           0750   NAME.sock: vhost-user sockets, for the socket group
@@ -38,6 +39,7 @@ export interface DataDirectory {
   readonly stateDirectory: string;
   readonly diskDirectory: string;
   readonly attachedDirectory: string;
+  readonly iscsiDirectory: string;
   readonly volumeDirectory: string;
   readonly socketDirectory: string;
 }
@@ -55,6 +57,7 @@ export function layOutDataDirectory(dataPath: string, socketPath: string): DataD
     stateDirectory: join(root, "state"),
     diskDirectory: join(root, "disks"),
     attachedDirectory: join(root, "attached"),
+    iscsiDirectory: join(root, "iscsi"),
     volumeDirectory: join(root, "volumes"),
     socketDirectory,
   };
@@ -89,6 +92,7 @@ export function makeDataDirectory(paths: DataDirectory, socketGroupId: number): 
   makeDirectory(paths.stateDirectory, 0o700);
   makeDirectory(paths.diskDirectory, 0o700);
   makeDirectory(paths.attachedDirectory, 0o700);
+  makeDirectory(paths.iscsiDirectory, 0o700);
   makeDirectory(paths.volumeDirectory, 0o700);
   makeDirectory(paths.socketDirectory, SOCKET_DIRECTORY_MODE);
   if (socketGroupId >= 0) setGroup(paths.socketDirectory, socketGroupId);

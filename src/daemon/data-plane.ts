@@ -11,6 +11,7 @@
 //  - calls for one volume come one after the other (the control plane sees to it).
 
 import { RingstoreError } from "../base/index.ts";
+import type { ClassicSpec, PortalStats } from "../ports/classic-plane.ts";
 import type {
   AttachmentSpec,
   Backing,
@@ -26,6 +27,7 @@ import { affinity } from "../sys/index.ts";
 import { createLogRing, VolumeMeter } from "../telemetry/index.ts";
 import { closeBacking, type OpenedBacking } from "../uring/index.ts";
 import type { DataPlaneOptions } from "./data-plane-factory.ts";
+import { PlaneClassic } from "./plane-classic.ts";
 import { PlaneCluster } from "./plane-cluster.ts";
 import { PlaneClusterHalf } from "./plane-cluster-half.ts";
 import { PlaneDisks } from "./plane-disks.ts";
@@ -99,6 +101,7 @@ export class ReactorDataPlane extends PlaneClusterHalf implements DataPlane {
   private readonly opening: Map<string, ReactorThread> = new Map();
   private readonly disks: PlaneDisks;
   protected readonly cluster: PlaneCluster;
+  private readonly classic: PlaneClassic;
   private readonly unresponsiveSinceMs: Map<ReactorThread, number> = new Map();
   private lookTimer: NodeJS.Timeout | null;
   private pingTimer: NodeJS.Timeout | null;
@@ -134,6 +137,13 @@ export class ReactorDataPlane extends PlaneClusterHalf implements DataPlane {
     });
     const [thread] = this.threads as [ReactorThread];
     this.cluster = new PlaneCluster({ thread, disks: this.disks, limits: this.limits });
+    this.classic = new PlaneClassic({
+      threads: this.threads,
+      limits: this.limits,
+      log: options.log,
+      settings: options.portal ?? null,
+      save: options.saveReservations ?? null,
+    });
     this.lookTimer = setInterval(() => this.look(), this.limits.lookMs);
     this.pingTimer = setInterval(() => void this.ping(), this.limits.pingMs);
     this.pingTimer.unref();
@@ -270,24 +280,35 @@ export class ReactorDataPlane extends PlaneClusterHalf implements DataPlane {
     const volume = this.find(spec.volumeId);
     if (volume.attached) throw attachedError(volume.spec.name, "attached twice");
     const { thread } = volume;
-    const { volumeId } = spec;
-    const onLate = (): void => {
-      const detaching = thread.request(
-        { op: "detach", volumeId },
-        { timeoutMs: this.limits.detachMs },
-      );
-      void detaching.catch(() => undefined);
-    };
+    const onLate = (): void => this.detachLate(volume);
     await thread.request({ op: "attach", spec }, { timeoutMs: this.limits.commandMs, onLate });
     volume.attached = true;
   }
 
+  async attachClassic(spec: ClassicSpec): Promise<string> {
+    const volume = this.find(spec.volumeId);
+    if (volume.attached) throw attachedError(volume.spec.name, "attached twice");
+    const address = await this.classic.attach(volume.thread, spec, () => this.detachLate(volume));
+    volume.attached = true;
+    return address;
+  }
+
+  /** Attached after nobody waited any more. */
+  private detachLate({ spec, thread }: OpenVolume): void {
+    const { detachMs: timeoutMs } = this.limits;
+    const detaching = thread.request({ op: "detach", volumeId: spec.id }, { timeoutMs });
+    void detaching.catch(() => undefined);
+  }
+
   async detach(volumeId: string): Promise<void> {
     const volume = this.find(volumeId);
-    const onLate = (): void => void (volume.attached = false);
-    const options = { timeoutMs: this.limits.detachMs, onLate };
+    const detached = async (): Promise<void> => {
+      volume.attached = false;
+      await this.classic.detached(volumeId);
+    };
+    const options = { timeoutMs: this.limits.detachMs, onLate: () => void detached() };
     await volume.thread.request({ op: "detach", volumeId }, options);
-    volume.attached = false;
+    await detached();
   }
 
   // For the cluster's half -----------------------------------------------------------------------
@@ -313,6 +334,10 @@ export class ReactorDataPlane extends PlaneClusterHalf implements DataPlane {
     return [...this.volumes.values()]
       .filter((volume) => volume.attached)
       .map((volume) => statsOf(volume, this.healthOf(volume)));
+  }
+
+  portalStats(): readonly PortalStats[] {
+    return this.classic.stats();
   }
 
   private healthOf(volume: OpenVolume): readonly HealthItem[] {

@@ -117,13 +117,21 @@ export class Observer {
     this.#seen.set(stats.volumeId, now);
     if (now.connected !== (before?.connected ?? false)) {
       const type = now.connected ? "volume.connected" : "volume.disconnected";
-      events.add(type, name, `a front-end ${now.connected ? "started" : "stopped"} its rings`);
+      events.add(type, name, this.#sessionText(name, now.connected));
     }
     if (now.healthCodes !== (before?.healthCodes ?? "")) {
       const text = stats.health.map((item) => `${item.code}: ${item.message}`).join("; ");
       events.add("volume.health", name, text === "" ? "healthy again" : text);
       log.log(text === "" ? "info" : "warn", "volume.health", { volume: name, health: text });
     }
+  }
+
+  #sessionText(name: string, isConnected: boolean): string {
+    const classic = this.#host.entries.get(name)?.declared.attachment?.classic;
+    if (classic !== undefined) {
+      return isConnected ? "an initiator has logged in" : "no initiator is logged in any more";
+    }
+    return `a front-end ${isConnected ? "started" : "stopped"} its rings`;
   }
 
   #takeSample(byId: ReadonlyMap<string, VolumeStats>): void {

@@ -10,13 +10,15 @@
 import { type MessagePort, receiveMessageOnPort } from "node:worker_threads";
 import { assert, RingstoreError } from "../base/index.ts";
 import { Workspace } from "../local/index.ts";
-import type { AttachmentSpec, ReadinessHandler, TimerHandler, VolumeSpec } from "../ports/index.ts";
+import type { ReadinessHandler, TimerHandler, VolumeSpec } from "../ports/index.ts";
 import { Reactor, type ReactorObserver } from "../reactor/index.ts";
 import { eventClear, POLLIN, SystemClock, SystemMemory, setAffinity } from "../sys/index.ts";
 import { LogRingWriter, REACTOR_COUNTERS, RingLog, reactorCounters } from "../telemetry/index.ts";
+import { ReactorClassic } from "./reactor-classic.ts";
 import { ReactorCluster } from "./reactor-cluster.ts";
 import { ReactorDisks } from "./reactor-disks.ts";
 import type {
+  ClassicCommand,
   ClusterCommand,
   ReactorCommand,
   ReactorMessage,
@@ -73,6 +75,7 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
   private readonly volumes: Map<string, ReactorVolume> = new Map();
   private readonly disks: ReactorDisks;
   private cluster: ReactorCluster | null = null;
+  private classic: ReactorClassic | null = null;
   private stopPatienceMs = 0;
   private stopId = -1;
   private stopTimer = -1;
@@ -165,8 +168,13 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
       case "resize":
         return this.resize(id, command);
       case "attach":
-        this.attach(command.spec);
+        this.requireDetached(command.spec.volumeId).attach(command.spec);
         return true;
+      case "startPortal":
+      case "attachClassic":
+      case "setRedirects":
+      case "reservationSaved":
+        return this.dispatchClassic(command);
       case "detach":
         this.find(command.volumeId).detach(() => this.answer(id));
         return false;
@@ -199,6 +207,26 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
     const { reactor, workspace, disks } = this;
     const send = (message: ReactorMessage): void => this.send(message);
     this.cluster = new ReactorCluster(command, { reactor, workspace, disks, send });
+  }
+
+  /** True where it is answered. */
+  private dispatchClassic(command: ClassicCommand): boolean {
+    if (command.op === "startPortal") {
+      assert(this.classic === null, "a portal is started once");
+      const { reactor, workspace } = this;
+      const send = (message: ReactorMessage): void => this.send(message);
+      this.classic = new ReactorClassic(command, { reactor, copier: workspace.copier, send });
+      return true;
+    }
+    const { classic } = this;
+    assert(classic !== null, "the classic path without a portal");
+    if (command.op === "attachClassic") {
+      this.requireDetached(command.spec.volumeId).attachClassic(command.spec, classic);
+      return true;
+    }
+    if (command.op === "setRedirects") classic.setRedirects(command.redirects);
+    else classic.reservationSaved(command.saveId, command.result);
+    return false;
   }
 
   private requireCluster(): ReactorCluster {
@@ -263,12 +291,10 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
     return false;
   }
 
-  private attach(spec: AttachmentSpec): void {
-    const volume = this.find(spec.volumeId);
-    if (volume.attached) {
-      throw refusal("VOLUME_ATTACHED", `volume ${volume.spec.name} is still attached`);
-    }
-    volume.attach(spec);
+  private requireDetached(volumeId: string): ReactorVolume {
+    const volume = this.find(volumeId);
+    if (!volume.attached) return volume;
+    throw refusal("VOLUME_ATTACHED", `volume ${volume.spec.name} is still attached`);
   }
 
   private close(volumeId: string): void {
@@ -291,6 +317,7 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
     for (const volume of this.volumes.values()) volume.updateGauges(nowUs);
     this.disks.report();
     this.cluster?.look();
+    this.classic?.look();
     this.log.reportLost();
     this.reactor.setTimer(GAUGE_PERIOD_MS, this, TIMER_GAUGES);
   }
@@ -317,8 +344,15 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
     }
   }
 
-  /** Every volume is detached, and with it drained. Owned ones say so in their records. */
+  /** Every volume is detached, and with it drained. */
   private closeAll(): void {
+    const { classic } = this;
+    if (classic === null) this.closeServed();
+    else classic.close(() => this.closeServed());
+  }
+
+  /** Owned volumes say in their records that they are clean. */
+  private closeServed(): void {
     const { cluster } = this;
     if (cluster === null) {
       this.closeVolumes();

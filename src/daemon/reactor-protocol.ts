@@ -5,6 +5,7 @@
 // (detach, stop) does not hold up the next.
 
 import type { MessagePort } from "node:worker_threads";
+import type { ClassicSpec, PortalStats } from "../ports/classic-plane.ts";
 import type {
   ClusterBacking,
   ClusterIdentity,
@@ -18,6 +19,7 @@ import type {
 } from "../ports/cluster-plane.ts";
 import type { AttachmentSpec, VolumeSpec } from "../ports/data-plane.ts";
 import type { ReplicaNote } from "../ports/replica-note.ts";
+import type { ReservationRecord } from "../ports/reservation-record.ts";
 import type { StoreDiskSpec, StoreDiskStats } from "../ports/store-disk.ts";
 import type { OwnedRecord, RecordEntry, RecordSwap } from "../ports/volume-records.ts";
 import type { ReactorOptions } from "../reactor/index.ts";
@@ -89,8 +91,33 @@ export type ClusterCommand =
       readonly answer: RecordEntry | RecordSwap | null;
     };
 
+/** Of the classic path, to every reactor that has a target. */
+export type ClassicCommand =
+  | {
+      readonly op: "startPortal";
+      /** A listening socket; the reactor's from now on. */
+      readonly listenFd: number;
+      /** `address:port` as initiators reach it. */
+      readonly address: string;
+      readonly connectionsMax: number;
+      readonly connectionsPerAddressMax: number;
+    }
+  | { readonly op: "attachClassic"; readonly spec: ClassicSpec }
+  /** Targets of the other reactors. Not answered. */
+  | {
+      readonly op: "setRedirects";
+      readonly redirects: readonly {
+        readonly targetName: string;
+        readonly address: string;
+        readonly initiators: readonly string[];
+      }[];
+    }
+  /** What became of a "reservation" message: 0 or a negated errno. Not answered. */
+  | { readonly op: "reservationSaved"; readonly saveId: number; readonly result: number };
+
 export type ReactorCommand =
   | ClusterCommand
+  | ClassicCommand
   | {
       readonly op: "open";
       readonly spec: VolumeSpec;
@@ -151,6 +178,15 @@ export type ReactorMessage =
       readonly volumeId: string;
       readonly swap: { readonly revision: number; readonly record: OwnedRecord } | null;
     }
+  /** An initiator's PERSISTENT RESERVE OUT waits for it: answered with "reservationSaved". */
+  | {
+      readonly kind: "reservation";
+      readonly saveId: number;
+      readonly volumeId: string;
+      readonly record: ReservationRecord;
+    }
+  /** Sent when they have changed, at most once a second. */
+  | { readonly kind: "portal"; readonly stats: Omit<PortalStats, "reactor"> }
   /** Sent when they have changed. */
   | { readonly kind: "owner"; readonly stats: OwnerStats }
   /** At once. */

@@ -21,6 +21,7 @@ export function statsOf(volume: MeteredVolume, health: readonly HealthItem[]): V
     flushCount: block.get("flushCount"),
     discardCount: block.get("discardCount"),
     errorCount: block.get("errorCount"),
+    commandCount: block.get("commandCount"),
     inflightCount: block.get("inflightCount"),
     readLatencyUs: HistogramSnapshot.of(meter.readLatency).summary(),
     writeLatencyUs: HistogramSnapshot.of(meter.writeLatency).summary(),

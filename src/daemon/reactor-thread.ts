@@ -43,6 +43,8 @@ type ClusterMessage = Extract<
   { kind: "record" | "owner" | "front" | "peers" | "pace" }
 >;
 
+type ClassicMessage = Extract<ReactorMessage, { kind: "reservation" | "portal" }>;
+
 interface Pending {
   readonly resolve: (value: unknown) => void;
   readonly reject: (error: Error) => void;
@@ -69,6 +71,9 @@ export class ReactorThread {
 
   /** Who hears of records, owners and peers. */
   onCluster: (message: ClusterMessage) => void = () => undefined;
+
+  /** Who hears of reservations and portals. */
+  onClassic: (message: ClassicMessage) => void = () => undefined;
 
   private readonly worker: Worker;
   private readonly port: MessagePort;
@@ -164,6 +169,10 @@ export class ReactorThread {
       case "peers":
       case "pace":
         this.onCluster(message);
+        return;
+      case "reservation":
+      case "portal":
+        this.onClassic(message);
         return;
     }
   }

@@ -1,5 +1,5 @@
 // One open volume on its reactor: the disk, the block device over it, and while it is attached the
-// vhost-user device in front.
+// vhost-user device or the iSCSI target in front.
 //
 // Invariants:
 //  - everything here runs on the reactor's thread;
@@ -15,11 +15,13 @@ import {
   type Workspace,
 } from "../local/index.ts";
 import type { BlockDevice } from "../ports/block-device.ts";
+import type { ClassicSpec } from "../ports/classic-plane.ts";
 import type { AttachmentSpec, VolumeSpec } from "../ports/data-plane.ts";
 import type { Reactor } from "../reactor/index.ts";
 import { VOLUME_COUNTERS, VolumeMeter } from "../telemetry/index.ts";
 import { createDisk, type OwnedDisk } from "../uring/index.ts";
-import { type FrontGate, listenError, VhostUserDevice } from "../vhost-user/index.ts";
+import { BlkModel, type FrontGate, listenError, VhostUserDevice } from "../vhost-user/index.ts";
+import type { ReactorClassic } from "./reactor-classic.ts";
 import type { OpenedForReactor } from "./reactor-protocol.ts";
 
 /** Where a volume lives. */
@@ -43,6 +45,13 @@ export interface MadeDevice {
   readonly gate?: FrontGate;
 }
 
+/** What stands in front of an attached volume. */
+interface VolumeFront {
+  capacityChanged(): void;
+  /** Ends the sessions; `done` when nothing of them touches the device any more. */
+  close(done: () => void): void;
+}
+
 export class ReactorVolume {
   readonly spec: VolumeSpec;
   private readonly modules: VolumeModules;
@@ -50,7 +59,7 @@ export class ReactorVolume {
   private readonly disk: OwnedDisk | null;
   private readonly device: OwnedDevice;
   private readonly gate: FrontGate | null;
-  private front: VhostUserDevice | null = null;
+  private front: VolumeFront | null = null;
   /** Who waits for the end of detach(). */
   private detaching: (() => void)[] | null = null;
 
@@ -103,16 +112,18 @@ export class ReactorVolume {
   attach(spec: AttachmentSpec): void {
     assert(this.front === null, "volume attached twice");
     const { reactor, trustMemory } = this.modules;
-    const front = new VhostUserDevice(reactor, this.device, {
+    const model = new BlkModel(this.device, {
+      queueCountMax: spec.queueCountMax,
+      packedAllowed: spec.packedAllowed,
+      readOnly: spec.readOnly || this.spec.readOnly,
+      meter: this.meter,
+    });
+    const front = new VhostUserDevice(reactor, model, {
       name: this.spec.name,
       socketPath: spec.socketPath,
       socketMode: spec.socketMode,
       socketGroupId: spec.socketGroupId,
-      queueCountMax: spec.queueCountMax,
-      packedAllowed: spec.packedAllowed,
-      readOnly: spec.readOnly || this.spec.readOnly,
       trustMemory,
-      meter: this.meter,
       ...(this.gate === null ? {} : { gate: this.gate }),
     });
     const result = front.listen();
@@ -121,6 +132,13 @@ export class ReactorVolume {
       throw listenError(spec.socketPath, result);
     }
     this.front = front;
+  }
+
+  /** Makes it an iSCSI target. Throws RingstoreError when it cannot be one. */
+  attachClassic(spec: ClassicSpec, classic: ReactorClassic): void {
+    assert(this.front === null, "volume attached twice");
+    const { device, meter, gate } = this;
+    this.front = classic.open(spec, { name: this.spec.name, device, meter, gate });
   }
 
   /** Stops listening, drains, ends the sessions; then `done`. At once when not attached. */

@@ -19,6 +19,8 @@ import {
   readApiTls,
 } from "./api-listener.ts";
 import { loadConfig } from "./arguments.ts";
+import { portalSettingsOf } from "./classic-attach.ts";
+import { ClassicKeeper } from "./classic-keeper.ts";
 import { makeCluster } from "./cluster-making.ts";
 import { clusterTimingsOf } from "./cluster-timings.ts";
 import { DaemonControl } from "./control.ts";
@@ -83,7 +85,13 @@ async function within(patienceMs: number, work: Promise<unknown>): Promise<boole
 /** Volumes and disks, each with its declared state. */
 function makeHost(
   { paths, socketGroupId, config }: HostParts,
-  modules: { dataPlane: DataPlane; tools: DiskTools; log: Log; fatal: (error: unknown) => void },
+  modules: {
+    dataPlane: DataPlane;
+    tools: DiskTools;
+    classic: ClassicKeeper;
+    log: Log;
+    fatal: (error: unknown) => void;
+  },
 ): VolumeHost {
   const shared = { ...modules, events: new EventLog(now), now, uuid: randomUUID };
   const disks = new DiskHost({
@@ -92,8 +100,7 @@ function makeHost(
   });
   const store = new StateStore(paths.stateDirectory, nodeStateFs, VOLUME_STATE);
   const options = { paths, socketGroupId, allowPaths: config.allowPaths };
-  const host = new VolumeHost(options, { ...shared, store, disks });
-  return host;
+  return new VolumeHost(options, { ...shared, store, disks, classic: modules.classic });
 }
 
 interface HostParts {
@@ -148,22 +155,31 @@ export class Daemon {
     const { log, fatal, diskTools: tools } = modules;
     const listen = config.listen === "" ? null : parseListen(config.listen);
     const socketGroupId = groupIdOf(config.socketGroup, "--socket-group");
+    const portal = portalSettingsOf(config);
     const apiGroupId = groupIdOf(config.apiGroup, "--api-group");
     const paths = layOutDataDirectory(config.dataDirectory, config.socketDirectory);
     makeDataDirectory(paths, socketGroupId);
     const lock = await lockDataDirectory(paths.lockPath, nowMs);
+    const classic = new ClassicKeeper(paths.iscsiDirectory, nodeStateFs);
     let daemon: Daemon | null = null;
     const dataPlane = await modules.createDataPlane({
       reactorCount: config.reactorCount,
       pollUs: config.pollUs,
       trustMemory: config.trustMemory,
       scrubMibPerSecond: config.scrubMibPerSecond,
+      portal,
+      saveReservations: async (volumeId, record) => {
+        // Of the cluster's they belong into the metadata: on this node another would miss them.
+        if (daemon?.hasVolume(volumeId) !== true) throw new Error("not a volume of this node");
+        await classic.save(volumeId, record);
+      },
       log,
       changed: () => daemon?.look(),
       fatal,
     });
     try {
-      const host = makeHost({ paths, socketGroupId, config }, { dataPlane, tools, log, fatal });
+      const parts = { dataPlane, tools, classic, log, fatal };
+      const host = makeHost({ paths, socketGroupId, config }, parts);
       daemon = new Daemon(options, modules, { paths, lock, dataPlane, host });
       await daemon.#cluster.prepare();
       const { disks, store } = host.modules;
@@ -235,6 +251,10 @@ export class Daemon {
     this.#host.modules.events.add("daemon.started", null, `version ${control.version().version}`);
     log.log("info", "api.listening", { socket: this.#paths.apiSocket, url: listeners.url });
     if (warning !== null) log.log("warn", "api.without-tls", { message: warning });
+  }
+
+  hasVolume(volumeId: string): boolean {
+    return [...this.#host.entries.values()].some(({ declared }) => declared.id === volumeId);
   }
 
   look(): void {

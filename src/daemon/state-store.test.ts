@@ -87,7 +87,7 @@ describe("state files", () => {
     ["not an object", () => "7", /^does not hold a JSON object/],
     ["null", () => "null", /^does not hold a JSON object/],
     ["too long", () => " ".repeat(100_000), /^has 100000 characters/],
-    ["another format", (text) => text.replace('"format": 1', '"format": 3'), /^field format is 3/],
+    ["another format", (text) => text.replace('"format": 1', '"format": 9'), /^field format is 9/],
     ["no volume", (text) => withoutChecksum(text).replace('"volume"', '"x"'), /^field volume /],
     [
       "a wrong field after an edit",

@@ -1,5 +1,6 @@
 // Declared state on disk: one JSON file per volume, `state/NAME.json`, and one per disk of the
-// store, `disks/NAME.json`; one per attached volume of the cluster, `attached/NAME.json`.
+// store, `disks/NAME.json`; one per attached volume of the cluster, `attached/NAME.json`; one per
+// volume with persistent reservations, `iscsi/ID.json`.
 //
 // Invariants:
 // - A file is replaced, never changed: temporary file, fsync, rename, fsync of the directory. After
@@ -13,11 +14,13 @@
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import {
+  DECLARED_FORMAT_CLASSIC,
   DECLARED_FORMAT_FIRST,
   DECLARED_FORMAT_STORE,
   DECLARED_FORMATS,
   type DeclaredClusterAttachment,
   type DeclaredDisk,
+  type DeclaredReservations,
   type DeclaredVolume,
 } from "../model/declared.ts";
 import type { SchemaOf } from "../model/schema.ts";
@@ -50,13 +53,17 @@ export interface StateKind<T extends Named> {
   /** Loads the schema library. */
   readonly schema: () => Promise<SchemaOf<T>>;
   readonly formatOf: (declared: T) => number;
+  /** The longest file that can be one; FILE_LENGTH_MAX by default. */
+  readonly lengthMax?: number;
 }
 
 export const VOLUME_STATE: StateKind<DeclaredVolume> = {
   field: "volume",
   schema: async () => (await import("../model/declared-schema.ts")).DeclaredVolumeSchema,
-  formatOf: ({ backing }) =>
-    backing.kind === "store" ? DECLARED_FORMAT_STORE : DECLARED_FORMAT_FIRST,
+  formatOf: ({ backing, attachment }) => {
+    if (attachment?.classic !== undefined) return DECLARED_FORMAT_CLASSIC;
+    return backing.kind === "store" ? DECLARED_FORMAT_STORE : DECLARED_FORMAT_FIRST;
+  },
 };
 
 export const DISK_STATE: StateKind<DeclaredDisk> = {
@@ -68,7 +75,16 @@ export const DISK_STATE: StateKind<DeclaredDisk> = {
 export const CLUSTER_ATTACHMENT_STATE: StateKind<DeclaredClusterAttachment> = {
   field: "attachment",
   schema: async () => (await import("../model/declared-schema.ts")).DeclaredClusterAttachmentSchema,
+  formatOf: ({ classic }) =>
+    classic === undefined ? DECLARED_FORMAT_FIRST : DECLARED_FORMAT_CLASSIC,
+};
+
+export const RESERVATION_STATE: StateKind<DeclaredReservations> = {
+  field: "reservations",
+  schema: async () => (await import("../model/declared-schema.ts")).DeclaredReservationsSchema,
   formatOf: () => DECLARED_FORMAT_FIRST,
+  // 192 registrations with the longest names.
+  lengthMax: 256 * 1024,
 };
 
 export interface LoadedState<T extends Named> {
@@ -131,7 +147,8 @@ export class StateStore<T extends Named> {
     } catch (error) {
       return `cannot be read: ${(error as Error).message}`;
     }
-    if (text.length > FILE_LENGTH_MAX) return `has ${text.length} characters, which is too long`;
+    if (text.length > (this.#kind.lengthMax ?? FILE_LENGTH_MAX))
+      return `has ${text.length} characters, which is too long`;
     let parsed: unknown;
     try {
       parsed = JSON.parse(text);

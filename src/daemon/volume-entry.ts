@@ -6,6 +6,7 @@ import type { DeclaredVolume } from "../model/declared.ts";
 import { SERIAL_LENGTH_MAX, SOCKET_MODE } from "../model/limits.ts";
 import type { Attachment, Health, Volume, VolumeBacking, VolumeState } from "../model/types.ts";
 import type { AttachmentSpec, Backing, VolumeSpec, VolumeStats } from "../ports/data-plane.ts";
+import { shownClassic } from "./classic-attach.ts";
 import { type DataDirectory, socketPathOf, volumeFileOf } from "./data-directory.ts";
 import { OperationQueue } from "./operation-queue.ts";
 
@@ -13,8 +14,10 @@ export class VolumeEntry extends OperationQueue {
   declared: DeclaredVolume;
   /** The data plane holds the backing open. */
   open = false;
-  /** The data plane listens on the socket. */
+  /** The data plane listens on the socket, or has the target. */
   serving = false;
+  /** Of a target that is served: the portal's `HOST:PORT`. */
+  portal: string | null = null;
   /** Why a declared attachment is not served, or an operation could not be finished. */
   problem: Health | null = null;
   retryTimer: NodeJS.Timeout | null = null;
@@ -131,26 +134,40 @@ function shownBacking(surroundings: Surroundings, declared: DeclaredVolume): Vol
   }
 }
 
+function shownAttachment(
+  { paths }: Surroundings,
+  { declared, serving, portal }: VolumeEntry,
+  stats: VolumeStats | undefined,
+): Attachment | null {
+  const { attachment, generation, name } = declared;
+  if (attachment === null) return null;
+  const { queueCountMax, packedAllowed, readOnly, attachedAt, classic } = attachment;
+  const isSocket = classic === undefined;
+  return {
+    generation,
+    socket: isSocket ? socketPathOf(paths, name) : null,
+    classic: isSocket ? null : shownClassic(declared, classic, serving ? portal : null),
+    queueCountMax,
+    packedAllowed,
+    readOnly,
+    attachedAt,
+    sessionCount: stats?.sessionCount ?? 0,
+  };
+}
+
+/** Where it is served, for events. */
+export function placeText({ attachment }: Volume): string {
+  const classic = attachment?.classic ?? null;
+  return classic === null ? `socket ${attachment?.socket}` : `target ${classic.target}`;
+}
+
 export function viewOf(
   surroundings: Surroundings,
   entry: VolumeEntry,
   stats: VolumeStats | undefined,
 ): Volume {
   const { declared } = entry;
-  const { paths } = surroundings;
   const backing = shownBacking(surroundings, declared);
-  const attachment: Attachment | null =
-    declared.attachment === null
-      ? null
-      : {
-          generation: declared.generation,
-          socket: socketPathOf(paths, declared.name),
-          queueCountMax: declared.attachment.queueCountMax,
-          packedAllowed: declared.attachment.packedAllowed,
-          readOnly: declared.attachment.readOnly,
-          attachedAt: declared.attachment.attachedAt,
-          sessionCount: stats?.sessionCount ?? 0,
-        };
   return {
     id: declared.id,
     name: declared.name,
@@ -161,7 +178,7 @@ export function viewOf(
     backing,
     createdAt: declared.createdAt,
     state: stateOf(entry, stats),
-    attachment,
+    attachment: shownAttachment(surroundings, entry, stats),
     health: [...healthOf(entry, stats), ...diskHealth(surroundings, entry)],
   };
 }

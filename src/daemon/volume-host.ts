@@ -10,6 +10,8 @@ import type { Volume } from "../model/types.ts";
 import { quote } from "../model/volume-rules.ts";
 import type { DataPlane, VolumeStats } from "../ports/data-plane.ts";
 import type { Log } from "../ports/log.ts";
+import { classicSpecOf } from "./classic-attach.ts";
+import type { ClassicKeeper } from "./classic-keeper.ts";
 import type { DataDirectory } from "./data-directory.ts";
 import type { DiskHost, DiskUser } from "./disk-host.ts";
 import type { EventLog } from "./event-log.ts";
@@ -34,6 +36,7 @@ export interface HostModules {
   readonly dataPlane: DataPlane;
   readonly store: StateStore<DeclaredVolume>;
   readonly disks: DiskHost;
+  readonly classic: ClassicKeeper;
   readonly events: EventLog;
   readonly log: Log;
   readonly now: () => Date;
@@ -96,6 +99,7 @@ export class VolumeHost {
     }
     for (const entry of entries) {
       const { name } = entry.declared;
+      await this.modules.classic.forget(entry.declared.id);
       await this.modules.store.remove(name);
       this.entries.delete(name);
       this.modules.events.add("volume.deleted", name, "the disk that it lived on is gone");
@@ -190,9 +194,15 @@ export class VolumeHost {
     const { name, attachment } = entry.declared;
     if (attachment === null) throw new Error(`volume ${name} is not declared attached`);
     await this.reopenBacking(entry);
+    const { dataPlane, classic: keeper } = this.modules;
+    const { classic } = attachment;
     try {
-      const spec = attachmentSpecOf(this.options, entry.declared, attachment);
-      await this.modules.dataPlane.attach(spec);
+      if (classic === undefined) {
+        await dataPlane.attach(attachmentSpecOf(this.options, entry.declared, attachment));
+      } else {
+        const spec = await classicSpecOf(entry.declared, attachment, classic, keeper);
+        entry.portal = await dataPlane.attachClassic(spec);
+      }
     } catch (error) {
       await this.restBacking(entry).catch((second) =>
         this.report("close after attach", entry, second),

@@ -1,51 +1,29 @@
-// The operations on volumes: create, resize, attach, detach, delete. Each is a sequence of durable
-// declarations and data-plane calls in an order that a crash anywhere leaves either undone, or to
-// be finished at the next start (volume-recovery.ts):
+// The operations on volumes: create, resize, delete; volume-attach.ts has attach and detach. Each
+// is a sequence of durable declarations and data-plane calls in an order that a crash anywhere
+// leaves either undone, or to be finished at the next start (volume-recovery.ts):
 //
 //   create   declare creating -> make the backing -> declare ready
-//   attach   declare attached -> open, listen
 //   resize   declare the wish -> resize           -> declare the size
-//   detach   drain, stop listening                -> declare detached
 //   delete   declare deleting -> remove backing   -> remove the declaration
 
-import type { AttachResult, Caller, RequestOptions } from "../api/control-plane.ts";
+import type { Caller, RequestOptions } from "../api/control-plane.ts";
 import { formatBytes } from "../base/units.ts";
 import type { DeclaredBacking, DeclaredVolume } from "../model/declared.ts";
 import { ApiError } from "../model/errors.ts";
-import {
-  BLOCK_BYTES_DEFAULT,
-  QUEUE_COUNT_MAX,
-  STORE_BLOCK_BYTES,
-  VOLUME_COUNT_MAX,
-} from "../model/limits.ts";
+import { BLOCK_BYTES_DEFAULT, STORE_BLOCK_BYTES, VOLUME_COUNT_MAX } from "../model/limits.ts";
 import type {
   BackingKind,
   DeleteReply,
-  DetachReply,
   Volume,
-  VolumeAttach,
   VolumeCreate,
   VolumeResize,
 } from "../model/types.ts";
-import {
-  checkQueueCount,
-  checkSerial,
-  checkVolumeName,
-  checkVolumeSize,
-} from "../model/volume-rules.ts";
+import { checkSerial, checkVolumeName, checkVolumeSize } from "../model/volume-rules.ts";
 import { checkNotUsed, checkPathAllowed, chooseKind, inspectBacking } from "./backing.ts";
 import { nameBytesMax } from "./data-directory.ts";
 import { usedDisks } from "./disk-operations.ts";
 import { asApiError } from "./failure.ts";
-import {
-  type AttachmentSettings,
-  isManaged,
-  serialOf,
-  specOf,
-  staysOpen,
-  VolumeEntry,
-  viewOf,
-} from "./volume-entry.ts";
+import { isManaged, serialOf, specOf, staysOpen, VolumeEntry, viewOf } from "./volume-entry.ts";
 import type { VolumeHost } from "./volume-host.ts";
 
 export async function createVolume(
@@ -185,7 +163,7 @@ async function takeBack(host: VolumeHost, entry: VolumeEntry): Promise<void> {
   }
 }
 
-/** Closes and removes the backing if it is ours, then the declaration, then the entry. */
+/** Closes and removes the backing if it is ours, secrets, the declaration, then the entry. */
 export async function removeEverything(host: VolumeHost, entry: VolumeEntry): Promise<void> {
   const { declared } = entry;
   await host.closeBacking(entry);
@@ -194,6 +172,7 @@ export async function removeEverything(host: VolumeHost, entry: VolumeEntry): Pr
     if (backing.kind === "store") await host.modules.disks.requireReady(backing.diskId);
     await host.modules.dataPlane.deleteBacking(specOf(host.options.paths, declared));
   }
+  await host.modules.classic.forget(declared.id);
   await host.modules.store.remove(declared.name);
   host.entries.delete(declared.name);
 }
@@ -246,95 +225,6 @@ async function applyResize(host: VolumeHost, entry: VolumeEntry, bytes: number):
   await host.declare(entry, { sizeBytes: bytes, resizeToBytes: null });
 }
 
-export async function attachVolume(
-  host: VolumeHost,
-  name: string,
-  request: VolumeAttach,
-): Promise<AttachResult> {
-  return await host.withVolume(name, async (entry) => {
-    requireReady(entry);
-    if (request.queueCountMax !== undefined) checkQueueCount(request.queueCountMax);
-    const { declared } = entry;
-    if (declared.attachment !== null) return await attachAgain(host, entry, request);
-    await host.declare(entry, {
-      generation: declared.generation + 1,
-      attachment: {
-        queueCountMax: request.queueCountMax ?? QUEUE_COUNT_MAX,
-        packedAllowed: request.packedAllowed ?? true,
-        readOnly: declared.readOnly || (request.readOnly ?? false),
-        attachedAt: host.modules.now().toISOString(),
-      },
-    });
-    try {
-      await host.serve(entry);
-    } catch (error) {
-      const failure = asApiError(error, `cannot attach volume ${name}`);
-      entry.problem = { code: "NOT_SERVED", severity: "error", message: failure.message };
-      await host.declare(entry, { attachment: null });
-      entry.problem = null;
-      throw failure;
-    }
-    const view = host.view(entry);
-    host.modules.events.add("volume.attached", name, `socket ${view.attachment?.socket}`);
-    return { volume: view, changed: true };
-  });
-}
-
-/** An attachment that is there is not changed by asking for another. */
-export function requireSameSettings(
-  name: string,
-  present: Partial<AttachmentSettings>,
-  wanted: VolumeAttach,
-): void {
-  for (const field of ["queueCountMax", "packedAllowed", "readOnly"] as const) {
-    const value = wanted[field];
-    if (value === undefined || value === present[field]) continue;
-    const message = `volume ${name} is attached with ${field} ${present[field]}, not ${value}`;
-    throw new ApiError("attachment_differs", message, {
-      advice: `leave ${field} out, or detach first: ringstore volume detach ${name}`,
-    });
-  }
-}
-
-/** Attach is idempotent: asked again with the same or no settings, it answers as before. */
-async function attachAgain(
-  host: VolumeHost,
-  entry: VolumeEntry,
-  request: VolumeAttach,
-): Promise<AttachResult> {
-  const { name, attachment, readOnly } = entry.declared;
-  const present = { ...attachment, readOnly: attachment?.readOnly === true };
-  requireSameSettings(name, present, readOnly ? { ...request, readOnly: true } : request);
-  if (!entry.serving) {
-    try {
-      await host.serve(entry);
-    } catch (error) {
-      throw asApiError(error, `cannot serve volume ${name}`);
-    }
-    entry.cancelRetry();
-    host.modules.events.add("volume.restored", name, "its socket is served again");
-  }
-  return { volume: host.view(entry), changed: false };
-}
-
-export async function detachVolume(host: VolumeHost, name: string): Promise<DetachReply> {
-  return await host.withVolume(name, async (entry) => {
-    if (entry.declared.attachment === null) return { volume: name, changed: false };
-    try {
-      if (entry.serving) await host.modules.dataPlane.detach(entry.declared.id);
-      entry.serving = false;
-      entry.problem = null;
-      entry.cancelRetry();
-      await host.declare(entry, { attachment: null });
-      await host.restBacking(entry);
-    } catch (error) {
-      throw asApiError(error, `cannot detach volume ${name}`);
-    }
-    host.modules.events.add("volume.detached", name, "its socket is closed");
-    return { volume: name, changed: true };
-  });
-}
-
 export async function removeVolume(
   host: VolumeHost,
   name: string,
@@ -368,7 +258,7 @@ export async function removeVolume(
   });
 }
 
-function requireReady(entry: VolumeEntry): void {
+export function requireReady(entry: VolumeEntry): void {
   const { phase, name } = entry.declared;
   if (phase === "ready") return;
   throw new ApiError("volume_unavailable", `volume ${name} is ${phase}`, {
@@ -378,7 +268,7 @@ function requireReady(entry: VolumeEntry): void {
 
 function unavailable(entry: VolumeEntry): ApiError {
   const { name } = entry.declared;
-  const reason = entry.problem?.message ?? "its socket is not served";
+  const reason = entry.problem?.message ?? "it is not served";
   return new ApiError("volume_unavailable", `volume ${name} is unavailable: ${reason}`, {
     advice: "see: ringstore advise",
   });

@@ -8,6 +8,7 @@ import type { DeclaredVolume } from "../model/declared.ts";
 import { ApiError } from "../model/errors.ts";
 import { asApiError } from "./failure.ts";
 import { isDamaged, type LoadedState } from "./state-store.ts";
+import { restoredText } from "./volume-attach.ts";
 import { staysOpen, type VolumeEntry } from "./volume-entry.ts";
 import type { VolumeHost } from "./volume-host.ts";
 import { removeEverything } from "./volume-operations.ts";
@@ -103,7 +104,7 @@ async function tryToServe(host: VolumeHost, entry: VolumeEntry): Promise<void> {
     return;
   }
   if (!entry.serving || wasServed) return;
-  host.modules.events.add("volume.restored", name, "its socket is served again");
+  host.modules.events.add("volume.restored", name, restoredText(entry));
   const fields = { volume: name, generation };
   if (backing.kind === "memory") host.modules.log.log("warn", "volume.memory-is-empty", fields);
   host.modules.log.log("info", "volume.served", fields);

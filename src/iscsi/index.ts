@@ -5,4 +5,10 @@ export { TRANSFER_BYTES_MAX } from "./limits.ts";
 export type { TargetWishes } from "./negotiation.ts";
 export { Portal, type PortalCounters, type PortalOptions, TARGET_WISHES } from "./portal.ts";
 export type { Session } from "./session.ts";
-export type { IscsiTarget, ScsiService, TargetDirectory, TargetRedirect } from "./target.ts";
+export type {
+  IscsiTarget,
+  ScsiManagement,
+  ScsiService,
+  TargetDirectory,
+  TargetRedirect,
+} from "./target.ts";

@@ -20,6 +20,7 @@ export * from "./process-cpu.ts";
 export * from "./report.ts";
 export * from "./rig.ts";
 export * from "./run.ts";
+export * from "./scsi-driver.ts";
 export * from "./self-check.ts";
 export * from "./session.ts";
 export * from "./split-ring.ts";

@@ -4,7 +4,12 @@
 // A setting comes from, in this order: the flag, the configuration file, the default.
 
 import { RingstoreError } from "../base/error.ts";
-import { DATA_DIRECTORY_DEFAULT, POLL_US_MAX, REACTOR_COUNT_MAX } from "./limits.ts";
+import {
+  DATA_DIRECTORY_DEFAULT,
+  ISCSI_LISTEN_DEFAULT,
+  POLL_US_MAX,
+  REACTOR_COUNT_MAX,
+} from "./limits.ts";
 import { quote } from "./volume-rules.ts";
 
 export type LogLevelName = "debug" | "info" | "warn" | "error";
@@ -24,6 +29,9 @@ export interface DaemonConfig {
   readonly socketGroup: string;
   readonly apiGroup: string;
   readonly allowPaths: readonly string[];
+  readonly iscsiListen: string;
+  readonly iscsiConnections: number;
+  readonly iscsiConnectionsPerAddress: number;
   readonly volumeMetrics: boolean;
   readonly logLevel: LogLevelName;
 }
@@ -185,6 +193,37 @@ export const SETTINGS: readonly Setting[] = [
     description:
       "directory whose files callers over TCP may name as backing; may be given more than once; " +
       "callers on the unix socket may name any",
+  },
+  {
+    key: "iscsiListen",
+    flag: "iscsi-listen",
+    metavar: "HOST:PORT",
+    kind: "text",
+    fallback: ISCSI_LISTEN_DEFAULT,
+    description:
+      "where initiators reach volumes that are attached with --classic: an IP address of this " +
+      "node; nothing listens before there is one; with N reactors N ports from this one on; port " +
+      '0 takes free ones; "" = never',
+  },
+  {
+    key: "iscsiConnections",
+    flag: "iscsi-connections",
+    metavar: "N",
+    kind: "integer",
+    fallback: 256,
+    minimum: 1,
+    maximum: 4096,
+    description: "iSCSI connections of a reactor at once; more are hung up on",
+  },
+  {
+    key: "iscsiConnectionsPerAddress",
+    flag: "iscsi-connections-per-address",
+    metavar: "N",
+    kind: "integer",
+    fallback: 256,
+    minimum: 1,
+    maximum: 4096,
+    description: "the same from one address; lower it where initiators come over a network",
   },
   {
     key: "volumeMetrics",

@@ -6,9 +6,11 @@ import type {
   DeclaredClusterAttachment,
   DeclaredDisk,
   DeclaredNode,
+  DeclaredReservations,
   DeclaredVolume,
 } from "./declared.ts";
 import {
+  INITIATOR_COUNT_MAX,
   PATH_LENGTH_MAX,
   QUEUE_COUNT_MAX,
   SERIAL_PATTERN,
@@ -37,15 +39,54 @@ const backing = Type.Union([
   Type.Object({ kind: Type.Literal("store"), diskId: id }, closed),
 ]);
 
+const classic = Type.Object(
+  {
+    chapUser: Type.Union([Type.String({ pattern: "^[!-~]{1,64}$" }), Type.Null()]),
+    initiators: Type.Array(Type.String({ maxLength: 223 }), { maxItems: INITIATOR_COUNT_MAX }),
+  },
+  closed,
+);
+
 const attachment = Type.Object(
   {
     queueCountMax: Type.Integer({ minimum: 1, maximum: QUEUE_COUNT_MAX }),
     packedAllowed: Type.Boolean(),
     readOnly: Type.Boolean(),
     attachedAt: when,
+    classic: Type.Optional(classic),
   },
   closed,
 );
+
+const registration = Type.Object(
+  {
+    transportId: Type.String({ pattern: "^([0-9a-f]{8}){2,128}$" }),
+    relativePort: Type.Integer({ minimum: 1, maximum: 65535 }),
+    key: Type.String({ pattern: "^[0-9a-f]{16}$" }),
+  },
+  closed,
+);
+
+export const DeclaredReservationsSchema: SchemaOf<DeclaredReservations> =
+  describes<DeclaredReservations>()(
+    Type.Object(
+      {
+        name: id,
+        bootId: Type.String({ maxLength: 64 }),
+        record: Type.Object(
+          {
+            generation: Type.Integer({ minimum: 0, maximum: 0xffffffff }),
+            aptpl: Type.Boolean(),
+            type: Type.Integer({ minimum: 0, maximum: 8 }),
+            holder: Type.Integer({ minimum: -1, maximum: 191 }),
+            registrations: Type.Array(registration, { maxItems: 192 }),
+          },
+          closed,
+        ),
+      },
+      closed,
+    ),
+  );
 
 export const DeclaredVolumeSchema: SchemaOf<DeclaredVolume> = describes<DeclaredVolume>()(
   Type.Object(
@@ -100,6 +141,7 @@ export const DeclaredClusterAttachmentSchema: SchemaOf<DeclaredClusterAttachment
         packedAllowed: Type.Boolean(),
         readOnly: Type.Boolean(),
         attachedAt: when,
+        classic: Type.Optional(classic),
       },
       closed,
     ),

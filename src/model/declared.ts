@@ -14,7 +14,13 @@ import type { DirectMode } from "./types.ts";
 export const DECLARED_FORMAT_FIRST = 1;
 /** Volumes in the store. */
 export const DECLARED_FORMAT_STORE = 2;
-export const DECLARED_FORMATS: readonly number[] = [DECLARED_FORMAT_FIRST, DECLARED_FORMAT_STORE];
+/** Volumes that are attached by the classic path. */
+export const DECLARED_FORMAT_CLASSIC = 3;
+export const DECLARED_FORMATS: readonly number[] = [
+  DECLARED_FORMAT_FIRST,
+  DECLARED_FORMAT_STORE,
+  DECLARED_FORMAT_CLASSIC,
+];
 
 export type DeclaredBacking =
   | {
@@ -38,11 +44,39 @@ export type DeclaredBacking =
  */
 export type DeclaredPhase = "creating" | "ready" | "deleting";
 
+/** As an iSCSI target. The secret is in a file of its own (classic-keeper.ts). */
+export interface DeclaredClassic {
+  readonly chapUser: string | null;
+  /** In lower case, sorted; empty: everybody. */
+  readonly initiators: readonly string[];
+}
+
 export interface DeclaredAttachment {
   readonly queueCountMax: number;
   readonly packedAllowed: boolean;
   readonly readOnly: boolean;
   readonly attachedAt: string;
+  /** Absent: by vhost-user. */
+  readonly classic?: DeclaredClassic;
+}
+
+/** Persistent reservations of a volume, as scsi/ wants them kept (ports/reservation-record.ts). */
+export interface DeclaredReservations {
+  /** The volume's id: also the file's name. */
+  readonly name: string;
+  /** Of the machine's boot in which they were saved. */
+  readonly bootId: string;
+  readonly record: {
+    readonly generation: number;
+    readonly aptpl: boolean;
+    readonly type: number;
+    readonly holder: number;
+    readonly registrations: readonly {
+      readonly transportId: string;
+      readonly relativePort: number;
+      readonly key: string;
+    }[];
+  };
 }
 
 export interface DeclaredVolume {
@@ -108,4 +142,6 @@ export interface DeclaredClusterAttachment {
   readonly packedAllowed: boolean;
   readonly readOnly: boolean;
   readonly attachedAt: string;
+  /** Absent: by vhost-user. */
+  readonly classic?: DeclaredClassic;
 }

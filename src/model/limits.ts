@@ -41,6 +41,14 @@ export const SERIAL_PATTERN = "^[!-~]{1,20}$";
 export const QUEUE_COUNT_MAX = 128;
 export const QUEUE_COUNT_HINT = 4;
 
+/** Initiators that one volume lets in by name. */
+export const INITIATOR_COUNT_MAX = 64;
+/** RFC 7143 section 9.2.1 wants 96 bits at least. */
+export const CHAP_SECRET_LENGTH_MIN = 12;
+export const CHAP_SECRET_LENGTH_MAX = 64;
+/** The port that IANA has given to iSCSI targets. */
+export const ISCSI_LISTEN_DEFAULT = "127.0.0.1:3260";
+
 /** sun_path is 108 bytes with its final NUL (unix(7)). */
 export const UNIX_PATH_MAX_BYTES = 107;
 export const PATH_LENGTH_MAX = 4095;

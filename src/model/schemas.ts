@@ -6,6 +6,8 @@ import Type from "typebox";
 import { clusterBacking, clusterView } from "./cluster-schemas.ts";
 import { API_ERROR_CODES } from "./errors.ts";
 import {
+  CHAP_SECRET_LENGTH_MAX,
+  INITIATOR_COUNT_MAX,
   PATH_LENGTH_MAX,
   QUEUE_COUNT_MAX,
   REPLICA_COUNT_MAX,
@@ -54,10 +56,23 @@ const backing = Type.Union(
   { title: "Backing" },
 );
 
+const classicAttachment = Type.Object(
+  {
+    target: text("name of the iSCSI target"),
+    lun: count(),
+    portal: nullable(text("HOST:PORT; null while it is not served")),
+    url: nullable(text("iscsi://HOST:PORT/TARGET/LUN")),
+    chapUser: nullable(text("what initiators prove themselves as; null: nobody has to")),
+    initiators: Type.Array(Type.String(), { description: "who may log in; empty: everybody" }),
+  },
+  { ...closed, title: "ClassicAttachment" },
+);
+
 const attachment = Type.Object(
   {
     generation: Type.Integer({ minimum: 1, description: "grows with every attach" }),
-    socket: text("absolute path of the vhost-user socket"),
+    socket: nullable(text("absolute path of the vhost-user socket; null: attached as a target")),
+    classic: Type.Optional(nullable(classicAttachment)),
     queueCountMax: Type.Integer({ minimum: 1, maximum: QUEUE_COUNT_MAX }),
     packedAllowed: Type.Boolean(),
     readOnly: Type.Boolean(),
@@ -132,9 +147,28 @@ export const VolumeResizeSchema: SchemaOf<VolumeResize> = describes<VolumeResize
   ),
 );
 
+const classicAttach = Type.Object(
+  {
+    chap: Type.Optional(
+      Type.Object(
+        {
+          user: Type.String({ minLength: 1, maxLength: 64 }),
+          secret: Type.String({ minLength: 1, maxLength: CHAP_SECRET_LENGTH_MAX }),
+        },
+        closed,
+      ),
+    ),
+    initiators: Type.Optional(
+      Type.Array(Type.String({ maxLength: 223 }), { maxItems: INITIATOR_COUNT_MAX }),
+    ),
+  },
+  { ...closed, title: "ClassicAttach", description: "as an iSCSI target, not by vhost-user" },
+);
+
 export const VolumeAttachSchema: SchemaOf<VolumeAttach> = describes<VolumeAttach>()(
   Type.Object(
     {
+      classic: Type.Optional(classicAttach),
       queueCountMax: Type.Optional(Type.Integer({ minimum: 1, maximum: QUEUE_COUNT_MAX })),
       packedAllowed: Type.Optional(Type.Boolean()),
       readOnly: Type.Optional(Type.Boolean()),
@@ -163,7 +197,8 @@ export const AttachReplySchema: SchemaOf<AttachReply> = describes<AttachReply>()
   Type.Object(
     {
       volume: name,
-      socket: text("absolute path of the vhost-user socket"),
+      socket: nullable(text("absolute path of the vhost-user socket; null: see classic")),
+      classic: Type.Optional(nullable(classicAttachment)),
       generation: Type.Integer({ minimum: 1 }),
       changed: Type.Boolean({ description: "false when it was attached before" }),
       qemu: qemuArguments,
@@ -269,6 +304,11 @@ export const StatusSchema: SchemaOf<Status> = describes<Status>()(
       ),
       dataFilesystem: Type.Object({ totalBytes: count(), availableBytes: count() }, closed),
       cluster: nullable(clusterView),
+      portals: Type.Optional(
+        Type.Array(Type.Object({ address: text("HOST:PORT"), sessionCount: count() }, closed), {
+          description: "where initiators reach volumes that are attached as iSCSI targets",
+        }),
+      ),
       reactorCount: count(),
       residentBytes: count("memory of the daemon"),
       io: Type.Object(

@@ -47,16 +47,33 @@ export type VolumeState =
   | "unavailable"
   | "deleting";
 
+/** A volume as an iSCSI target. Secrets are in no reply. */
+export interface ClassicAttachment {
+  /** An iqn. name. */
+  readonly target: string;
+  readonly lun: number;
+  /** `HOST:PORT` of the portal; null while the target is not served. */
+  readonly portal: string | null;
+  /** Null while the target is not served. */
+  readonly url: string | null;
+  /** The name that initiators prove themselves with; null: nobody has to. */
+  readonly chapUser: string | null;
+  /** Who may log in; empty: everybody. */
+  readonly initiators: readonly string[];
+}
+
 export interface Attachment {
   /** Grows by one with every attach of this volume. */
   readonly generation: number;
-  /** Absolute path of the vhost-user socket. */
-  readonly socket: string;
+  /** Absolute path of the vhost-user socket; null: attached by the classic path. */
+  readonly socket: string | null;
+  /** By the classic path; null: by vhost-user. A daemon before it left it out. */
+  readonly classic?: ClassicAttachment | null;
   readonly queueCountMax: number;
   readonly packedAllowed: boolean;
   readonly readOnly: boolean;
   readonly attachedAt: string;
-  /** Sessions open on the socket now. */
+  /** Sessions open now, on the socket or with the target. */
   readonly sessionCount: number;
 }
 
@@ -101,7 +118,16 @@ export interface VolumeResize {
   readonly allowDataLoss?: boolean;
 }
 
+export interface ClassicAttach {
+  /** What initiators must prove themselves with. */
+  readonly chap?: { readonly user: string; readonly secret: string };
+  /** The only ones that may log in. */
+  readonly initiators?: readonly string[];
+}
+
 export interface VolumeAttach {
+  /** As an iSCSI target instead of by vhost-user: without queues, packed rings and VM memory. */
+  readonly classic?: ClassicAttach;
   readonly queueCountMax?: number;
   readonly packedAllowed?: boolean;
   readonly readOnly?: boolean;
@@ -119,7 +145,9 @@ export interface VolumeAttach {
 /** What a person or a program needs to start a VM on the volume. */
 export interface AttachReply {
   readonly volume: string;
-  readonly socket: string;
+  /** Null: attached by the classic path, see `classic`. */
+  readonly socket: string | null;
+  readonly classic?: ClassicAttachment | null;
   readonly generation: number;
   /** False when the volume was attached before. */
   readonly changed: boolean;
@@ -129,7 +157,7 @@ export interface AttachReply {
   readonly qemuDevice: { readonly "7.2": readonly string[]; readonly "9.2": readonly string[] };
   /** A `<disk>` element for `virsh attach-device`. */
   readonly libvirtXml: string;
-  /** The `<memoryBacking>` element the domain must have. */
+  /** The `<memoryBacking>` element the domain must have; "" for the classic path. */
   readonly libvirtMemoryXml: string;
 }
 
@@ -197,6 +225,12 @@ export interface IoRate {
   readonly writeBytesPerSecond: number;
 }
 
+export interface PortalView {
+  /** `HOST:PORT` as initiators reach it. */
+  readonly address: string;
+  readonly sessionCount: number;
+}
+
 export interface Status {
   readonly health: HealthSummary;
   readonly version: string;
@@ -219,6 +253,8 @@ export interface Status {
   readonly dataFilesystem: { readonly totalBytes: number; readonly availableBytes: number };
   /** null: this daemon is in no cluster. */
   readonly cluster: ClusterView | null;
+  /** Where initiators reach volumes of the classic path; empty before there was one. */
+  readonly portals?: readonly PortalView[];
   readonly reactorCount: number;
   readonly residentBytes: number;
   readonly io: IoRate;

@@ -2,6 +2,7 @@
 // threads). Plain data, so that it crosses threads by structured clone. Every call is answered
 // within `timeoutMs` of the implementation or rejects with a RingstoreError.
 
+import type { ClassicPlane } from "./classic-plane.ts";
 import type { ClusterBacking } from "./cluster-plane.ts";
 import type { StoreDiskFacts, StoreDiskSpec, StoreDiskStats } from "./store-disk.ts";
 
@@ -48,6 +49,8 @@ export interface VolumeStats {
   readonly flushCount: number;
   readonly discardCount: number;
   readonly errorCount: number;
+  /** SCSI commands, of a volume that is attached by the classic path. */
+  readonly commandCount: number;
   readonly inflightCount: number;
   readonly readLatencyUs: LatencySummary;
   readonly writeLatencyUs: LatencySummary;
@@ -84,7 +87,7 @@ export interface ReactorStats {
   readonly pollUs: number;
 }
 
-export interface DataPlane {
+export interface DataPlane extends ClassicPlane {
   /** Opens the backing (creating a file of the right size if `create`) and checks it. */
   openVolume(spec: VolumeSpec, options: { readonly create: boolean }): Promise<void>;
   closeVolume(volumeId: string): Promise<void>;

@@ -1,6 +1,7 @@
 // ports/: the seams between rooms. Types only.
 
 export * from "./block-device.ts";
+export * from "./classic-plane.ts";
 export * from "./clock.ts";
 export * from "./cluster-plane.ts";
 export * from "./cluster-secret.ts";
@@ -14,6 +15,7 @@ export * from "./reactor.ts";
 export * from "./replica.ts";
 export * from "./replica-note.ts";
 export * from "./replica-provider.ts";
+export * from "./reservation-record.ts";
 export * from "./store-disk.ts";
 export * from "./stream.ts";
 export * from "./volume-records.ts";

@@ -3,7 +3,7 @@
 
 import { RequestTable, SegmentCopier, segmentArenaBytes } from "../base/index.ts";
 import type { BlockDevice } from "../ports/index.ts";
-import { TestMemory } from "./_test-memory.ts";
+import { TestMemory } from "../testing/fakes/memory.ts";
 import { ScsiEngine } from "./engine.ts";
 import { LogicalUnit } from "./logical-unit.ts";
 import { Reservations, VolatileReservationStore } from "./reservations.ts";

@@ -4,8 +4,8 @@
 import assert from "node:assert/strict";
 import { RequestTable, SegmentCopier, segmentArenaBytes } from "../base/index.ts";
 import type { Arena } from "../ports/index.ts";
-import { TestDevice } from "./_test-device.ts";
-import { TestMemory } from "./_test-memory.ts";
+import { TestDevice } from "../testing/fakes/block-device.ts";
+import { TestMemory } from "../testing/fakes/memory.ts";
 import { ScsiEngine } from "./engine.ts";
 import { LogicalUnit, type UnitOptions } from "./logical-unit.ts";
 import { manage } from "./management.ts";
@@ -284,42 +284,4 @@ function transportIdOf(name: string): Uint8Array {
   id[3] = bytes;
   id.set(Buffer.from(name), 4);
   return id;
-}
-
-export function be(value: number, bytes: number): number[] {
-  const digits = value.toString(16).padStart(2 * bytes, "0");
-  return Array.from({ length: bytes }, (_, at) =>
-    Number.parseInt(digits.slice(2 * at, 2 * at + 2), 16),
-  );
-}
-
-export const read10 = (lba: number, blocks: number, flags: number = 0): number[] => [
-  0x28,
-  flags,
-  ...be(lba, 4),
-  0,
-  ...be(blocks, 2),
-  0,
-];
-export const write10 = (lba: number, blocks: number, flags: number = 0): number[] => [
-  0x2a,
-  flags,
-  ...be(lba, 4),
-  0,
-  ...be(blocks, 2),
-  0,
-];
-/** CDBs of 16 bytes with LBA and length in the usual places. */
-export const cdb16 = (code: number, lba: number, blocks: number, flags: number = 0): number[] => [
-  code,
-  flags,
-  ...be(lba, 8),
-  ...be(blocks, 4),
-  0,
-  0,
-];
-
-/** Bytes that say where they come from. */
-export function pattern(bytes: number, seed: number): Uint8Array {
-  return Uint8Array.from({ length: bytes }, (_, at) => (at * 7 + seed * 31 + (at >>> 8)) & 0xff);
 }

@@ -3,7 +3,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { EIO } from "../base/index.ts";
-import { be, cdb16, pattern, ScsiRig, type TestInitiator } from "./_test-rig.ts";
+import { be, cdb16, pattern } from "../testing/fakes/cdb.ts";
+import { ScsiRig, type TestInitiator } from "./_test-rig.ts";
 
 const NAA = [0x60, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 

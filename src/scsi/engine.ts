@@ -168,6 +168,8 @@ export class ScsiEngine implements RequestOwner {
   requestCompleted(slot: number, result: number): void {
     const task = this.requests.ownerTagA[slot];
     this.order.phase[task] = PHASE_NONE;
+    const { meter } = (this.links[task] as NexusLink).unit;
+    if (meter !== null) meter.completed(slot, result);
     if (this.isAborted[task] === 1) {
       this.finish(task);
       return;
@@ -274,6 +276,7 @@ export class ScsiEngine implements RequestOwner {
       }
     }
     this.order.phase[task] = PHASE_DEVICE;
+    if (unit.meter !== null) unit.meter.started(slot);
     unit.device.submit(slot);
   }
 

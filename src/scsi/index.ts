@@ -8,13 +8,14 @@ export {
   ACCESS_TRANSITIONING,
   ACCESS_UNAVAILABLE,
   LogicalUnit,
+  type NexusLink,
   type TargetPortGroup,
   type UnitIdentity,
+  type UnitMeter,
   type UnitOptions,
 } from "./logical-unit.ts";
 export { type ManagementRequest, manage } from "./management.ts";
 export {
-  type ReservationRecord,
   type ReservationStore,
   Reservations,
   VolatileReservationStore,

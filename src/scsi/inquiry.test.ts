@@ -2,7 +2,8 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { be, cdb16, ScsiRig, type TestInitiator } from "./_test-rig.ts";
+import { be, cdb16 } from "../testing/fakes/cdb.ts";
+import { ScsiRig, type TestInitiator } from "./_test-rig.ts";
 import { COMMANDS } from "./commands.ts";
 
 const inquiry = (evpd: number, page: number, length: number): number[] => [

@@ -54,6 +54,14 @@ export interface UnitIdentity {
   readonly serial: string;
 }
 
+/** Counts what a unit asks of its device. Called on the reactor's thread, for every operation. */
+export interface UnitMeter {
+  /** The request is about to be submitted. */
+  started(slot: number): void;
+  /** It has completed; its slot is still whole. `result` is negative for an error. */
+  completed(slot: number, result: number): void;
+}
+
 export interface UnitOptions {
   readonly identity: UnitIdentity;
   readonly reservations: Reservations;
@@ -69,6 +77,7 @@ export interface UnitOptions {
   readonly isRemovable?: boolean;
   /** Writes are refused whatever the device says. */
   readonly isReadOnly?: boolean;
+  readonly meter?: UnitMeter;
 }
 
 const TRANSFER_BYTES_MAX_DEFAULT: number = 4 * 1024 * 1024;
@@ -156,6 +165,7 @@ export class LogicalUnit {
   readonly transferBytesMax: number;
   readonly atomicBytesMax: number;
   readonly isRemovable: boolean;
+  readonly meter: UnitMeter | null;
   readonly links: Set<NexusLink> = new Set();
   groups: readonly TargetPortGroup[];
   /** Null where the volume is served elsewhere: then nothing but standby commands is answered. */
@@ -191,6 +201,7 @@ export class LogicalUnit {
     this.atomicBytesMax = options.atomicBytesMax ?? 0;
     this.isRemovable = options.isRemovable ?? false;
     this.isReadOnly = options.isReadOnly ?? false;
+    this.meter = options.meter ?? null;
     this.reservations.addListener(this);
   }
 

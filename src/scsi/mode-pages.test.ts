@@ -2,7 +2,8 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { be, ScsiRig, type TestInitiator, write10 } from "./_test-rig.ts";
+import { be, write10 } from "../testing/fakes/cdb.ts";
+import { ScsiRig, type TestInitiator } from "./_test-rig.ts";
 
 const sense6 = (page: number, length: number, control = 0, subpage = 0): number[] => [
   0x1a,

@@ -3,10 +3,12 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { EIO } from "../base/index.ts";
-import { be, cdb16, isWaiting, read10, ScsiRig, type TestInitiator, write10 } from "./_test-rig.ts";
+import type { ReservationRecord } from "../ports/index.ts";
+import { be, cdb16, read10, write10 } from "../testing/fakes/cdb.ts";
+import { isWaiting, ScsiRig, type TestInitiator } from "./_test-rig.ts";
 import { RESERVED_ALLOW, RESERVED_READ } from "./access.ts";
 import { COMMANDS } from "./commands.ts";
-import { type ReservationRecord, type ReservationStore, Reservations } from "./reservations.ts";
+import { type ReservationStore, Reservations } from "./reservations.ts";
 
 const REGISTER = 0;
 const RESERVE = 1;

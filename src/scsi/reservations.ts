@@ -10,6 +10,7 @@
 //  - changes come one at a time (persistent-reserve.ts queues them);
 //  - holder is "" without a reservation and for the all registrants types, whose holders are all.
 
+import type { ReservationRecord } from "../ports/index.ts";
 import { bytesOfHex, hexOf } from "./bytes.ts";
 
 /** Registrations a volume keeps at most: what READ FULL STATUS shows fits in one reply. */
@@ -21,26 +22,6 @@ const PR_WRITE_EXCLUSIVE_REGISTRANTS = 5;
 export const PR_EXCLUSIVE_ACCESS_REGISTRANTS = 6;
 const PR_WRITE_EXCLUSIVE_ALL = 7;
 export const PR_EXCLUSIVE_ACCESS_ALL = 8;
-
-/** One registration as it is kept: bytes as hexadecimal text, so that the record is plain JSON. */
-export interface RegistrationRecord {
-  readonly transportId: string;
-  readonly relativePort: number;
-  /** 16 hexadecimal digits. */
-  readonly key: string;
-}
-
-/** What is kept with the volume. */
-export interface ReservationRecord {
-  readonly generation: number;
-  /** Persist through power loss: without it the record does not outlive the volume's power. */
-  readonly aptpl: boolean;
-  /** A PR type, or 0 without a reservation. */
-  readonly type: number;
-  /** Index of the holder in registrations, -1 without one and for all registrants types. */
-  readonly holder: number;
-  readonly registrations: readonly RegistrationRecord[];
-}
 
 /** Keeps the record with the volume's metadata, where every gateway finds it. */
 export interface ReservationStore {

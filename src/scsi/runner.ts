@@ -119,7 +119,9 @@ export class CommandRunner implements RunHost {
           return;
         case STEP_DEVICE:
           phase[task] = PHASE_DEVICE;
-          run.stepDevice?.submit(run.stepSlot);
+          if (run.stepDevice === null) return;
+          run.unit.meter?.started(run.stepSlot);
+          run.stepDevice.submit(run.stepSlot);
           return;
         default:
           phase[task] = PHASE_OUTSIDE;

@@ -2,7 +2,8 @@
 
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { be, cdb16, isWaiting, read10, ScsiRig, write10 } from "./_test-rig.ts";
+import { be, cdb16, read10, write10 } from "../testing/fakes/cdb.ts";
+import { isWaiting, ScsiRig } from "./_test-rig.ts";
 import { decodeLun } from "./target.ts";
 import {
   ATTRIBUTE_ACA,

@@ -3,7 +3,8 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { EIO, ENOSPC, FLAG_FAULTABLE } from "../base/index.ts";
-import { be, cdb16, isWaiting, pattern, read10, ScsiRig, UNTOUCHED, write10 } from "./_test-rig.ts";
+import { be, cdb16, pattern, read10, write10 } from "../testing/fakes/cdb.ts";
+import { isWaiting, ScsiRig, UNTOUCHED } from "./_test-rig.ts";
 import { MAP_BUSY, MAP_FAULT } from "./task.ts";
 
 const read6 = (lba: number, blocks: number): number[] => [0x08, ...be(lba, 3), blocks, 0];

@@ -3,7 +3,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { EIO } from "../base/index.ts";
-import { be, cdb16, pattern, read10, ScsiRig, write10 } from "./_test-rig.ts";
+import { be, cdb16, pattern, read10, write10 } from "../testing/fakes/cdb.ts";
+import { ScsiRig } from "./_test-rig.ts";
 
 const verify = (blocks: number, flags: number): number[] => [
   0x2f,

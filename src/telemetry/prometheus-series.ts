@@ -57,6 +57,7 @@ export function seriesOf(sample: DaemonSample): SampleSeries {
   const collection = new Collection();
   addDaemon(collection, sample);
   addReactors(collection, sample);
+  addPortals(collection, sample);
   addDisks(collection, sample);
   addRebuilds(collection, sample);
   addVolumes(collection, sample);
@@ -114,6 +115,18 @@ function addReactors(to: Collection, sample: DaemonSample): void {
   }
 }
 
+function addPortals(to: Collection, sample: DaemonSample): void {
+  for (const stats of sample.portalStats) {
+    const labels = { reactor: stats.reactor };
+    to.add("iscsi_sessions", labels, stats.sessionCount);
+    to.add("iscsi_connections_total", labels, stats.acceptedCount);
+    to.add("iscsi_connections_refused_total", labels, stats.turnedAwayCount);
+    to.add("iscsi_logins_total", labels, stats.loginCount);
+    to.add("iscsi_logins_refused_total", labels, stats.refusedLoginCount);
+    to.add("iscsi_reinstatements_total", labels, stats.reinstatedCount);
+  }
+}
+
 function addDisks(to: Collection, sample: DaemonSample): void {
   for (const state of DISK_STATES) {
     const count = sample.disks.filter((disk) => disk.state === state).length;
@@ -165,6 +178,7 @@ function addVolumes(to: Collection, sample: DaemonSample): void {
     to.add("volume_bytes_total", { ...volume, op: "read" }, stats.readBytes);
     to.add("volume_bytes_total", { ...volume, op: "write" }, stats.writeBytes);
     to.add("volume_errors_total", volume, stats.errorCount);
+    to.add("volume_scsi_commands_total", volume, stats.commandCount);
     to.add("volume_ring_errors_total", volume, stats.ringErrorCount);
     to.add("volume_inflight_requests", volume, stats.inflightCount);
     to.addLatency("volume_latency_seconds", { ...volume, op: "read" }, stats.readLatencyUs);

@@ -90,6 +90,7 @@ function sampleOf(readCount: number, version = "1.0"): DaemonSample {
     writeBytes: 512,
     flushCount: 2,
     discardCount: 3,
+    commandCount: 7,
     errorCount: 4,
     inflightCount: 5,
     readLatencyUs: LATENCY,
@@ -121,6 +122,18 @@ function sampleOf(readCount: number, version = "1.0"): DaemonSample {
         enterCount: 7,
         busyUs: 1_500_000,
         pollUs: 250_000,
+      },
+    ],
+    portalStats: [
+      {
+        reactor: 0,
+        address: "127.0.0.1:3260",
+        sessionCount: 2,
+        acceptedCount: 9,
+        turnedAwayCount: 1,
+        loginCount: 5,
+        refusedLoginCount: 3,
+        reinstatedCount: 4,
       },
     ],
     items: [

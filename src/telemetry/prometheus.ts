@@ -8,6 +8,7 @@ import type { Disk } from "../model/disk-types.ts";
 import { METRICS, type Metric } from "../model/metrics.ts";
 import type { RebuildLimit } from "../model/rebuild-types.ts";
 import type { StatusItem, Volume } from "../model/types.ts";
+import type { PortalStats } from "../ports/classic-plane.ts";
 import type { ReactorStats, VolumeStats } from "../ports/data-plane.ts";
 import type { StoreDiskStats } from "../ports/store-disk.ts";
 import { seriesOf } from "./prometheus-series.ts";
@@ -35,6 +36,8 @@ export interface DaemonSample {
   readonly diskStats: readonly StoreDiskStats[];
   readonly volumeStats: readonly VolumeStats[];
   readonly reactorStats: readonly ReactorStats[];
+  /** Of the classic path; empty before the first volume is attached so. */
+  readonly portalStats: readonly PortalStats[];
   readonly items: readonly StatusItem[];
   readonly apiRequests: readonly ApiRequestCount[];
   /** null: in no cluster. */

@@ -10,10 +10,16 @@ import { Workspace } from "../local/index.ts";
 import { PIECE_BYTES } from "../local/memory-device.ts";
 import type { Arena, Log, LogFields, LogLevel, ReadinessHandler } from "../ports/index.ts";
 import { Reactor } from "../reactor/index.ts";
+import { LogicalUnit, Reservations, ScsiEngine, VolatileReservationStore } from "../scsi/index.ts";
 import * as sys from "../sys/index.ts";
 import { cPrctl } from "../sys/libc.ts";
 import { VolumeMeter } from "../telemetry/index.ts";
-import { type VhostDeviceOptions, VhostUserDevice } from "../vhost-user/index.ts";
+import {
+  BlkModel,
+  ScsiModel,
+  type VhostDeviceOptions,
+  VhostUserDevice,
+} from "../vhost-user/index.ts";
 import type { MemoryTable } from "../vhost-user/memory-table.ts";
 import { HeldDevice, LeakingTable, type OpenBacking, openBacking } from "./target-devices.ts";
 import {
@@ -25,6 +31,7 @@ import {
   type TargetRequest,
 } from "./target-protocol.ts";
 
+const SCSI_TASKS = 512;
 const PR_SET_PDEATHSIG = 1;
 const DEFAULT_SIZE_BYTES = 64 * 1024 * 1024;
 const UNSENT_MAX = 20_000;
@@ -139,6 +146,7 @@ interface Volume {
   readonly held: HeldDevice;
   readonly meter: VolumeMeter;
   readonly device: TargetVhostDevice;
+  readonly scsi: { readonly model: ScsiModel; readonly unit: LogicalUnit } | null;
 }
 
 class Target {
@@ -148,6 +156,7 @@ class Target {
   private readonly reactor: Reactor;
   private readonly workspace: Workspace;
   private readonly volumes = new Map<string, Volume>();
+  private readonly engine: ScsiEngine;
 
   constructor(pollMaxUs: number) {
     this.control = new Control(this.memory, (id, request) => this.answer(id, request));
@@ -157,6 +166,8 @@ class Target {
     );
     const { requests } = this.reactor;
     this.workspace = new Workspace({}, { requests, memory: this.memory });
+    const { copier } = this.workspace;
+    this.engine = new ScsiEngine({ requests, memory: this.memory, copier }, SCSI_TASKS);
   }
 
   run(): void {
@@ -181,9 +192,11 @@ class Target {
     if (request.op === "counts") return this.counts();
     const volume = this.volume(request.name);
     if (request.op === "hold") volume.held.setHeld(request.held);
+    else if (request.op === "plug") this.plug(volume, request.lun, request.isThere);
     else {
       volume.backing.resize(request.sizeBytes);
       volume.device.capacityChanged();
+      volume.scsi?.unit.capacityChanged();
     }
     return null;
   }
@@ -216,17 +229,60 @@ class Target {
       socketPath,
       socketMode: 0o600,
       socketGroupId: -1,
-      queueCountMax: options.queueCountMax ?? 16,
-      packedAllowed: options.packedAllowed ?? true,
-      readOnly,
       trustMemory: options.trustMemory ?? false,
-      meter,
     };
-    const device = new TargetVhostDevice(reactor, held, vhostOptions);
+    const scsi = options.scsi === undefined ? null : this.controller(options, held, meter);
+    const model =
+      scsi?.model ??
+      new BlkModel(held, {
+        queueCountMax: options.queueCountMax ?? 16,
+        packedAllowed: options.packedAllowed ?? true,
+        readOnly,
+        meter,
+      });
+    const device = new TargetVhostDevice(reactor, model, vhostOptions);
     device.leaksRegion = bug === "leak-region";
     sys.check(device.listen(), "listen", socketPath);
-    this.volumes.set(name, { backing, held, meter, device });
+    this.volumes.set(name, { backing, held, meter, device, scsi });
     return null;
+  }
+
+  private controller(
+    options: TargetDeviceOptions,
+    held: HeldDevice,
+    meter: VolumeMeter,
+  ): { readonly model: ScsiModel; readonly unit: LogicalUnit } {
+    const transportId = new Uint8Array(24);
+    transportId[0] = 0x0f;
+    transportId.set(Buffer.from(options.name).subarray(0, 20), 4);
+    const model = new ScsiModel(this.engine, this.reactor, {
+      requestQueueCount: options.queueCountMax ?? 16,
+      packedAllowed: options.packedAllowed ?? true,
+      meter,
+      identity: { transportId, relativePort: 1 },
+    });
+    const other = options.scsi?.sharesWith;
+    const shared = other === undefined ? null : this.volume(other).scsi;
+    const unit = shared?.unit ?? this.unit(options.name);
+    if (shared === null) unit.setDevice(held);
+    model.addUnit(0, unit, meter);
+    return { model, unit };
+  }
+
+  private unit(serial: string): LogicalUnit {
+    const naa = Uint8Array.of(0x60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, this.volumes.size);
+    return new LogicalUnit({
+      identity: { naa, vendor: "RINGSTOR", product: "VOLUME", revision: "1", serial },
+      reservations: new Reservations(new VolatileReservationStore()),
+      groups: [],
+    });
+  }
+
+  private plug(volume: Volume, lun: number, isThere: boolean): void {
+    if (volume.scsi === null) throw new Error("only a virtio-scsi controller has units");
+    const { model, unit } = volume.scsi;
+    if (isThere) model.addUnit(lun, unit, volume.meter);
+    else model.removeUnit(lun, () => undefined);
   }
 
   private remove(name: string, done: () => void): void {

@@ -26,6 +26,11 @@ export interface TargetDeviceOptions {
   readonly serial?: string;
   /** A planted bug, for tests of the tests: see target-devices.ts. */
   readonly plantedBug?: PlantedBug;
+  /** A virtio-scsi controller whose unit 0 the backing is; virtio-blk without. */
+  readonly scsi?: {
+    /** Unit 0 is that of this other controller instead; the backing is not used. */
+    readonly sharesWith?: string;
+  };
 }
 
 /** Bugs that only a target of tests can have. */
@@ -43,6 +48,8 @@ export type TargetRequest =
   | { readonly op: "resize"; readonly name: string; readonly sizeBytes: number }
   /** While held, requests stay at the device; released, they are done and answered. */
   | { readonly op: "hold"; readonly name: string; readonly held: boolean }
+  /** A controller gets unit `lun`, the same volume as unit 0, or loses it. */
+  | { readonly op: "plug"; readonly name: string; readonly lun: number; readonly isThere: boolean }
   | { readonly op: "counts" };
 
 export interface TargetCounts {

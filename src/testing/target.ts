@@ -173,6 +173,11 @@ export class Target {
     await this.ask({ op: "hold", name, held: false });
   }
 
+  /** A virtio-scsi controller gets unit `lun`, the same volume as its unit 0, or loses it. */
+  async plug(name: string, lun: number, isThere: boolean): Promise<void> {
+    await this.ask({ op: "plug", name, lun, isThere });
+  }
+
   async counts(): Promise<TargetCounts> {
     return (await this.ask({ op: "counts" })) as TargetCounts;
   }

@@ -1,5 +1,5 @@
-// A vhost-user device: one volume behind one unix socket. Accepts front-ends, each with a session
-// of its own, and decides whose rings may run.
+// A vhost-user device: one virtio device behind one unix socket. Accepts front-ends, each with a
+// session of its own, and decides whose rings may run.
 //
 // Invariants:
 //  - any number of sessions up to SESSIONS_MAX may negotiate; at most one has rings that run;
@@ -7,7 +7,7 @@
 //  - close() answers only when every session has drained and nothing of the device is left.
 
 import { assert, EAGAIN, EMFILE, type RingstoreError } from "../base/index.ts";
-import type { Arena, BlockDevice, ReactorPort } from "../ports/index.ts";
+import type { Arena, ReactorPort } from "../ports/index.ts";
 import {
   accept,
   chmod,
@@ -22,10 +22,10 @@ import {
   unlink,
 } from "../sys/index.ts";
 import { LimitedLog } from "../telemetry/index.ts";
-import type { BlkMeter } from "../virtio/index.ts";
 import { COUNTER_CONNECTED, COUNTER_OPEN_SESSIONS, COUNTER_SESSION } from "../virtio/index.ts";
 import { DescriptorBudget } from "./descriptor-budget.ts";
 import type { FrontGate, GatedFront } from "./front-gate.ts";
+import type { DeviceModel } from "./guest-device.ts";
 import { MemoryBudget } from "./memory-budget.ts";
 import { MemoryTable } from "./memory-table.ts";
 import { Session, type SessionDevice } from "./session.ts";
@@ -37,18 +37,14 @@ const ACCEPT_RETRY_MS = 100;
 const BOUNCE_BYTES = 64 * 1024;
 
 export interface VhostDeviceOptions {
-  /** The volume's name, for logs. */
+  /** Name of the volume or controller, for logs. */
   readonly name: string;
   readonly socketPath: string;
   readonly socketMode: number;
   /** Numeric group, or -1 to leave it. */
   readonly socketGroupId: number;
-  readonly queueCountMax: number;
-  readonly packedAllowed: boolean;
-  readonly readOnly: boolean;
   /** Touch memory directly that its owner could truncate: faster, and a SIGBUS ends the daemon. */
   readonly trustMemory: boolean;
-  readonly meter: BlkMeter;
   /** Rings run only while it is open; none = always. */
   readonly gate?: FrontGate;
 }
@@ -56,11 +52,7 @@ export interface VhostDeviceOptions {
 export class VhostUserDevice implements SessionDevice, GatedFront {
   readonly name: string;
   readonly reactor: ReactorPort;
-  readonly block: BlockDevice;
-  readonly meter: BlkMeter;
-  readonly queueCountMax: number;
-  readonly packedAllowed: boolean;
-  readonly readOnly: boolean;
+  readonly model: DeviceModel;
   readonly trustMemory: boolean;
   readonly memoryBudget: MemoryBudget = new MemoryBudget();
   readonly descriptorBudget: DescriptorBudget;
@@ -76,18 +68,14 @@ export class VhostUserDevice implements SessionDevice, GatedFront {
   private owner: Session | null = null;
   private onClosed: (() => void) | null = null;
 
-  constructor(reactor: ReactorPort, device: BlockDevice, options: VhostDeviceOptions) {
-    assert(options.queueCountMax >= 1 && options.queueCountMax <= 256, "queue count out of range");
+  constructor(reactor: ReactorPort, model: DeviceModel, options: VhostDeviceOptions) {
+    assert(model.ringCountMax >= 1 && model.ringCountMax <= 256, "queue count out of range");
     this.reactor = reactor;
-    this.block = device;
+    this.model = model;
     this.options = options;
     this.name = options.name;
-    this.meter = options.meter;
-    this.queueCountMax = options.queueCountMax;
-    this.packedAllowed = options.packedAllowed;
-    this.readOnly = options.readOnly;
     this.trustMemory = options.trustMemory;
-    this.descriptorBudget = new DescriptorBudget(options.queueCountMax);
+    this.descriptorBudget = new DescriptorBudget(model.ringCountMax);
     this.log = new LimitedLog(
       { fields: { volume: options.name } },
       { log: reactor.log, clock: reactor.clock },
@@ -168,7 +156,7 @@ export class VhostUserDevice implements SessionDevice, GatedFront {
     if (session === null) return;
     this.sessions.push(session);
     this.nextId += 1;
-    const counters = this.meter.counters;
+    const { counters } = this.model.meter;
     counters[COUNTER_SESSION] = (counters[COUNTER_SESSION] as number) + 1;
     counters[COUNTER_OPEN_SESSIONS] = this.sessions.length;
   }
@@ -186,8 +174,8 @@ export class VhostUserDevice implements SessionDevice, GatedFront {
 
   // SessionDevice ---------------------------------------------------------------------------------
 
-  get writeback(): boolean {
-    return this.owner === null ? true : this.owner.config.writeback;
+  get guestState(): number | null {
+    return this.owner === null ? null : this.owner.config.guestState;
   }
 
   newMemoryTable(): MemoryTable {
@@ -212,8 +200,8 @@ export class VhostUserDevice implements SessionDevice, GatedFront {
   release(session: Session): void {
     assert(this.owner === session, "rings released by a session that did not hold them");
     this.setOwner(null);
-    const { writeback } = session.config;
-    for (const other of this.sessions) if (other !== session) other.inheritWriteback(writeback);
+    const { guestState } = session.config;
+    for (const other of this.sessions) if (other !== session) other.inheritGuestState(guestState);
     for (const other of this.sessions) {
       if (this.owner !== null) return;
       if (other !== session) other.claimFreed();
@@ -223,7 +211,7 @@ export class VhostUserDevice implements SessionDevice, GatedFront {
   private setOwner(owner: Session | null): void {
     if (this.owner === owner) return;
     this.owner = owner;
-    this.meter.counters[COUNTER_CONNECTED] = owner === null ? 0 : 1;
+    this.model.meter.counters[COUNTER_CONNECTED] = owner === null ? 0 : 1;
     const event = owner === null ? "vhost_user.stopped" : "vhost_user.started";
     this.log.log("info", event);
     this.options.gate?.changed();
@@ -233,7 +221,7 @@ export class VhostUserDevice implements SessionDevice, GatedFront {
     const index = this.sessions.indexOf(session);
     assert(index >= 0, "a session ended twice");
     this.sessions.splice(index, 1);
-    this.meter.counters[COUNTER_OPEN_SESSIONS] = this.sessions.length;
+    this.model.meter.counters[COUNTER_OPEN_SESSIONS] = this.sessions.length;
     this.options.gate?.changed();
     this.finishClosing();
   }
@@ -254,7 +242,7 @@ export class VhostUserDevice implements SessionDevice, GatedFront {
 
   // Management ------------------------------------------------------------------------------------
 
-  /** The block device was resized: every front-end that listens is told. */
+  /** A block device was resized: every front-end that listens is told. */
   capacityChanged(): void {
     for (const session of this.sessions) session.capacityChanged();
   }

@@ -53,15 +53,15 @@ function geometryOf(
 }
 
 describe("a region handed back", () => {
-  test("is found as it was left, writeback too", () => {
+  test("is found as it was left, the guest's settings too", () => {
     const first = create(2, 64, false);
     first.window(1).u8.fill(0);
     first.window(1).u16[5] = 64;
-    first.saveWriteback(false);
+    first.saveGuestState(7);
     const adopted = InflightRegion.adopt(first.geometry, false, first.fd, false);
     assert.ok(typeof adopted !== "string");
     assert.equal(adopted.window(1).u16[5], 64);
-    assert.equal(adopted.savedWriteback(), false);
+    assert.equal(adopted.savedGuestState(), 7);
     adopted.unmap();
     assert.ok(first.window(0).u8.length > 0, "our descriptor was not taken");
     first.unmap();
@@ -72,9 +72,9 @@ describe("a region handed back", () => {
     const fd = sys.check(sys.memfd("foreign", bytes), "memfd");
     const adopted = InflightRegion.adopt(geometryOf(bytes, 0, 1, 64), false, fd, false);
     assert.ok(typeof adopted !== "string");
-    assert.equal(adopted.savedWriteback(), null);
-    adopted.saveWriteback(true);
-    assert.equal(adopted.savedWriteback(), null);
+    assert.equal(adopted.savedGuestState(), null);
+    adopted.saveGuestState(1);
+    assert.equal(adopted.savedGuestState(), null);
     adopted.unmap();
     sys.close(fd);
   });

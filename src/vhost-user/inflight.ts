@@ -6,7 +6,8 @@
 //   queue    [ header ][ entry 0 ][ entry 1 ] ... one entry per descriptor
 //
 // The record behind the last queue is ours: what a guest set and a front-end does not tell again
-// (writeback). Another back-end never looks there; a region without it has none to restore.
+// (of virtio-blk, writeback). Another back-end never looks there; a region without it has none to
+// restore.
 //
 // Invariants:
 //  - the layout is the published one, so that a changed build (or another back-end) reads it;
@@ -88,7 +89,7 @@ export const PACKED_ENTRY: Layout<typeof PACKED_ENTRY_FIELDS> = layout(
   PACKED_ENTRY_FIELDS,
 );
 
-const RECORD_FIELDS = { magic: [0, 4], writeback: [4, 4] } as const;
+const RECORD_FIELDS = { magic: [0, 4], guest_state: [4, 4] } as const;
 const RECORD: Layout<typeof RECORD_FIELDS> = layout("inflight record", 64, RECORD_FIELDS);
 /** "RSIR", little-endian. */
 const RECORD_MAGIC = 0x52495352;
@@ -232,18 +233,18 @@ export class InflightRegion {
   }
 
   /** Notes what the guest set, for a successor. */
-  saveWriteback(writeback: boolean): void {
+  saveGuestState(state: number): void {
     const record = this.record();
     if (record === null) return;
-    record[RECORD.writeback >>> 2] = writeback ? 1 : 0;
+    record[RECORD.guest_state >>> 2] = state;
     record[RECORD.magic >>> 2] = RECORD_MAGIC;
   }
 
   /** What a predecessor noted, or null. */
-  savedWriteback(): boolean | null {
+  savedGuestState(): number | null {
     const record = this.record();
     if (record === null || record[RECORD.magic >>> 2] !== RECORD_MAGIC) return null;
-    return record[RECORD.writeback >>> 2] !== 0;
+    return record[RECORD.guest_state >>> 2] as number;
   }
 
   /** Nothing may touch the windows afterwards. */

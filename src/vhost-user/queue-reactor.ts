@@ -1,5 +1,5 @@
 // @hot
-// The reactor as a ring's BlkQueue sees it: a flush that the queue asks for comes to the ring, so
+// The reactor as a ring's queue sees it: a flush that the queue asks for comes to the ring, so
 // that the ring notices the end of a drain.
 
 import type { Poller, ReactorPort } from "../ports/index.ts";

@@ -1,6 +1,6 @@
-// GET_CONFIG and SET_CONFIG: the device configuration space of virtio-blk. The one byte a driver
-// may write is writeback; it is kept in the inflight region as well, so that a restarted daemon
-// goes on promising what the guest reads.
+// GET_CONFIG and SET_CONFIG: the device configuration space. What a driver may write (of
+// virtio-blk, writeback) is kept in the inflight region as well, so that a restarted daemon goes
+// on promising what the guest reads.
 // Specification: vhost-user, "Virtio device config space".
 
 import type { Connection } from "./connection.ts";
@@ -39,6 +39,6 @@ export function setConfig(session: Session, message: Connection): Outcome {
   const at = m.CONFIG_HEADER.BYTES;
   const result = session.config.writeConfig(offset, payloadU8, at, bytes, migrating);
   if (result === "refused") return `SET_CONFIG of ${bytes} bytes at ${offset}: not writable`;
-  if (result === "changed") session.inflight?.saveWriteback(session.config.writeback);
+  if (result === "changed") session.inflight?.saveGuestState(session.config.guestState);
   return OK;
 }

@@ -12,7 +12,7 @@ import { QUEUE_ENTRIES_MAX } from "./request-vring.ts";
 import type { Session } from "./session.ts";
 
 function checkCounts(session: Session, queueCount: number, queueSize: number): string {
-  if (queueCount < 1 || queueCount > session.device.queueCountMax) {
+  if (queueCount < 1 || queueCount > session.device.model.ringCountMax) {
     return `an inflight region for ${queueCount} queues`;
   }
   if (queueSize < 1 || queueSize > QUEUE_ENTRIES_MAX) {
@@ -33,7 +33,7 @@ export function getInflight(session: Session, message: Connection): Outcome {
     return REPLIED;
   }
   replace(session, region);
-  region.saveWriteback(session.config.writeback);
+  region.saveGuestState(session.config.guestState);
   const out = message.replyPayload;
   out.setUint32(m.INFLIGHT.mmapSize, region.geometry.mmapBytes, true);
   out.setUint32(m.INFLIGHT.mmapSize + 4, 0, true);
@@ -64,8 +64,8 @@ export function setInflight(session: Session, message: Connection): Outcome {
   closeReceived(fd);
   if (typeof region === "string") return region;
   replace(session, region);
-  const writeback = region.savedWriteback();
-  if (writeback !== null) session.config.restoreWriteback(writeback);
+  const guestState = region.savedGuestState();
+  if (guestState !== null) session.config.restoreGuestState(guestState);
   return OK;
 }
 

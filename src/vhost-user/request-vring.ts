@@ -20,7 +20,7 @@ function isPacked(session: Session): boolean {
 }
 
 function noRing(session: Session, index: number): string {
-  return `ring ${index} of a device with ${session.device.queueCountMax}`;
+  return `ring ${index} of a device with ${session.device.model.ringCountMax}`;
 }
 
 export function setVringSize(session: Session, payload: DataView): Outcome {

@@ -73,7 +73,7 @@ export function handleRequest(session: Session, request: number, message: Connec
       session.protocolLow = (message.payload.getUint32(0, true) & PROTOCOL_FEATURES) >>> 0;
       return OK;
     case m.GET_QUEUE_NUM:
-      return reply(session, message.replyU64(request, session.device.queueCountMax, 0));
+      return reply(session, message.replyU64(request, session.device.model.requestQueueCount, 0));
     case m.GET_MAX_MEM_SLOTS:
       return reply(session, message.replyU64(request, MEMORY_SLOTS_MAX, 0));
     case m.SET_MEM_TABLE:
@@ -134,7 +134,7 @@ function setFeatures(session: Session, payload: DataView): Outcome {
   const low = payload.getUint32(0, true);
   const high = payload.getUint32(4, true);
   const packed = (high >>> (F_RING_PACKED - 32)) & 1;
-  if (packed === 1 && !session.device.packedAllowed) {
+  if (packed === 1 && !session.device.model.packedAllowed) {
     return "RING_PACKED accepted though it was not offered";
   }
   // Live migration toggles LOG_ALL under running rings. Nothing else may change there.
@@ -202,6 +202,8 @@ function stopAllRings(session: Session, keepBases: boolean): Outcome {
       if (!keepBases) ring.base = 0;
     }
     session.config.reset();
+    // Status 0 is what QEMU sends when it stops a guest for a moment, too.
+    if (!keepBases) session.guest.reset();
     session.status = 0;
     session.laterOutcome = OK;
   });

@@ -13,12 +13,12 @@
 // Specification: vhost-user, "Communication" and "Starting and stopping rings".
 
 import { assert } from "../base/index.ts";
-import type { BlockDevice, Log, LogFields, ReactorPort } from "../ports/index.ts";
+import type { Log, LogFields, ReactorPort } from "../ports/index.ts";
 import { closeReceived, POLLIN, send, writeNoWait } from "../sys/index.ts";
-import { BlkConfig, type BlkMeter } from "../virtio/index.ts";
 import { AGAIN, CLOSED, Connection, MESSAGE, MESSAGE_TIMEOUT_MS } from "./connection.ts";
 import type { DescriptorBudget } from "./descriptor-budget.ts";
 import type { DirtyLog } from "./dirty-log.ts";
+import type { DeviceConfig, DeviceModel, GuestDevice } from "./guest-device.ts";
 import type { InflightRegion } from "./inflight.ts";
 import type { MemoryBudget } from "./memory-budget.ts";
 import type { MemoryRegion } from "./memory-region.ts";
@@ -57,18 +57,14 @@ const TIMER_CONTINUE = 3;
 export interface SessionDevice {
   readonly name: string;
   readonly reactor: ReactorPort;
-  readonly block: BlockDevice;
-  readonly meter: BlkMeter;
-  readonly queueCountMax: number;
-  readonly packedAllowed: boolean;
-  readonly readOnly: boolean;
+  readonly model: DeviceModel;
   readonly trustMemory: boolean;
   readonly memoryBudget: MemoryBudget;
   readonly descriptorBudget: DescriptorBudget;
   /** Limited per event: what it says, a front-end can cause. */
   readonly log: Log;
-  /** What the guest whose rings run has set; true where none runs. */
-  readonly writeback: boolean;
+  /** What the guest whose rings run has set in its configuration space; null where none runs. */
+  readonly guestState: number | null;
   newMemoryTable(): MemoryTable;
   /** True when `session` may run rings. False: session.claimFreed() is called when it is free. */
   claim(session: Session): boolean;
@@ -82,7 +78,8 @@ export class Session implements RingOwner {
   readonly id: number;
   readonly device: SessionDevice;
   readonly connection: Connection;
-  readonly config: BlkConfig;
+  readonly guest: GuestDevice;
+  readonly config: DeviceConfig;
   readonly memory: MemoryTable;
   readonly rings: Vring[] = [];
   featuresLow = 0;
@@ -114,12 +111,8 @@ export class Session implements RingOwner {
     this.reactor = device.reactor;
     this.connection = new Connection(fd, device.reactor.memory);
     this.memory = device.newMemoryTable();
-    this.config = new BlkConfig(device.block.info, {
-      queueCount: device.queueCountMax,
-      packedAllowed: device.packedAllowed,
-      readOnly: device.readOnly,
-      writeback: device.writeback,
-    });
+    this.guest = device.model.newGuest(device.guestState);
+    this.config = this.guest.config;
     this.socketWatch = this.reactor.watch(fd, POLLIN, this, 0);
   }
 
@@ -226,16 +219,17 @@ export class Session implements RingOwner {
 
   // Rings -----------------------------------------------------------------------------------------
 
-  /** The ring, made at its first mention; null beyond queueCountMax. */
+  /** The ring, made at its first mention; null beyond ringCountMax. */
   ring(index: number): Vring | null {
-    if (index >= this.device.queueCountMax) return null;
+    if (index >= this.device.model.ringCountMax) return null;
     let ring = this.rings[index];
     if (ring === undefined) {
       for (let at = this.rings.length; at <= index; at++) {
         this.rings.push(
           new Vring(at, {
             reactor: this.reactor,
-            queue: { device: this.device.block, config: this.config, meter: this.device.meter },
+            guest: this.guest,
+            meter: this.device.model.meter,
             memory: this.memory,
             descriptors: this.device.descriptorBudget,
             owner: this,
@@ -274,6 +268,7 @@ export class Session implements RingOwner {
       if (!isTimed) this.startTimer(TIMER_CLAIM, CLAIM_TIMEOUT_MS);
       return;
     }
+    if (!this.claimed) this.guest.begin();
     this.claimed = true;
     this.stopTimer(TIMER_CLAIM);
     const { featuresLow, featuresHigh, inflight } = this;
@@ -295,10 +290,10 @@ export class Session implements RingOwner {
    * Another session's rings have stopped, and this one may be where its guest goes on: it migrates.
    * Front-ends do not tell the destination's back-end what the guest set.
    */
-  inheritWriteback(writeback: boolean): void {
+  inheritGuestState(state: number): void {
     if (this.ringsRunning) return;
-    this.config.restoreWriteback(writeback);
-    this.inflight?.saveWriteback(writeback);
+    this.config.restoreGuestState(state);
+    this.inflight?.saveGuestState(state);
   }
 
   /** The device's rings are free: try again. */
@@ -374,7 +369,7 @@ export class Session implements RingOwner {
 
   /** The device was resized: configuration space and, where it listens, the front-end follow. */
   capacityChanged(): void {
-    if (!this.config.refresh(this.device.block.info)) return;
+    if (!this.guest.refresh()) return;
     if (this.backendFd < 0 || !this.negotiated(PROTOCOL_F_BACKEND_REQ)) return;
     if (!this.negotiated(PROTOCOL_F_CONFIG)) return;
     const arena = this.reactor.memory.allocate(4096);
@@ -407,6 +402,7 @@ export class Session implements RingOwner {
     assert(!this.ended, "a session ended twice");
     this.ended = true;
     for (const ring of this.rings) ring.reset();
+    this.guest.end();
     if (this.claimed) {
       this.claimed = false;
       this.device.release(this);

@@ -3,7 +3,7 @@
 // serves it. A ring is two independent bits, started and enabled (specification, "Ring states"):
 //
 //   told:     num, addresses, base, kick, call, err descriptors
-//   runs:     told enough, enabled, memory translates           -> BlkQueue polls
+//   runs:     told enough, enabled, memory translates           -> RingQueue polls
 //   draining: stopTaking; what the device has is still answered -> when all is answered, drained
 //
 // Invariants:
@@ -16,7 +16,7 @@ import { assert } from "../base/index.ts";
 import type { Poller, ReactorPort } from "../ports/index.ts";
 import { closeReceived, drainNoWait, fstatNoWait, POLLIN, S_IFMT } from "../sys/index.ts";
 import {
-  BlkQueue,
+  type BlkMeter,
   type BlkQueueModules,
   brokenName,
   COUNTER_KICK,
@@ -26,6 +26,7 @@ import {
 } from "../virtio/index.ts";
 import type { DescriptorBudget } from "./descriptor-budget.ts";
 import type { DirtyLog } from "./dirty-log.ts";
+import type { GuestDevice, RingQueue } from "./guest-device.ts";
 import type { InflightRegion } from "./inflight.ts";
 import { PackedInflight } from "./inflight-packed.ts";
 import { SplitInflight } from "./inflight-split.ts";
@@ -53,7 +54,8 @@ export interface RingOwner {
 
 export interface VringModules {
   readonly reactor: ReactorPort;
-  readonly queue: Omit<BlkQueueModules, "reactor" | "breakHandler">;
+  readonly guest: GuestDevice;
+  readonly meter: BlkMeter;
   readonly memory: MemoryTable;
   readonly descriptors: DescriptorBudget;
   readonly owner: RingOwner;
@@ -92,7 +94,7 @@ export class Vring implements Poller, RingLog {
   private kickFills = false;
   private kicked = false;
   private timerPending = false;
-  private queue: BlkQueue | null = null;
+  private queue: RingQueue | null = null;
   private areas: RingAreas | null = null;
   /** Its areas lie in no region: not tried again before memory, addresses or size change. */
   private waitsForMemory = false;
@@ -238,10 +240,10 @@ export class Vring implements Poller, RingLog {
         resubmit = Uint16Array.from(found.heads);
       }
     }
-    const queue = new BlkQueue(this.index, {
-      ...this.modules.queue,
+    const queue = this.modules.guest.newQueue(this.index, {
       reactor: this.queueReactor(),
       breakHandler: { ringBroken: (_index, reason) => this.queueBroken(reason) },
+      ring: this,
     });
     const reason = queue.start({
       ring: {
@@ -361,7 +363,7 @@ export class Vring implements Poller, RingLog {
   // @cold
   drain(): void {
     assert(this.state === RING_RUNNING, "only a running ring can be drained");
-    const queue = this.queue as BlkQueue;
+    const queue = this.queue as RingQueue;
     this.finishResubmitting(queue);
     queue.stopTaking();
     this.state = RING_DRAINING;
@@ -370,14 +372,14 @@ export class Vring implements Poller, RingLog {
 
   /** What a predecessor left in flight belongs to what was taken: it is part of the drain. */
   // @cold
-  private finishResubmitting(queue: BlkQueue): void {
+  private finishResubmitting(queue: RingQueue): void {
     while (queue.resubmitCount > 0 && queue.brokenReason === 0) {
       if (queue.poll() === 0) break;
     }
   }
 
   // @cold
-  private finishDrain(queue: BlkQueue): void {
+  private finishDrain(queue: RingQueue): void {
     this.reactor.removePoller(this);
     this.base = queue.base;
     queue.close();
@@ -464,7 +466,7 @@ export class Vring implements Poller, RingLog {
       this.markBroken("the kick descriptor cannot be watched");
       return;
     }
-    const counters = this.modules.queue.meter.counters;
+    const counters = this.modules.meter.counters;
     counters[COUNTER_KICK] = (counters[COUNTER_KICK] as number) + 1;
     if (this.kickFills) drainNoWait(this.kickFd);
     this.kicked = true;

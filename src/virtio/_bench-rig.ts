@@ -2,8 +2,8 @@
 // as soon as they come back. Allocates nothing while it runs.
 
 import assert from "node:assert/strict";
-import { DirectArea, FakeMemory } from "./_fake-memory.ts";
-import { FAKE_INFO, FakeReactor, NullDevice } from "./_fake-reactor.ts";
+import { DirectArea, FakeMemory } from "../testing/fakes/guest-memory.ts";
+import { FAKE_INFO, FakeReactor, NullDevice } from "../testing/fakes/reactor.ts";
 import { BlkQueue } from "./blk.ts";
 import { BlkConfig } from "./blk-config.ts";
 import {

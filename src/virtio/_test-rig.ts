@@ -3,9 +3,14 @@
 import assert from "node:assert/strict";
 import { EIO, OP_READ, OP_WRITE, type RequestTable } from "../base/index.ts";
 import type { BlockDevice, BlockDeviceInfo, RingArea } from "../ports/index.ts";
-import { FakeMemory, type FakeRegion, HOST_BASE } from "./_fake-memory.ts";
-import { FAKE_INFO, FakeMeter, FakeReactor } from "./_fake-reactor.ts";
-import { PackedDriver, type RingAreas, SplitDriver, type TestBuffer } from "./_test-driver.ts";
+import { FakeMemory, type FakeRegion, HOST_BASE } from "../testing/fakes/guest-memory.ts";
+import { FAKE_INFO, FakeMeter, FakeReactor } from "../testing/fakes/reactor.ts";
+import {
+  PackedDriver,
+  type RingAreas,
+  SplitDriver,
+  type TestBuffer,
+} from "../testing/fakes/ring-driver.ts";
 import { BlkQueue } from "./blk.ts";
 import { BlkConfig, type BlkConfigOptions } from "./blk-config.ts";
 import { BLK_S_OK, F_RING_PACKED } from "./layouts.ts";

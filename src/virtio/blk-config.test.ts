@@ -3,7 +3,7 @@
 
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { FAKE_INFO } from "./_fake-reactor.ts";
+import { FAKE_INFO } from "../testing/fakes/reactor.ts";
 import { BlkConfig, type BlkConfigOptions, CONFIG_SPACE_BYTES_MAX } from "./blk-config.ts";
 import {
   BLK_CONFIG,

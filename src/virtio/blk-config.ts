@@ -165,9 +165,14 @@ export class BlkConfig {
     return "changed";
   }
 
+  /** What a guest has set: writeback. */
+  get guestState(): number {
+    return this.writeback ? 1 : 0;
+  }
+
   /** What a guest had set before the daemon was restarted. */
-  restoreWriteback(writeback: boolean): void {
-    this.bytes[BLK_CONFIG.writeback] = writeback ? 1 : 0;
+  restoreGuestState(state: number): void {
+    this.bytes[BLK_CONFIG.writeback] = state === 0 ? 0 : 1;
     this.updateDurability();
   }
 

@@ -3,9 +3,9 @@
 
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import type { ShadowArea } from "./_fake-memory.ts";
-import { FAKE_INFO, FakeMeter } from "./_fake-reactor.ts";
-import { SplitDriver, type TestBuffer } from "./_test-driver.ts";
+import type { ShadowArea } from "../testing/fakes/guest-memory.ts";
+import { FAKE_INFO, FakeMeter } from "../testing/fakes/reactor.ts";
+import { SplitDriver, type TestBuffer } from "../testing/fakes/ring-driver.ts";
 import { BlkRig, DEVICE_ERROR, PLACES, SEAM } from "./_test-rig.ts";
 import { BlkQueue, POLL_BATCH_MAX } from "./blk.ts";
 import {

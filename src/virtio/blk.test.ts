@@ -16,7 +16,7 @@ import {
   OP_WRITE,
   OP_WRITE_ZEROES,
 } from "../base/index.ts";
-import type { TestBuffer } from "./_test-driver.ts";
+import type { TestBuffer } from "../testing/fakes/ring-driver.ts";
 import { BlkRig, type BlkRigOptions, PLACES, SEAM } from "./_test-rig.ts";
 import {
   COUNTER_DISCARD,

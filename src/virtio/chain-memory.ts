@@ -72,6 +72,19 @@ export function mapWritable(
   return true;
 }
 
+/** As mapWritable, for `bytes` writable bytes behind the first `skipBytes`. */
+export function mapWritableBehind(
+  chain: Chain,
+  memory: GuestMemory,
+  skipBytes: number,
+  bytes: number,
+  requests: RequestTable,
+  slot: number,
+): boolean {
+  const first = chain.readableCount;
+  return mapBehind(chain, first, memory, skipBytes, bytes, requests, slot);
+}
+
 /** As mapWritable, for `bytes` readable bytes behind the first `skipBytes`. */
 export function mapReadable(
   chain: Chain,
@@ -81,7 +94,19 @@ export function mapReadable(
   requests: RequestTable,
   slot: number,
 ): boolean {
-  let index = 0;
+  return mapBehind(chain, 0, memory, skipBytes, bytes, requests, slot);
+}
+
+function mapBehind(
+  chain: Chain,
+  firstIndex: number,
+  memory: GuestMemory,
+  skipBytes: number,
+  bytes: number,
+  requests: RequestTable,
+  slot: number,
+): boolean {
+  let index = firstIndex;
   let skip = skipBytes;
   while (skip >= (chain.lengths[index] as number)) {
     skip -= chain.lengths[index] as number;

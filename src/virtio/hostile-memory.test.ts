@@ -8,8 +8,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Worker } from "node:worker_threads";
 import { OP_FLUSH, Prng } from "../base/index.ts";
-import { HOST_BASE } from "./_fake-memory.ts";
-import { SplitDriver, type TestBuffer } from "./_test-driver.ts";
+import { HOST_BASE } from "../testing/fakes/guest-memory.ts";
+import { SplitDriver, type TestBuffer } from "../testing/fakes/ring-driver.ts";
 import { BlkRig, HIGH_REGION_A, HIGH_REGION_B, LOW_REGION, PLACES } from "./_test-rig.ts";
 
 const SIZE = 16;

@@ -1,6 +1,7 @@
 // virtio/: virtqueues and virtio-blk requests over memory views. A chain becomes a BlockDevice
 // submit. Reading order: split-queue.ts, blk.ts.
 
+export { NO_GUEST_MEMORY } from "./_ring-memory.ts";
 export * from "./blk.ts";
 export * from "./blk-config.ts";
 export * from "./blk-meter.ts";

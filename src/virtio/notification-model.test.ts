@@ -8,8 +8,8 @@
 
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { FakeMemory, type ShadowArea } from "./_fake-memory.ts";
-import { PackedDriver, type RingAreas, SplitDriver } from "./_test-driver.ts";
+import { FakeMemory, type ShadowArea } from "../testing/fakes/guest-memory.ts";
+import { PackedDriver, type RingAreas, SplitDriver } from "../testing/fakes/ring-driver.ts";
 import { Chain } from "./chain.ts";
 import {
   F_EVENT_IDX,

@@ -7,7 +7,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Prng } from "../base/index.ts";
-import type { TestBuffer } from "./_test-driver.ts";
+import type { TestBuffer } from "../testing/fakes/ring-driver.ts";
 import { BlkRig, HIGH_REGION_A, HIGH_REGION_B, LOW_REGION, PLACES } from "./_test-rig.ts";
 import { BLK_S_OK, BLK_T_IN, BLK_T_OUT } from "./layouts.ts";
 

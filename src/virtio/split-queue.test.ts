@@ -4,8 +4,8 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import type { RingArea } from "../ports/index.ts";
-import type { FakeMemory, ShadowArea } from "./_fake-memory.ts";
-import { SplitDriver, type TestBuffer } from "./_test-driver.ts";
+import type { FakeMemory, ShadowArea } from "../testing/fakes/guest-memory.ts";
+import { SplitDriver, type TestBuffer } from "../testing/fakes/ring-driver.ts";
 import { PLACES, SEAM, testMemory } from "./_test-rig.ts";
 import { CHAIN_DESCRIPTORS_MAX, Chain } from "./chain.ts";
 import {

@@ -26,5 +26,6 @@ export {
   type QemuProgram,
   type QemuVersion,
   type VhostUserBlkDisk,
+  type VhostUserScsiController,
 } from "./qemu-command.ts";
 export * from "./qmp.ts";

@@ -97,6 +97,19 @@ export const SQLITE: GuestProgram = {
   paths: ["/bin/sqlite3"],
 };
 
+/** For those who ask: SCSI commands from the command line. */
+export const SG3_UTILS: readonly GuestProgram[] = [
+  "sg_inq",
+  "sg_vpd",
+  "sg_luns",
+  "sg_readcap",
+  "sg_persist",
+  "sg_unmap",
+  "sg_compare_and_write",
+  "sg_get_lba_status",
+  "sg_reset",
+].map((program) => ({ program, debianPackage: "sg3-utils", paths: [`/bin/${program}`] }));
+
 const BUSYBOX: ProgramSource = { program: "busybox", debianPackage: "busybox-static" };
 /** Searched by the loader without configuration, and where Debian's programs expect them. */
 const LIBRARY_DIRECTORY = "/lib/x86_64-linux-gnu";

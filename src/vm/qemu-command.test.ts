@@ -51,6 +51,16 @@ test("a vhost-user disk is described for the QEMU at hand", () => {
   );
 });
 
+test("a SCSI controller has QEMU's other spellings, and does not connect again unless asked", () => {
+  const controller = { kind: "vhost-user-scsi", socket: "/run/c.sock" } as const;
+  const args = diskArguments({ ...controller, id: "c", queueCount: 2, queueSize: 256 }, 0, V92);
+  assert.equal(args[1], "socket,id=c-backend,path=/run/c.sock");
+  const device = "vhost-user-scsi-pci,chardev=c-backend,id=c,num_queues=2,virtqueue_size=256";
+  assert.equal(args[3], device);
+  const again = diskArguments({ ...controller, reconnect: true }, 0, V92);
+  assert.match(again[1]!, /,reconnect-ms=1000$/);
+});
+
 test("plugging uses the same description, typed", () => {
   assert.deepEqual(diskBackend(DISK, "x", V92), {
     command: "chardev-add",

@@ -26,6 +26,23 @@ export interface VhostUserBlkDisk {
   readonly properties?: Properties;
 }
 
+/** A virtio-scsi controller served over a vhost-user socket; its disks are the back-end's. */
+export interface VhostUserScsiController {
+  readonly kind: "vhost-user-scsi";
+  readonly socket: string;
+  /** Default `disk0`, `disk1`, … */
+  readonly id?: string;
+  /** Request queues. Default: QEMU's, one per CPU. */
+  readonly queueCount?: number;
+  /** Entries per queue. Default: QEMU's, 128. */
+  readonly queueSize?: number;
+  readonly packed?: boolean;
+  readonly bootIndex?: number;
+  /** Connect again when the back-end goes away: QEMU 10.0 and later can. Default false. */
+  readonly reconnect?: boolean;
+  readonly properties?: Properties;
+}
+
 /** A file served by QEMU itself as virtio-blk. */
 export interface FileDisk {
   readonly kind: "file";
@@ -43,7 +60,7 @@ export interface FileDisk {
   readonly properties?: Properties;
 }
 
-export type GuestDisk = VhostUserBlkDisk | FileDisk;
+export type GuestDisk = VhostUserBlkDisk | VhostUserScsiController | FileDisk;
 export type Properties = Readonly<Record<string, string | number | boolean>>;
 export type Accelerator = "kvm" | "tcg";
 
@@ -141,6 +158,7 @@ export function diskArguments(disk: GuestDisk, index: number, version: QemuVersi
   const id = diskId(disk, index);
   const args: string[] = [];
   switch (disk.kind) {
+    case "vhost-user-scsi":
     case "vhost-user-blk": {
       const reconnect = reconnectProperty(disk, version);
       const chardev = { id: backendId(id), path: disk.socket, ...reconnect };
@@ -164,15 +182,27 @@ export function diskDevice(
   const common = {
     id,
     ...(disk.bootIndex === undefined ? {} : { bootindex: disk.bootIndex }),
-    ...(disk.queueCount === undefined ? {} : { "num-queues": disk.queueCount }),
   };
+  const queues = disk.queueCount === undefined ? {} : { "num-queues": disk.queueCount };
   switch (disk.kind) {
     case "vhost-user-blk":
       return {
         driver: "vhost-user-blk-pci",
         chardev: backendId(id),
         ...common,
+        ...queues,
         ...(disk.queueSize === undefined ? {} : { "queue-size": disk.queueSize }),
+        ...(disk.packed === undefined ? {} : { packed: disk.packed }),
+        ...disk.properties,
+      };
+    case "vhost-user-scsi":
+      return {
+        driver: "vhost-user-scsi-pci",
+        chardev: backendId(id),
+        ...common,
+        // QEMU spells it so for SCSI.
+        ...(disk.queueCount === undefined ? {} : { num_queues: disk.queueCount }),
+        ...(disk.queueSize === undefined ? {} : { virtqueue_size: disk.queueSize }),
         ...(disk.packed === undefined ? {} : { packed: disk.packed }),
         ...disk.properties,
       };
@@ -181,6 +211,7 @@ export function diskDevice(
         driver: "virtio-blk-pci",
         drive: backendId(id),
         ...common,
+        ...queues,
         ...(disk.shared === true ? { "share-rw": true } : {}),
         ...disk.properties,
       };
@@ -234,8 +265,11 @@ export function optionText(driver: string, properties: Properties): string {
 }
 
 /** QEMU 9.2 renamed the option to milliseconds; 7.2 knows only seconds. */
-function reconnectProperty(disk: VhostUserBlkDisk, version: QemuVersion): Record<string, number> {
-  if (disk.reconnect === false) return {};
+function reconnectProperty(
+  disk: VhostUserBlkDisk | VhostUserScsiController,
+  version: QemuVersion,
+): Record<string, number> {
+  if (!(disk.reconnect ?? disk.kind === "vhost-user-blk")) return {};
   const inMilliseconds = version.major > 9 || (version.major === 9 && version.minor >= 2);
   return inMilliseconds
     ? { "reconnect-ms": RECONNECT_SECONDS * 1000 }

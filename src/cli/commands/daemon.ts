@@ -41,6 +41,11 @@ export function describeStatus(reply: Status): string {
   }
   // An older daemon knows no clusters.
   if (reply.cluster) lines.push(`  cluster  ${clusterText(reply.cluster)}`);
+  const portals = reply.portals ?? [];
+  if (portals.length > 0) {
+    const told = portals.map((one) => `${one.address} ${countOf(one.sessionCount, "session")}`);
+    lines.push(`  iscsi    ${told.join(", ")}`);
+  }
   if (busy) {
     const read = `${formatCount(io.readsPerSecond)} op/s ${formatRate(io.readBytesPerSecond)}`;
     const write = `${formatCount(io.writesPerSecond)} op/s ${formatRate(io.writeBytesPerSecond)}`;

@@ -1,22 +1,19 @@
-// volume create, list, show, resize, delete, attach, detach.
+// volume create, list, show, resize, delete, detach; attach is in volume-attach.ts.
 
 import { resolve } from "node:path";
 import { formatBytes } from "../../base/units.ts";
 import { ClientError } from "../../client/index.ts";
 import type {
-  AttachReply,
+  Attachment,
   BackingKind,
   DirectMode,
   Volume,
-  VolumeAttach,
   VolumeCreate,
 } from "../../model/types.ts";
 import { checkVolumeName, checkVolumeSize } from "../../model/volume-rules.ts";
 import type { CommandRun, OptionValues } from "../command-spec.ts";
-import type { Context } from "../context.ts";
 import { countOf } from "../format.ts";
 import type { Column, Result } from "../output.ts";
-import { quoteForShell } from "../shell.ts";
 import { copiesText, copyRows, placesText, stateText } from "../volume-copies.ts";
 
 const LIST_COLUMNS: readonly Column[] = [
@@ -44,7 +41,7 @@ function listRow(volume: Volume): readonly string[] {
     String(volume.blockBytes),
     volume.readOnly ? "read-only" : "read-write",
     volume.serial,
-    volume.attachment?.socket ?? "-",
+    volume.attachment?.socket ?? volume.attachment?.classic?.url ?? "-",
     volume.backing.kind === "cluster" ? placesText(volume.backing) : "-",
     volume.createdAt,
     volume.id,
@@ -96,15 +93,31 @@ function describeVolume(volume: Volume): string {
   if (backing.kind === "cluster") rows.push(...copyRows(backing));
   if (backing.kind === "store") rows.push(["disk", backing.disk]);
   if (attachment !== null) {
-    rows.push(["socket", attachment.socket]);
+    rows.push(...placeRows(attachment));
     rows.push(["attached", `${attachment.attachedAt}, generation ${attachment.generation}`]);
-    rows.push(["queues", `at most ${attachment.queueCountMax}`]);
-    rows.push(["packed rings", attachment.packedAllowed ? "offered" : "not offered"]);
     if (attachment.readOnly && !volume.readOnly) rows.push(["attached as", "read-only"]);
     rows.push(["sessions", String(attachment.sessionCount)]);
   }
   for (const item of volume.health) rows.push([item.severity, `${item.code}: ${item.message}`]);
   return rows.map(([key, value]) => `${key.padEnd(14)}${value}\n`).join("");
+}
+
+/** Where front-ends or initiators find it. */
+function placeRows(attachment: Attachment): readonly (readonly [string, string])[] {
+  const { socket, classic = null, queueCountMax, packedAllowed } = attachment;
+  if (classic === null) {
+    return [
+      ["socket", socket ?? "-"],
+      ["queues", `at most ${queueCountMax}`],
+      ["packed rings", packedAllowed ? "offered" : "not offered"],
+    ];
+  }
+  return [
+    ["iscsi", classic.url ?? "not served"],
+    ["target", classic.target],
+    ["chap", classic.chapUser === null ? "nobody has to prove anything" : classic.chapUser],
+    ["initiators", classic.initiators.join(", ") || "all"],
+  ];
 }
 
 function created(volume: Volume, text: string): Result {
@@ -187,70 +200,6 @@ export const remove: CommandRun = async (context, { arguments: [name = ""], opti
   else if (copies !== undefined) data = countOf(copies, "copy", "copies");
   return { data: reply, shown: `volume ${name} ${verb}: ${data}`, names: [name] };
 };
-
-export const attach: CommandRun = async (context, { arguments: [name = ""], options }) => {
-  checkVolumeName(name);
-  const request: VolumeAttach = {
-    ...(options["queues"] === undefined ? {} : { queueCountMax: Number(options["queues"]) }),
-    ...(options["noPacked"] === true ? { packedAllowed: false } : {}),
-    ...(options["readOnly"] === true ? { readOnly: true } : {}),
-    ...(options["takeOver"] === true ? { takeOver: true } : {}),
-    ...(options["standby"] === true ? { standby: true } : {}),
-    ...(options["vmMemory"] === undefined ? {} : { vmMemoryBytes: Number(options["vmMemory"]) }),
-  };
-  if (request.takeOver === true) await confirmTakeOver(context, name);
-  const reply = await context.client.attachVolume(name, request);
-  if (!reply.changed) context.note(`volume ${name} was attached already`);
-  const version = options["qemu"] as "7.2" | "9.2" | undefined;
-  let shown = describeAttachment(reply);
-  if (options["libvirtXml"] === true) shown = reply.libvirtXml;
-  else if (version !== undefined) shown = reply.qemu[version].map(quoteForShell).join(" ");
-  return { data: reply, shown, names: [reply.volume] };
-};
-
-async function confirmTakeOver(context: Context, name: string): Promise<void> {
-  if (context.global.yes || !context.streams.canAsk) return;
-  const { backing, attachment } = await context.client.showVolume(name);
-  const holder = backing.kind === "cluster" && attachment === null ? backing.attachedTo : null;
-  if (holder === null) return;
-  await context.confirm(`Take volume ${name} from node ${holder}? A guest there loses the disk.`);
-}
-
-function describeAttachment(reply: AttachReply): string {
-  const command = (words: readonly string[]): string =>
-    ["qemu-system-x86_64 ...", ...pairs(words)].join(" \\\n    ");
-  return `socket  ${reply.socket}
-
-QEMU 7.2 and later (for its memory size see --vm-memory):
-  ${command(reply.qemu["7.2"])}
-
-QEMU 9.2 and later:
-  ${command(reply.qemu["9.2"])}
-
-libvirt: the domain needs
-${indent(reply.libvirtMemoryXml)}
-and the disk is
-${indent(reply.libvirtXml)}
-`;
-}
-
-/** One option with its value per line. */
-function pairs(words: readonly string[]): string[] {
-  const lines: string[] = [];
-  for (let at = 0; at < words.length; at += 2) {
-    lines.push(
-      words
-        .slice(at, at + 2)
-        .map(quoteForShell)
-        .join(" "),
-    );
-  }
-  return lines;
-}
-
-function indent(text: string): string {
-  return text.replace(/^/gm, "  ");
-}
 
 export const detach: CommandRun = async (context, { arguments: [name = ""] }) => {
   checkVolumeName(name);

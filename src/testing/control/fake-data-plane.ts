@@ -6,6 +6,7 @@ import { existsSync, statSync, truncateSync, unlinkSync, writeFileSync } from "n
 import { chmod } from "node:fs/promises";
 import { createServer, type Server } from "node:net";
 import { RingstoreError } from "../../base/error.ts";
+import type { ClassicSpec, PortalStats } from "../../ports/classic-plane.ts";
 import type {
   AttachmentSpec,
   DataPlane,
@@ -28,6 +29,7 @@ export type FakeMethod =
   | "deleteBacking"
   | "resizeVolume"
   | "attach"
+  | "attachClassic"
   | "detach"
   | "openDisk"
   | "closeDisk"
@@ -36,7 +38,7 @@ export type FakeMethod =
 interface OpenVolume {
   spec: VolumeSpec;
   sizeBytes: number;
-  attachment: AttachmentSpec | null;
+  attachment: AttachmentSpec | ClassicSpec | null;
   server: Server | null;
 }
 
@@ -62,6 +64,7 @@ export class FakeDataPlane implements DataPlane {
   readonly disks: Map<string, StoreDiskSpec> = new Map();
   readonly extraDiskStats: Map<string, Partial<StoreDiskStats>> = new Map();
   readonly extraStats: Map<string, Partial<VolumeStats>> = new Map();
+  portals: readonly PortalStats[] = [];
   stopped = false;
   /** Consulted before each call: throw to fail it, return a promise to delay it. */
   intercept: (method: FakeMethod, name: string) => void | Promise<void> = () => undefined;
@@ -216,6 +219,18 @@ export class FakeDataPlane implements DataPlane {
     volume.server = server;
   }
 
+  async attachClassic(spec: ClassicSpec): Promise<string> {
+    const volume = this.#find(spec.volumeId);
+    await this.#enter("attachClassic", volume.spec.name);
+    if (volume.attachment !== null) throw new Error(`volume ${spec.volumeId} is attached`);
+    volume.attachment = spec;
+    return "127.0.0.1:3260";
+  }
+
+  portalStats(): readonly PortalStats[] {
+    return this.portals;
+  }
+
   async detach(volumeId: string): Promise<void> {
     const volume = this.#find(volumeId);
     await this.#enter("detach", volume.spec.name);
@@ -236,6 +251,7 @@ export class FakeDataPlane implements DataPlane {
       flushCount: 1,
       discardCount: 0,
       errorCount: 0,
+      commandCount: 0,
       inflightCount: 0,
       readLatencyUs: LATENCY,
       writeLatencyUs: LATENCY,

@@ -4,6 +4,7 @@
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { ClassicKeeper } from "../../daemon/classic-keeper.ts";
 import {
   type DataDirectory,
   layOutDataDirectory,
@@ -138,7 +139,12 @@ export class HostFixture {
     this.disks = new DiskHost({ ...shared, store: diskStore, tools: this.diskTools });
     this.host = new VolumeHost(
       { paths: this.paths, socketGroupId: -1, allowPaths },
-      { ...shared, store: this.store, disks: this.disks },
+      {
+        ...shared,
+        store: this.store,
+        disks: this.disks,
+        classic: new ClassicKeeper(this.paths.iscsiDirectory, fs),
+      },
     );
     this.disks.becameReady = (diskId) => {
       void diskBecameReady(this.host, diskId).catch(shared.fatal);

@@ -69,6 +69,11 @@ export class Scene {
     for (const victim of this.victims.splice(0)) victim.close();
   }
 
+  /** The attack has closed it itself. */
+  forget(victim: Victim): void {
+    this.victims.splice(this.victims.indexOf(victim), 1);
+  }
+
   /** The same on another socket. */
   victimOn(path: string, options: VictimOptions): Victim {
     const victim = new Victim(path, options);

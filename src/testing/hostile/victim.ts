@@ -32,6 +32,8 @@ export interface VictimOptions {
   readonly regions?: readonly RegionSpec[];
   /** Device feature bits to leave out. */
   readonly withoutFeatures?: readonly number[];
+  /** Device feature bits to take besides those of virtio-blk. */
+  readonly withFeatures?: readonly number[];
   /** Protocol feature bits to leave out. */
   readonly withoutProtocol?: readonly number[];
   readonly inflight?: boolean;
@@ -125,6 +127,7 @@ export class Victim {
     const offered = frontEnd.getFeatures();
     let wanted = 0n;
     for (const position of FEATURES) wanted |= bit(position);
+    for (const position of options.withFeatures ?? []) wanted |= bit(position);
     if (options.packed) wanted |= bit(v.F_RING_PACKED);
     for (const position of options.withoutFeatures ?? []) wanted &= ~bit(position);
     this.features = offered & wanted;

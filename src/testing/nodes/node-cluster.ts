@@ -248,7 +248,7 @@ export class NodeCluster {
     const { socket } = await this.api(index).attachVolume(name, request);
     const tookMs = performance.now() - beganMs;
     const fresh = `${this.link(name)}.new`;
-    symlinkSync(socket, fresh);
+    symlinkSync(socket ?? "", fresh);
     renameSync(fresh, this.link(name));
     return tookMs;
   }

@@ -33,7 +33,13 @@ async function fillStore(cluster: NodeCluster, index: number): Promise<() => Pro
   await api.createVolume({ name: "filler", sizeBytes: DISK_BYTES });
   const { socket } = await api.attachVolume("filler", {});
   const sizes = { blockBytes: 64 * KIB, depth: 8 } as const;
-  const write = { socketPath: socket, prefill: true, runtimeMs: 1, warmupMs: 0, ...sizes } as const;
+  const write = {
+    socketPath: socket ?? "",
+    prefill: true,
+    runtimeMs: 1,
+    warmupMs: 0,
+    ...sizes,
+  } as const;
   const { errorCount } = await runLoadInChild(write);
   assert.ok(errorCount > 0, "the disk took all");
   return async () => {

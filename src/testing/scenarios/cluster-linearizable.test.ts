@@ -44,7 +44,7 @@ test("two nodes have clients of one volume while it moves, again and again", LIM
     const { socket } = await cluster.api(index).attachVolume("vm", { takeOver: isTakeOver });
     const number = clients.length + 1;
     const path = join(cluster.folder, `history${number}`);
-    const load = { ...CONTENDED, socketPath: socket, reconnect: true, seed: number } as const;
+    const load = { ...CONTENDED, socketPath: socket ?? "", reconnect: true, seed: number } as const;
     const client = new HistoryClient(number, path, { ...load, reconnectTimeoutMs, ...more });
     cleanup.after(() => client.kill());
     clients.push(client);

@@ -62,7 +62,7 @@ test("a VM moves there and back; what is cancelled stays", limit("MIGRATE"), asy
     append: "init_on_alloc=0",
     disks: [blk(at, { queueCount: 2 })],
   });
-  let guest = await host.guest(optionsAt(socket));
+  let guest = await host.guest(optionsAt(socket ?? ""));
   const fio = verifiedFio({ device: "/dev/vda", size: "40M", seconds: 5, depth: 8 });
   const load = guest.run(untilStopped(fio), { timeoutMs: limit("MIGRATE").timeout });
   load.catch(() => undefined);
@@ -71,7 +71,7 @@ test("a VM moves there and back; what is cancelled stays", limit("MIGRATE"), asy
   const standBy = async (index: number): Promise<Guest> => {
     const reply = await cluster.api(index).attachVolume("vm", { standby: true });
     assert.equal((await cluster.volume(index, "vm")).state, "standby");
-    return await host.guest({ ...optionsAt(reply.socket), incoming: true });
+    return await host.guest({ ...optionsAt(reply.socket ?? ""), incoming: true });
   };
   const nobody = await standBy(1);
   const cancelWhen = ({ transferredBytes }: { transferredBytes: number }): boolean =>

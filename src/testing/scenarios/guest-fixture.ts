@@ -58,6 +58,7 @@ export class GuestHost {
   private readonly daemons: Daemon[] = [];
   private readonly guests: Guest[] = [];
   private readonly folders: string[] = [];
+  private readonly hooks: (() => Promise<void>)[] = [];
 
   constructor(t: TestContext) {
     this.t = t;
@@ -65,6 +66,11 @@ export class GuestHost {
 
   say(text: string): void {
     this.t.diagnostic(text);
+  }
+
+  /** Called when the guests have gone. */
+  atEnd(hook: () => Promise<void>): void {
+    this.hooks.push(hook);
   }
 
   /** A new folder, gone after the daemons. */
@@ -101,6 +107,7 @@ export class GuestHost {
   async end(): Promise<void> {
     for (const guest of this.guests) await guest.kill();
     for (const daemon of this.daemons) await daemon.stop();
+    for (const hook of this.hooks) await hook();
     for (const folder of this.folders) rmSync(folder, { recursive: true, force: true });
   }
 }

@@ -31,7 +31,7 @@ export async function attachVolumes(
       next += 1;
       const volume = volumes[index] as VolumeCreate;
       await api.createVolume(volume);
-      sockets[index] = (await api.attachVolume(volume.name, {})).socket;
+      sockets[index] = (await api.attachVolume(volume.name, {})).socket ?? "";
     }
   };
   await Promise.all([worker(), worker(), worker(), worker()]);

@@ -5,7 +5,7 @@
 // Invariant: checkPoison() finds every byte written outside the regions.
 
 import assert from "node:assert/strict";
-import type { GuestMemory, RingArea } from "../ports/index.ts";
+import type { GuestMemory, RingArea } from "../../ports/index.ts";
 
 export const HOST_BASE = 0x7f12_0000_0000;
 const GUARD_BYTES = 4096;

@@ -10,9 +10,9 @@ import {
   OP_WRITE,
   OP_WRITE_ZEROES,
   type RequestTable,
-} from "../base/index.ts";
-import type { BlockDevice } from "../ports/index.ts";
-import type { TestMemory } from "./_test-memory.ts";
+} from "../../base/index.ts";
+import type { BlockDevice } from "../../ports/index.ts";
+import type { TestMemory } from "./memory.ts";
 
 export interface TestInfo {
   capacityBytes: number;

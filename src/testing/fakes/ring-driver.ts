@@ -4,8 +4,7 @@
 // Invariant: descriptors are reused only after the device gave them back.
 
 import assert from "node:assert/strict";
-import type { RingArea } from "../ports/index.ts";
-import { DirectArea, type FakeMemory, ShadowArea } from "./_fake-memory.ts";
+import type { RingArea } from "../../ports/index.ts";
 import {
   DESCRIPTOR_F_INDIRECT,
   DESCRIPTOR_F_NEXT,
@@ -15,7 +14,8 @@ import {
   PACKED_F_USED,
   splitAvailBytes,
   splitUsedBytes,
-} from "./layouts.ts";
+} from "../../virtio/index.ts";
+import { DirectArea, type FakeMemory, ShadowArea } from "./guest-memory.ts";
 
 export interface TestBuffer {
   readonly gpa: number;

@@ -1,9 +1,9 @@
 // A reactor's few services for tests and benchmarks: a request table, a time that the test sets,
 // and the loop's order of events: deliver completions, flush, poll.
 
-import { RequestTable, segmentArenaBytes } from "../base/index.ts";
-import type { BlockDevice, BlockDeviceInfo, Poller } from "../ports/index.ts";
-import type { BlkMeter } from "./blk-meter.ts";
+import { RequestTable, segmentArenaBytes } from "../../base/index.ts";
+import type { BlockDevice, BlockDeviceInfo, Poller } from "../../ports/index.ts";
+import type { BlkMeter } from "../../virtio/index.ts";
 
 const ARENA_ADDRESS = 0x7e00_0000_0000;
 

@@ -1,8 +1,8 @@
 // Memory for tests: addresses above 2^40, each arena exactly as long as was asked for, with gaps
 // between them, so that one byte touched outside throws.
 
-import { crc32cTable } from "../base/index.ts";
-import type { Address, Arena, Memory } from "../ports/index.ts";
+import { crc32cTable } from "../../base/index.ts";
+import type { Address, Arena, Memory } from "../../ports/index.ts";
 
 const FIRST_ADDRESS = 2 ** 40 + 4096;
 const GAP_BYTES = 65536;

@@ -1,0 +1,155 @@
+// The classic path as the data plane's main thread holds it: which reactors have a portal, which of
+// them has which target, and the reservations on their way to be kept.
+//
+// A portal is opened with the first volume of its reactor that is attached so, and listens until
+// the daemon ends. Each knows the targets of the others and sends initiators there, so that one
+// address leads to every volume, whichever reactor it has come to after a restart.
+
+import { EIO, errnoName, RingstoreError } from "../base/index.ts";
+import type {
+  ClassicSpec,
+  PortalSettings,
+  PortalStats,
+  SaveReservations,
+} from "../ports/classic-plane.ts";
+import type { Log } from "../ports/log.ts";
+import { boundPort, close, listenTcp } from "../sys/index.ts";
+import type { PlaneLimits } from "./reactor-limits.ts";
+import type { ReactorCommand, ReactorMessage } from "./reactor-protocol.ts";
+import type { ReactorThread } from "./reactor-thread.ts";
+
+/** Connections that the kernel completes before we take them. */
+const BACKLOG = 128;
+
+type ClassicMessage = Extract<ReactorMessage, { kind: "reservation" | "portal" }>;
+
+export interface PlaneClassicModules {
+  readonly threads: readonly ReactorThread[];
+  readonly limits: PlaneLimits;
+  readonly log: Log;
+  readonly settings: PortalSettings | null;
+  /** Null: reservations are forgotten with the process. */
+  readonly save: SaveReservations | null;
+}
+
+interface Served {
+  readonly spec: ClassicSpec;
+  readonly thread: ReactorThread;
+}
+
+export class PlaneClassic {
+  private readonly modules: PlaneClassicModules;
+  /** Addresses by thread; a promise, so that two attaches open one portal. */
+  private readonly portals: Map<ReactorThread, Promise<string>> = new Map();
+  private readonly served: Map<string, Served> = new Map();
+  private readonly told: Map<ReactorThread, PortalStats> = new Map();
+
+  constructor(modules: PlaneClassicModules) {
+    this.modules = modules;
+    for (const thread of modules.threads) {
+      thread.onClassic = (message) => this.take(thread, message);
+    }
+  }
+
+  /** Rejects with RingstoreError when the portal cannot listen, or the reactor refuses. */
+  async attach(thread: ReactorThread, spec: ClassicSpec, onLate: () => void): Promise<string> {
+    const { threads, limits } = this.modules;
+    const [first] = threads as [ReactorThread];
+    // The address that is printed is the first reactor's, whichever has the volume.
+    const door = await this.portalOf(first);
+    if (thread !== first) await this.portalOf(thread);
+    const command = { op: "attachClassic", spec } as const;
+    await thread.request(command, { timeoutMs: limits.commandMs, onLate });
+    this.served.set(spec.volumeId, { spec, thread });
+    await this.tellRedirects();
+    return door;
+  }
+
+  async detached(volumeId: string): Promise<void> {
+    if (this.served.delete(volumeId)) await this.tellRedirects();
+  }
+
+  private portalOf(thread: ReactorThread): Promise<string> {
+    const known = this.portals.get(thread);
+    if (known !== undefined) return known;
+    const opening = this.openPortal(thread);
+    this.portals.set(thread, opening);
+    // The next attach tries again.
+    opening.catch(() => this.portals.delete(thread));
+    return opening;
+  }
+
+  private async openPortal(thread: ReactorThread): Promise<string> {
+    const { settings, limits } = this.modules;
+    if (settings === null) {
+      throw new RingstoreError("UNSUPPORTED", "this daemon has no address for iSCSI", {
+        advice: "start ringstored with --iscsi-listen HOST:PORT",
+      });
+    }
+    const { host, connectionsMax, connectionsPerAddressMax } = settings;
+    const port = settings.port === 0 ? 0 : settings.port + thread.index;
+    const listenFd = listenTcp({ host, port }, BACKLOG);
+    if (listenFd < 0) throw listenFailure(host, port, listenFd);
+    const address = `${host.includes(":") ? `[${host}]` : host}:${boundPort(listenFd)}`;
+    const portal = { listenFd, address, connectionsMax, connectionsPerAddressMax };
+    try {
+      await thread.request({ op: "startPortal", ...portal }, { timeoutMs: limits.commandMs });
+    } catch (error) {
+      // A reactor that may still take it keeps the descriptor.
+      if ((error as RingstoreError).code !== "TIMED_OUT") close(listenFd);
+      throw error;
+    }
+    this.modules.log.log("info", "iscsi.listening", { address, reactor: thread.index });
+    return address;
+  }
+
+  private async tellRedirects(): Promise<void> {
+    if (this.portals.size < 2) return;
+    const addresses = new Map<ReactorThread, string>();
+    for (const [thread, address] of this.portals) addresses.set(thread, await address);
+    for (const thread of addresses.keys()) {
+      const redirects = [...this.served.values()]
+        .filter((one) => one.thread !== thread)
+        .map(({ spec: { targetName, initiators }, thread: home }) => {
+          return { targetName, initiators, address: addresses.get(home) as string };
+        });
+      thread.post({ op: "setRedirects", redirects });
+    }
+  }
+
+  private take(thread: ReactorThread, message: ClassicMessage): void {
+    if (message.kind === "portal") {
+      this.told.set(thread, { reactor: thread.index, ...message.stats });
+      return;
+    }
+    const { saveId, volumeId, record } = message;
+    const answer = (result: number): void => {
+      const command: ReactorCommand = { op: "reservationSaved", saveId, result };
+      thread.post(command);
+    };
+    const { save, log } = this.modules;
+    if (save === null) {
+      answer(0);
+      return;
+    }
+    save(volumeId, record).then(
+      () => answer(0),
+      (error: Error) => {
+        const fields = { volumeId, message: error.message };
+        log.log("error", "iscsi.reservations-not-kept", fields);
+        answer(-EIO);
+      },
+    );
+  }
+
+  stats(): readonly PortalStats[] {
+    return [...this.told.values()];
+  }
+}
+
+function listenFailure(host: string, port: number, result: number): RingstoreError {
+  const message = `cannot listen for iSCSI on ${host} port ${port}: ${errnoName(result)}`;
+  const advice =
+    "Start ringstored with --iscsi-listen, an IP address of this node and a port that nobody has.";
+  return new RingstoreError("BACKING_FAILED", message, { advice });
+}

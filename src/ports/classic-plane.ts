@@ -1,0 +1,64 @@
+// What the control plane asks of the data plane for the classic path: volumes as iSCSI targets.
+// Plain data, like data-plane.ts.
+
+import type { ReservationRecord } from "./reservation-record.ts";
+
+/** One initiator's name and secret of CHAP (RFC 7143 section 12.1.3). */
+export interface ClassicChap {
+  readonly user: string;
+  /** In no message, log or reply. */
+  readonly secret: string;
+}
+
+/** A volume as an iSCSI target with one logical unit, number 0. */
+export interface ClassicSpec {
+  readonly volumeId: string;
+  /** An iqn. name in lower case. */
+  readonly targetName: string;
+  /** iSCSI names in lower case; empty = every initiator. */
+  readonly initiators: readonly string[];
+  readonly chap: ClassicChap | null;
+  readonly readOnly: boolean;
+  /** NAA identifier of the unit (SPC-4 7.8.6.6): 8 or 16 bytes in hexadecimal. */
+  readonly naa: string;
+  /** What was kept of its persistent reservations. */
+  readonly reservations: ReservationRecord | null;
+  /** The volume was off since: without APTPL nothing of the record counts. */
+  readonly powerWasLost: boolean;
+}
+
+/** Where portals listen, and how much initiators may have of one at once. */
+export interface PortalSettings {
+  /** An IP address of this node, not a wildcard: initiators are told it. */
+  readonly host: string;
+  /** Of the first reactor; 0 = a free one. Reactor i has port + i. */
+  readonly port: number;
+  readonly connectionsMax: number;
+  readonly connectionsPerAddressMax: number;
+}
+
+/** Cumulative since the daemon started, but for sessionCount. */
+export interface PortalStats {
+  readonly reactor: number;
+  /** `address:port` as initiators reach it. */
+  readonly address: string;
+  /** Logged in now, discovery sessions included. */
+  readonly sessionCount: number;
+  readonly acceptedCount: number;
+  /** Hung up on at once: too many. */
+  readonly turnedAwayCount: number;
+  readonly loginCount: number;
+  readonly refusedLoginCount: number;
+  /** Sessions ended because their initiator logged in again. */
+  readonly reinstatedCount: number;
+}
+
+/** Keeps reservations with the volume; resolves when the record is safe. */
+export type SaveReservations = (volumeId: string, record: ReservationRecord) => Promise<void>;
+
+export interface ClassicPlane {
+  /** Makes the open volume a target; resolves with the portal's `address:port`. */
+  attachClassic(spec: ClassicSpec): Promise<string>;
+  /** Of each portal that listens. */
+  portalStats(): readonly PortalStats[];
+}

@@ -1,0 +1,52 @@
+// What the scenarios of the classic path share: a daemon with a store and a portal of its own port,
+// volumes attached as targets, and disks of guests that reach them through QEMU's own initiator.
+
+import { writeFileSync } from "node:fs";
+import { type AddressInfo, createServer } from "node:net";
+import { join } from "node:path";
+import { MIB } from "../../base/index.ts";
+import type { AttachReply } from "../../model/types.ts";
+import type { Daemon } from "../daemon.ts";
+import type { GuestHost } from "./guest-fixture.ts";
+
+const DISK_BYTES = 1024 * MIB;
+const CHAP_USER = "guest";
+const CHAP_SECRET = "correct-horse-1";
+
+/** A port that nobody has just now; the same over all lives of the daemon. */
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address() as AddressInfo;
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+/** With a disk of the store, on which its volumes live. */
+export async function classicDaemon(host: GuestHost): Promise<Daemon> {
+  const listen = `127.0.0.1:${await freePort()}`;
+  const daemon = await host.daemon({ flags: ["--iscsi-listen", listen] });
+  const path = join(host.folder(), "disk");
+  const how = ["--size", `${DISK_BYTES}`, "--allocation", "sparse", "--label", "d1"];
+  await daemon.json(["disk", "init", path, ...how]);
+  return daemon;
+}
+
+/** Creates a volume and attaches it with CHAP; the reply is what a user is told. */
+export async function classicVolume(
+  host: GuestHost,
+  daemon: Daemon,
+  name: string,
+  size: string,
+): Promise<AttachReply> {
+  const file = join(host.folder(), "secret");
+  writeFileSync(file, CHAP_SECRET, { mode: 0o600 });
+  await daemon.json(["volume", "create", name, "--size", size]);
+  const chap = ["--chap-user", CHAP_USER, "--chap-secret-file", file];
+  return (await daemon.json(["volume", "attach", name, "--classic", ...chap])) as AttachReply;
+}
+
+/** The URL as libiscsi's programs take it. */
+export function urlWithSecret(reply: AttachReply): string {
+  return `${reply.classic?.url}`.replace("iscsi://", `iscsi://${CHAP_USER}%${CHAP_SECRET}@`);
+}
