@@ -4,6 +4,7 @@
 import { type ChildProcess, fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { LoadError, type LoadErrorCode } from "./errors.ts";
+import { type IscsiLoadOptions, type IscsiLoadReport, runIscsiLoadSync } from "./iscsi-run.ts";
 import type { LoadOptions } from "./options.ts";
 import type { LoadReport } from "./report.ts";
 import { runLoadSync } from "./run.ts";
@@ -11,13 +12,13 @@ import { runLoadSync } from "./run.ts";
 type ChildMessage =
   | { readonly type: "started" }
   | { readonly type: "progress"; readonly line: string }
-  | { readonly type: "report"; readonly report: LoadReport }
+  | { readonly type: "report"; readonly report: LoadReport | IscsiLoadReport }
   | { readonly type: "error"; readonly code: LoadErrorCode | null; readonly message: string };
 
-export interface LoadProcess {
+export interface LoadProcess<Report = LoadReport> {
   readonly pid: number;
   /** The report; rejects with LoadError, or when the process ended without one. */
-  readonly report: Promise<LoadReport>;
+  readonly report: Promise<Report>;
   /** SIGKILL, for runs that nobody waits for any more. */
   kill(): void;
 }
@@ -28,12 +29,19 @@ const ENTRY: string = fileURLToPath(import.meta.url);
 /** Starts a load run in a child process. */
 export function startLoad(options: LoadOptions): LoadProcess {
   const { progress, ...plain } = options;
+  return start<LoadReport>(plain, progress);
+}
+
+function start<Report extends LoadReport | IscsiLoadReport>(
+  plain: LoadOptions | IscsiLoadOptions,
+  progress?: (line: string) => void,
+): LoadProcess<Report> {
   const child: ChildProcess = fork(ENTRY, [], {
     env: { ...process.env, [CHILD_MARK]: "1" },
     stdio: ["ignore", "inherit", "inherit", "ipc"],
     execArgv: [],
   });
-  const report = new Promise<LoadReport>((resolve, reject) => {
+  const report = new Promise<Report>((resolve, reject) => {
     child.once("error", reject);
     child.once("exit", (code, signal) => {
       reject(new Error(`the load process ended without a report (${signal ?? `code ${code}`})`));
@@ -41,7 +49,7 @@ export function startLoad(options: LoadOptions): LoadProcess {
     child.on("message", (message: ChildMessage) => {
       if (message.type === "started") child.send(plain);
       else if (message.type === "progress") progress?.(message.line);
-      else if (message.type === "report") resolve(message.report);
+      else if (message.type === "report") resolve(message.report as Report);
       else if (message.code !== null) reject(new LoadError(message.code, message.message));
       else reject(new Error(message.message));
     });
@@ -54,11 +62,18 @@ export async function runLoadInChild(options: LoadOptions): Promise<LoadReport> 
   return startLoad(options).report;
 }
 
+/** runIscsiLoadSync() in a child process. */
+export async function runIscsiLoadInChild(options: IscsiLoadOptions): Promise<IscsiLoadReport> {
+  return start<IscsiLoadReport>(options).report;
+}
+
 function serveParent(send: (message: ChildMessage) => void): void {
-  process.once("message", (options: LoadOptions) => {
+  process.once("message", (options: LoadOptions | IscsiLoadOptions) => {
     try {
       const progress = (line: string): void => send({ type: "progress", line });
-      send({ type: "report", report: runLoadSync({ ...options, progress }) });
+      const report =
+        "url" in options ? runIscsiLoadSync(options) : runLoadSync({ ...options, progress });
+      send({ type: "report", report });
     } catch (error) {
       const known = error instanceof LoadError;
       const text = error instanceof Error ? error : new Error(String(error));

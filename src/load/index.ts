@@ -13,6 +13,7 @@ export * from "./guest-memory.ts";
 export * from "./histogram.ts";
 export * from "./iscsi-initiator.ts";
 export * from "./iscsi-initiator-login.ts";
+export * from "./iscsi-run.ts";
 export * from "./message-stream.ts";
 export * from "./options.ts";
 export * from "./packed-ring.ts";

@@ -17,7 +17,16 @@ import {
 } from "./constants.ts";
 import { check } from "./error.ts";
 import { close } from "./files.ts";
-import { cBind, cGetpeername, cGetsockname, cListen, cSetsockopt, cSocket, ret } from "./libc.ts";
+import {
+  cBind,
+  cConnect,
+  cGetpeername,
+  cGetsockname,
+  cListen,
+  cSetsockopt,
+  cSocket,
+  ret,
+} from "./libc.ts";
 import { scratch } from "./scratch.ts";
 
 export interface TcpAddress {
@@ -86,6 +95,17 @@ export function tcpSocket(host: string): number {
   const fd = ret(cSocket(family, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (fd >= 0) setNoDelay(fd);
   return fd;
+}
+
+/** A socket connected to `address`, once it is. */
+export function connectTcp(address: TcpAddress): number {
+  const fd = tcpSocket(address.host);
+  if (fd < 0) return fd;
+  const bytes = putTcpAddress(scratch.u8, 0, address);
+  const result = bytes < 0 ? bytes : ret(cConnect(fd, scratch.address, bytes));
+  if (result >= 0) return fd;
+  close(fd);
+  return result;
 }
 
 /** A socket listening on `address`; port 0 takes a free one, see boundPort. */

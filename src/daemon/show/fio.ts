@@ -10,7 +10,9 @@ export interface FioResult {
   readonly iops: number;
   readonly bytesPerSecond: number;
   readonly meanUs: number;
+  readonly p50Us: number;
   readonly p99Us: number;
+  readonly p999Us: number;
 }
 
 export interface FioJob {
@@ -22,7 +24,7 @@ export interface FioJob {
 export function fioCommand(device: string, seconds: number, options: string): string {
   return (
     `fio --name=j --filename=${device} --direct=1 --ioengine=libaio --size=256M --time_based ` +
-    `--runtime=${seconds} --minimal --terse-version=3 --percentile_list=99 ${options}`
+    `--runtime=${seconds} --minimal --terse-version=3 --percentile_list=50:99:99.9 ${options}`
   );
 }
 
@@ -41,27 +43,58 @@ export function fioJobs(device: string, seconds: number): readonly FioJob[] {
 /** First field of the read and of the write group in terse version 3, counted from 0. */
 const READ_GROUP = 5;
 const WRITE_GROUP = 46;
+const GROUP_FIELDS = 41;
 const TOTAL_KIB = 0;
 const BANDWIDTH_KIB = 1;
 const IOPS = 2;
 const MEAN_US = 34;
 const FIRST_PERCENTILE = 12;
+const PERCENTILE_COUNT = 20;
 
-/** Reads one line of `fio --minimal`. Throws when it is not one. */
+/** Reads or writes of a job: numbers, and times by percentile. */
+interface Group {
+  readonly numbers: readonly number[];
+  readonly percentilesUs: ReadonlyMap<number, number>;
+}
+
+function groupAt(fields: readonly string[], first: number): Group {
+  const own = fields.slice(first, first + GROUP_FIELDS);
+  const percentilesUs = new Map<number, number>();
+  for (const field of own.slice(FIRST_PERCENTILE, FIRST_PERCENTILE + PERCENTILE_COUNT)) {
+    const [name = "", us = ""] = field.split("%=");
+    if (Number(name) > 0) percentilesUs.set(Number(name), Number(us));
+  }
+  return { numbers: own.map(Number), percentilesUs };
+}
+
+/**
+ * Reads one line of `fio --minimal`. Of reads and writes together percentiles are those of the
+ * slower kind. Throws when it is not one.
+ */
 export function parseFio(name: string, text: string): FioResult {
   const line = text.split("\n").find((candidate) => candidate.startsWith("3;fio")) ?? "";
   const fields = line.split(";");
   if (fields.length < WRITE_GROUP + MEAN_US + 1) throw new Error(`fio said: ${text.slice(0, 500)}`);
-  const group = Number(fields[READ_GROUP]) > 0 ? READ_GROUP : WRITE_GROUP;
-  const number = (index: number): number => Number(fields[group + index]);
-  const percentile = /^99(?:\.0+)?%=(\d+(?:\.\d+)?)/.exec(fields[group + FIRST_PERCENTILE] ?? "");
+  const groups = [READ_GROUP, WRITE_GROUP]
+    .map((first) => groupAt(fields, first))
+    .filter(({ numbers }) => (numbers[TOTAL_KIB] ?? 0) > 0);
+  const sum = (value: (group: Group) => number): number =>
+    groups.reduce((total, group) => total + value(group), 0);
+  const at = (index: number) => (group: Group): number => group.numbers[index] ?? Number.NaN;
+  const iops = sum(at(IOPS));
+  const percentile = (wanted: number): number =>
+    groups.length === 0
+      ? Number.NaN
+      : Math.max(...groups.map((group) => group.percentilesUs.get(wanted) ?? Number.NaN));
   return {
     name,
-    bytes: number(TOTAL_KIB) * KIB,
-    iops: number(IOPS),
-    bytesPerSecond: number(BANDWIDTH_KIB) * KIB,
-    meanUs: number(MEAN_US),
-    p99Us: percentile === null ? Number.NaN : Number(percentile[1]),
+    bytes: sum(at(TOTAL_KIB)) * KIB,
+    iops,
+    bytesPerSecond: sum(at(BANDWIDTH_KIB)) * KIB,
+    meanUs: sum((group) => at(IOPS)(group) * at(MEAN_US)(group)) / iops,
+    p50Us: percentile(50),
+    p99Us: percentile(99),
+    p999Us: percentile(99.9),
   };
 }
 
