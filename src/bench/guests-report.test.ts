@@ -12,7 +12,8 @@ import {
 import { describeMachine } from "./machine.ts";
 
 function run(iops: number, backendCpuUs: number): GuestRun {
-  const fio = { name: "x", bytes: 100 * 4096, iops, bytesPerSecond: 0, meanUs: 10, p99Us: 20 };
+  const times = { meanUs: 10, p50Us: 9, p99Us: 20, p999Us: 30 };
+  const fio = { name: "x", bytes: 100 * 4096, iops, bytesPerSecond: 0, ...times };
   return { fio, backendCpuUs };
 }
 

@@ -2,6 +2,7 @@
 // its owner in one way after the other. What was measured over one path is gone before the next.
 
 import { setTimeout as sleep } from "node:timers/promises";
+import { type FioResult, fioCommand, parseFio } from "../daemon/show/fio.ts";
 import {
   type IscsiLoadReport,
   type LoadReport,
@@ -15,8 +16,7 @@ import { NodeCluster } from "../testing/nodes/node-cluster.ts";
 import { Qsd } from "../testing/qsd.ts";
 import { apiOf } from "../testing/soak/api.ts";
 import type { Cleanup } from "../testing/soak/cleanup.ts";
-import { bootGuest, type Guest, type GuestOptions } from "../vm/index.ts";
-import { type FioResult, fioCommand, parseFio } from "../daemon/show/fio.ts";
+import { type BootOptions, bootGuest, type Guest } from "../vm/index.ts";
 import { fioWords, type VmFigures, type VmPath, type VmRow } from "./vm-rows.ts";
 
 const VOLUME = "vm";
@@ -41,7 +41,7 @@ interface Way {
   /** Where virtio-blk is served; null: by QEMU itself, over `url`. */
   readonly socketPath: string | null;
   readonly url: string;
-  readonly guest: Pick<GuestOptions, "disks" | "extraArguments">;
+  readonly guest: Partial<Pick<BootOptions, "disks" | "extraArguments">>;
   /** qemu-storage-daemon, where it is in the way. */
   readonly qsd: Qsd | null;
 }
@@ -49,12 +49,10 @@ interface Way {
 export class VmStage {
   private readonly cluster: NodeCluster;
   private readonly options: VmStageOptions;
-  private readonly cleanup: Cleanup;
   private way: Way | null = null;
   private guest: Guest | null = null;
 
-  private constructor(cleanup: Cleanup, cluster: NodeCluster, options: VmStageOptions) {
-    this.cleanup = cleanup;
+  private constructor(cluster: NodeCluster, options: VmStageOptions) {
     this.cluster = cluster;
     this.options = options;
   }
@@ -64,7 +62,7 @@ export class VmStage {
     const flags = ["--iscsi-listen", `127.0.0.1:${freePort("127.0.0.1")}`];
     const cluster = await NodeCluster.start(cleanup, { nodeCount: 3, diskBytes, folder, flags });
     await cluster.api(0).createVolume({ name: VOLUME, sizeBytes, blockBytes: 4096, replicas: 2 });
-    const stage = new VmStage(cleanup, cluster, options);
+    const stage = new VmStage(cluster, options);
     cleanup.after(() => stage.close());
     return stage;
   }
@@ -93,13 +91,13 @@ export class VmStage {
     await this.drain();
     const api = this.cluster.api(0);
     if (path === "boost") {
-      const { socketPath } = await api.attach(VOLUME, {});
-      const socket = socketPath as string;
+      const { socket } = await api.attachVolume(VOLUME, {});
+      if (socket === null) throw new Error("the volume has no socket");
       const guest = { disks: [{ kind: "vhost-user-blk", socket, queueCount: 1 }] } as const;
-      this.way = { path, socketPath, url: "", guest, qsd: null };
+      this.way = { path, socketPath: socket, url: "", guest, qsd: null };
       return;
     }
-    const reply: AttachReply = await api.attach(VOLUME, { classic: {} });
+    const reply: AttachReply = await api.attachVolume(VOLUME, { classic: {} });
     const url = reply.classic?.url ?? "";
     if (path === "classic") {
       const guest = { extraArguments: reply.qemu["7.2"] ?? [] };
@@ -119,7 +117,7 @@ export class VmStage {
     const { way } = this;
     this.way = null;
     await way?.qsd?.stop();
-    if (way !== null) await this.cluster.api(0).detach(VOLUME, {});
+    if (way !== null) await this.cluster.api(0).detachVolume(VOLUME);
   }
 
   /** A guest with the volume as its disk; returns what it is, in words. */
@@ -227,4 +225,3 @@ export class VmStage {
     }
   }
 }
-

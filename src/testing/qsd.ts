@@ -21,7 +21,9 @@ export type QsdBacking =
       /** O_DIRECT and Linux AIO or io_uring. */
       readonly direct: boolean;
       readonly aio: "threads" | "native" | "io_uring";
-    };
+    }
+  /** A logical unit, by its URL. */
+  | { readonly kind: "iscsi"; readonly url: string };
 
 export interface QsdOptions {
   readonly backing: QsdBacking;
@@ -50,6 +52,11 @@ function blockdev(backing: QsdBacking): string {
   if (backing.kind === "null") {
     return `driver=null-co,node-name=d0,size=${backing.sizeBytes},read-zeroes=off`;
   }
+  if (backing.kind === "iscsi") {
+    const [, portal = "", target = "", lun = "0"] =
+      /^iscsi:\/\/([^/]+)\/([^/]+)\/(\d+)$/.exec(backing.url) ?? [];
+    return `driver=iscsi,node-name=d0,transport=tcp,portal=${portal},target=${target},lun=${lun}`;
+  }
   const cache = `cache.direct=${backing.direct ? "on" : "off"}`;
   const file = `driver=file,node-name=f0,filename=${backing.path},${cache},aio=${backing.aio}`;
   return `${file},discard=unmap`;
@@ -77,7 +84,7 @@ export class Qsd {
   static async start(options: QsdOptions): Promise<Qsd> {
     const folder = mkdtempSync(join(tmpdir(), "ringstore-qsd-"));
     const socketPath = join(folder, "socket");
-    const node = options.backing.kind === "null" ? "d0" : "f0";
+    const node = options.backing.kind === "file" ? "f0" : "d0";
     const poll = options.pollMaxNs === undefined ? "" : `,poll-max-ns=${options.pollMaxNs}`;
     const block =
       options.logicalBlockBytes === undefined

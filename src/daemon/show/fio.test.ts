@@ -4,34 +4,48 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { fioTable, parseFio } from "./fio.ts";
 
-/** Builds a terse line with the given group filled: field 0 KiB, 1 bandwidth, 2 IOPS. */
-function line(writes: boolean): string {
-  const group = (used: boolean): string[] => {
+/** A terse line with the given groups filled. */
+function line(kinds: Partial<Record<"read" | "write", { iops: number; meanUs: number }>>): string {
+  const group = (used: { iops: number; meanUs: number } | undefined): string[] => {
     const fields = new Array<string>(41).fill("0");
-    if (used) {
-      fields[0] = "4096";
-      fields[1] = "2048";
-      fields[2] = "512";
-      fields[12] = "99.000000%=1234";
-      fields[34] = "77.5";
-    }
+    if (used === undefined) return fields;
+    fields[0] = String(used.iops * 8);
+    fields[1] = String(used.iops * 4);
+    fields[2] = String(used.iops);
+    fields[12] = "50.000000%=60";
+    fields[13] = `99.000000%=${used.meanUs * 10}`;
+    fields[14] = "99.900000%=5678";
+    fields[34] = String(used.meanUs);
     return fields;
   };
-  return ["3", "fio-3.33", "j", "0", "0", ...group(!writes), ...group(writes), "1%"].join(";");
+  const groups = [...group(kinds.read), ...group(kinds.write)];
+  return ["3", "fio-3.33", "j", "0", "0", ...groups, "1%"].join(";");
 }
 
-for (const writes of [false, true]) {
-  test(`the ${writes ? "write" : "read"} group of a terse line`, () => {
-    assert.deepEqual(parseFio("x", `noise\n${line(writes)}\n`), {
+for (const kind of ["read", "write"] as const) {
+  test(`the ${kind} group of a terse line`, () => {
+    const text = line({ [kind]: { iops: 512, meanUs: 77.5 } });
+    assert.deepEqual(parseFio("x", `noise\n${text}\n`), {
       name: "x",
       bytes: 4096 * 1024,
       iops: 512,
       bytesPerSecond: 2048 * 1024,
       meanUs: 77.5,
-      p99Us: 1234,
+      p50Us: 60,
+      p99Us: 775,
+      p999Us: 5678,
     });
   });
 }
+
+test("reads and writes of one job: rates together, the slower kind's percentiles", () => {
+  const text = line({ read: { iops: 300, meanUs: 100 }, write: { iops: 100, meanUs: 300 } });
+  const found = parseFio("x", text);
+  assert.equal(found.iops, 400);
+  assert.equal(found.bytes, 3200 * 1024);
+  assert.equal(found.meanUs, 150);
+  assert.equal(found.p99Us, 3000);
+});
 
 test("text that is not fio's is quoted in the error", () => {
   assert.throws(() => parseFio("x", "fio: not found"), /fio: not found/);
@@ -44,7 +58,9 @@ test("the table: figures to the right, units for people", () => {
     iops: 512.4,
     bytesPerSecond: 2_100_000,
     meanUs: 77.5,
+    p50Us: 60,
     p99Us: 1234,
+    p999Us: 5678,
   };
   const [head, line] = fioTable([result]).split("\n");
   assert.match(head ?? "", /^In the guest {2,}IOPS {2,}bandwidth {2,}mean {2,}p99$/);

@@ -80,7 +80,10 @@ export function parseFio(name: string, text: string): FioResult {
     .filter(({ numbers }) => (numbers[TOTAL_KIB] ?? 0) > 0);
   const sum = (value: (group: Group) => number): number =>
     groups.reduce((total, group) => total + value(group), 0);
-  const at = (index: number) => (group: Group): number => group.numbers[index] ?? Number.NaN;
+  const at =
+    (index: number) =>
+    (group: Group): number =>
+      group.numbers[index] ?? Number.NaN;
   const iops = sum(at(IOPS));
   const percentile = (wanted: number): number =>
     groups.length === 0
