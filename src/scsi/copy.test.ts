@@ -155,7 +155,6 @@ test("unknown descriptors, unknown units and ranges beyond the end copy nothing"
   const stream = [3, 0, 0, 20, ...be(0, 20)];
   assert.equal(copy(one, list([target(NAA, 0xe0)], [fine])), 0x052607);
   assert.equal(copy(one, list([target()], [fine, stream])), 0x052609);
-  assert.equal(copy(one, list([target(NAA, 0xe4, 0xc0)], [fine])), 0x052400);
   assert.equal(copy(one, list([target(NAA, 0xe4, 0x20)], [fine])), 0x0a0d02);
   assert.equal(copy(one, list([target([1, 2, 3])], [fine])), 0x0a0d02);
   assert.equal(copy(one, list([target()], [segment(0, 8, 1, [0, 1])])), 0x0a0d02);
@@ -163,6 +162,15 @@ test("unknown descriptors, unknown units and ranges beyond the end copy nothing"
   assert.equal(rig.device.content[8 * 512], 0);
   rig.unit.isSoftwareProtected = true;
   assert.equal(copy(one, list([target()], [fine])), 0x072700);
+  rig.checkIdle();
+});
+
+test("the LU ID TYPE of a descriptor that has a designator is not looked at", () => {
+  const rig = new ScsiRig();
+  const one = rig.initiator().ready();
+  rig.device.content.fill(7, 0, 512);
+  assert.equal(copy(one, list([target(NAA, 0xe4, 0xc0)], [segment(0, 8, 1)])), 0);
+  assert.equal(rig.device.content[8 * 512], 7);
   rig.checkIdle();
 });
 

@@ -26,7 +26,6 @@ import {
   SENSE_COPY_FAILED,
   SENSE_COPY_NOT_REACHABLE,
   SENSE_COPY_RANGE,
-  SENSE_INVALID_FIELD_IN_CDB,
   SENSE_PARAMETER_LENGTH,
   SENSE_TOO_MANY_SEGMENTS,
   SENSE_TOO_MANY_TARGETS,
@@ -117,9 +116,8 @@ function readList(run: CommandRun, list: Uint8Array): Segment[] | null {
 
 function checkTarget(run: CommandRun, list: Uint8Array, at: number, end: number): boolean {
   if (list[at] !== TARGET_IDENTIFICATION) return run.refuse(SENSE_UNSUPPORTED_TARGET);
-  if (at + TARGET_BYTES > end) return run.refuse(SENSE_PARAMETER_LENGTH);
-  // LU ID TYPE: only logical unit numbers, which an identification descriptor does not look at.
-  return list[at + 1] >>> 6 === 0 || run.refuse(SENSE_INVALID_FIELD_IN_CDB);
+  // LU ID TYPE says how a logical unit is identified where no designator does: not looked at.
+  return at + TARGET_BYTES <= end || run.refuse(SENSE_PARAMETER_LENGTH);
 }
 
 /** The link to the unit that a descriptor names, or null. */

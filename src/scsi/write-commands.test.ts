@@ -74,6 +74,36 @@ test("WRITE AND VERIFY writes durably and compares with BYTCHK", () => {
   rig.checkIdle();
 });
 
+test("WRITE AND VERIFY writes the whole blocks it is given, and tells the rest as residual", () => {
+  const rig = new ScsiRig();
+  const one = rig.initiator().ready();
+  const out = pattern(1024, 2);
+  for (const check of [0, 2]) {
+    const cdbs = [
+      [0x2e, check, ...be(8, 4), 0, ...be(2, 2), 0],
+      [0xae, check, ...be(8, 4), ...be(2, 4), 0, 0],
+      cdb16(0x8e, 8, 2, check),
+    ];
+    for (const cdb of cdbs) {
+      rig.device.content.fill(0xee);
+      const none = one.run(cdb);
+      assert.deepEqual([none.status, none.residual], [0, -1024]);
+      const half = one.run(cdb, { out: out.slice(0, 200) });
+      assert.deepEqual([half.sense, half.residual], [0x050e03, 200 - 1024]);
+      assert.equal(rig.device.content[8 * 512], 0xee, "a part of a block was written");
+      const less = one.run(cdb, { out: out.slice(0, 512) });
+      assert.deepEqual([less.status, less.residual], [0, -512]);
+      assert.deepEqual(rig.device.content.slice(8 * 512, 9 * 512), out.slice(0, 512));
+      assert.equal(rig.device.content[9 * 512], 0xee, "more was written than there was");
+      const more = one.run(cdb, { out: pattern(2048, 2) });
+      assert.deepEqual([more.status, more.residual], [0, 1024]);
+      assert.deepEqual(rig.device.content.slice(8 * 512, 10 * 512), out);
+      assert.equal(rig.device.content[10 * 512], 0xee, "more was written than the CDB says");
+    }
+  }
+  rig.checkIdle();
+});
+
 test("WRITE SAME repeats its block, also over more than one step", () => {
   const rig = new ScsiRig({ blocks: 4096 });
   const one = rig.initiator().ready();
@@ -177,6 +207,20 @@ test("UNMAP zeroes the blocks it names at once, aligned or not, and no others", 
   ]);
   assert.equal(one.run(unmap(0)).status, 0);
   assert.equal(one.run(unmap(8), { out: unmapList([]) }).status, 0);
+  rig.checkIdle();
+});
+
+test("UNMAP of ranges that follow each other is one request at the device", () => {
+  const rig = new ScsiRig();
+  const one = rig.initiator().ready();
+  rig.device.content.fill(0xff);
+  const single = Array.from({ length: 200 }, (_, at) => [10 + at, 1] as const);
+  const out = unmapList([...single, [300, 2], [299, 1]]);
+  assert.equal(one.run(unmap(out.length), { out }).status, 0);
+  assert.equal(rig.device.unmapCount, 3);
+  const whole = rig.device.content.filter((_, at) => at % 512 === 0);
+  const zeroed = [...whole.entries()].filter(([, byte]) => byte === 0).map(([lba]) => lba);
+  assert.deepEqual(zeroed, [...single.map(([lba]) => lba), 299, 300, 301]);
   rig.checkIdle();
 });
 

@@ -45,12 +45,29 @@ export function* writeAndVerify(run: CommandRun): Steps {
   if (!run.checkWritable() || !checkRange(run, range.lba, range.blocks)) return;
   if (!checkTransfer(run, range) || range.blocks === 0) return;
   const { blockBytes } = run;
-  if (!(yield* run.fetch(range.blocks * blockBytes))) return;
-  if (!(yield* run.enter(range.lba, range.blocks, true))) return;
+  const blocks = yield* fetchBlocks(run, range.blocks);
+  if (blocks <= 0) return;
+  if (!(yield* run.enter(range.lba, blocks, true))) return;
   // Durable, so that what is verified is what the medium has.
   const result = yield* run.writeMapped(range.lba * blockBytes, true);
   if (result < 0) run.refuseResult(result, false);
-  else yield* compareBlocks(run, range.lba, range.blocks, blockBytes, check);
+  else yield* compareBlocks(run, range.lba, blocks, blockBytes, check);
+}
+
+/** Fetches the whole blocks that there are of `blocks`, as WRITE does. Returns how many, or -1. */
+function* fetchBlocks(run: CommandRun, blocks: number): Part<number> {
+  const { tasks } = run.host;
+  const wanted = blocks * run.blockBytes;
+  const bytes = Math.min(wanted, tasks.dataOutBytes[run.task]);
+  if (bytes % run.blockBytes !== 0) {
+    tasks.wantedBytes[run.task] = wanted;
+    run.refuse(SENSE_INFORMATION_UNIT);
+    return -1;
+  }
+  if (!(yield* run.fetch(bytes))) return -1;
+  // The residual is told of what the CDB says.
+  tasks.wantedBytes[run.task] = wanted;
+  return bytes / run.blockBytes;
 }
 
 export function* writeSame(run: CommandRun): Steps {
@@ -138,7 +155,7 @@ function* repeatBlock(
 
 interface UnmapRange {
   readonly lba: number;
-  readonly blocks: number;
+  blocks: number;
 }
 
 export function* unmap(run: CommandRun): Steps {
@@ -166,7 +183,7 @@ export function* unmap(run: CommandRun): Steps {
   }
 }
 
-/** The block descriptors that name blocks; null: refused. */
+/** What the block descriptors name, those that follow each other as one; null: refused. */
 function readUnmapList(run: CommandRun, list: Uint8Array, blockCount: number): UnmapRange[] | null {
   if (list.length < 8) {
     run.refuse(SENSE_PARAMETER_LENGTH);
@@ -192,7 +209,10 @@ function readUnmapList(run: CommandRun, list: Uint8Array, blockCount: number): U
       run.refuseParameter(at + 8);
       return null;
     }
-    if (blocks > 0) ranges.push({ lba, blocks });
+    if (blocks === 0) continue;
+    const last = ranges.at(-1);
+    if (last !== undefined && last.lba + last.blocks === lba) last.blocks += blocks;
+    else ranges.push({ lba, blocks });
   }
   return ranges;
 }

@@ -16,33 +16,42 @@ export interface SuiteTest {
 export interface SuiteOptions {
   /** `iscsi://USER%SECRET@HOST:PORT/TARGET/LUN`. */
   readonly url: string;
-  /** A second path to the same unit, for the tests of several paths. */
-  readonly secondUrl: string;
-  /** E.g. `ALL` or `ALL.Inquiry`. */
+  /** Names of two initiators, both of which may log in; the suite's own if there are none. */
+  readonly initiators?: readonly [string, string];
+  /** Patterns as of file names, parted by commas: e.g. `ALL`, `ALL.Inquiry` or `ALL.[A-F]*`. */
   readonly tests: string;
   readonly timeoutMs: number;
 }
 
+const LIST_MS = 60_000;
 const OUTPUT_BYTES_MAX = 16 * 1024 * 1024;
 /** Its tests write where they like. */
 const DATA_LOSS = "-d";
 const VERBOSE = "-v";
 
-/** Runs the suite to its end. */
+/**
+ * Runs the suite to its end. The unit's only path is also its second one, for the tests of several.
+ */
 export async function runIscsiSuite(options: SuiteOptions): Promise<readonly SuiteTest[]> {
-  const { url, secondUrl, tests, timeoutMs } = options;
-  const program = requireOnSystem("iscsi-test-cu", "libiscsi-bin");
-  const args = [DATA_LOSS, VERBOSE, "-t", tests, url, secondUrl];
-  const output = await new Promise<string>((resolve) => {
-    execFile(
-      program,
-      args,
-      { timeout: timeoutMs, maxBuffer: OUTPUT_BYTES_MAX },
-      (_error, stdout, stderr) => resolve(`${stdout}\n${stderr}`),
-    );
-  });
+  const { url, initiators, tests, timeoutMs } = options;
+  const names = initiators === undefined ? [] : ["-i", initiators[0], "-I", initiators[1]];
+  const output = await run([DATA_LOSS, VERBOSE, ...names, "-t", tests, url, url], timeoutMs);
   if (!output.includes("Run Summary:")) throw new Error(`the suite did not end:\n${output}`);
   return testsOf(output);
+}
+
+/** Every test there is, as `Suite.Test`, in the suite's order. */
+export async function listIscsiSuite(): Promise<readonly string[]> {
+  const output = await run(["-l"], LIST_MS);
+  return [...output.matchAll(/^ALL\.(\S+\.\S+)$/gm)].map(([, name = ""]) => name);
+}
+
+function run(args: readonly string[], timeoutMs: number): Promise<string> {
+  const program = requireOnSystem("iscsi-test-cu", "libiscsi-bin");
+  const limits = { timeout: timeoutMs, maxBuffer: OUTPUT_BYTES_MAX };
+  return new Promise((resolve) => {
+    execFile(program, args, limits, (_error, stdout, stderr) => resolve(`${stdout}\n${stderr}`));
+  });
 }
 
 /** One entry a test, in the suite's order. */

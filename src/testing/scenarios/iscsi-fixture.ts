@@ -32,18 +32,22 @@ export async function classicDaemon(host: GuestHost): Promise<Daemon> {
   return daemon;
 }
 
-/** Creates a volume and attaches it with CHAP; the reply is what a user is told. */
+/**
+ * Creates a volume and attaches it with CHAP, and with more words to both commands; the reply is
+ * what a user is told.
+ */
 export async function classicVolume(
   host: GuestHost,
   daemon: Daemon,
   name: string,
   size: string,
+  more: { readonly create?: readonly string[]; readonly attach?: readonly string[] } = {},
 ): Promise<AttachReply> {
   const file = join(host.folder(), "secret");
   writeFileSync(file, CHAP_SECRET, { mode: 0o600 });
-  await daemon.json(["volume", "create", name, "--size", size]);
-  const chap = ["--chap-user", CHAP_USER, "--chap-secret-file", file];
-  return (await daemon.json(["volume", "attach", name, "--classic", ...chap])) as AttachReply;
+  await daemon.json(["volume", "create", name, "--size", size, ...(more.create ?? [])]);
+  const how = ["--chap-user", CHAP_USER, "--chap-secret-file", file, ...(more.attach ?? [])];
+  return (await daemon.json(["volume", "attach", name, "--classic", ...how])) as AttachReply;
 }
 
 /** The URL as libiscsi's programs take it. */

@@ -2,8 +2,11 @@
 // reason. The scenario compares these lists with what the suite says: a test that is skipped or
 // fails and is not here fails it, and so does one that is here and passes.
 
-/** Tests that test nothing, by `Suite.Test`; a suite alone stands for all of its tests. */
-export const EXPECTED_SKIPS: Readonly<Record<string, string>> = {
+/** Reasons by `Suite.Test`, or by `Suite` for all of its tests. */
+export type KnownTests = Readonly<Record<string, string>>;
+
+/** Tests that test nothing. */
+export const EXPECTED_SKIPS: KnownTests = {
   PreventAllow: "for media that can be ejected; a volume cannot be",
   "StartStopUnit.Simple": "the same",
   "ReadOnly.ReadOnlySBC": "for a unit that cannot be written; this one can",
@@ -15,7 +18,7 @@ export const EXPECTED_SKIPS: Readonly<Record<string, string>> = {
 };
 
 /** Tests that ask for what they should not. */
-export const SUITE_MISTAKES: Readonly<Record<string, string>> = {
+export const SUITE_MISTAKES: KnownTests = {
   "CompareAndWrite.Simple":
     "asks for 256 blocks to be refused; the field has one byte, so that what arrives is 0 blocks",
   "CompareAndWrite.Miscompare": "the same",
@@ -23,13 +26,8 @@ export const SUITE_MISTAKES: Readonly<Record<string, string>> = {
     "asks about block i + 1 and expects the answer for i + 8, with 8 blocks in a physical one",
 };
 
-/** Tests that are right, or may be: work that is left. */
-export const OPEN_FAILURES: Readonly<Record<string, string>> = {
-  "ExtendedCopy.ValidTgtDescr":
-    "a target descriptor that we refuse with INVALID FIELD IN CDB is to be refused otherwise",
-  "iSCSIResiduals.WriteVerify10Residuals":
-    "WRITE AND VERIFY with more or less data than its CDB says is refused whole, where WRITE " +
-    "writes the whole blocks that it was given",
-  "iSCSIResiduals.WriteVerify12Residuals": "the same",
-  "iSCSIResiduals.WriteVerify16Residuals": "the same",
+/** Mistakes about media that can be ejected. */
+export const SPECIAL_MISTAKES: KnownTests = {
+  "PreventAllow.Eject":
+    "asks for the loading of a medium to be refused where only its removal is prevented",
 };
