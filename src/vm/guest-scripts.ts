@@ -5,7 +5,7 @@
 //
 //   host -> guest   RUN <id> <length of payload> <command, base64>
 //                   KILL <id>
-//   guest -> host   READY <protocol version> <kernel release>      once per boot
+//   guest -> host   READY <protocol version> <kernel release>      once per boot, after a line feed
 //                   ACK <id>                                       RUN was read whole
 //                   OUT <id> <stdout, base64>                      these three together, when the
 //                   ERR <id> <stderr, base64>                      command has ended
@@ -13,7 +13,7 @@
 //
 // Invariants: an id is used once, and a RUN with an id already seen is acknowledged and not run
 // again (the host repeats what was not acknowledged); a damaged RUN (its length is wrong) is
-// ignored; lines are never interleaved (every writer takes the lock); commands run
+// ignored; READY begins a line whatever the guest was about to say when it was reset; lines are never interleaved (every writer takes the lock); commands run
 // side by side, each in its own session, so that KILL ends all its children.
 
 /** Kernel parameters that /init understands. */
@@ -93,7 +93,10 @@ run() {
   rm -f $job.sh $job.pid $job.out $job.err $job.frame
 }
 
-say READY ${AGENT_VERSION} "$(uname -r)"
+# Whoever was reset in the middle of a line has not ended it.
+lock
+printf '\\nREADY %s %s\\n' ${AGENT_VERSION} "$(uname -r)" >&3
+unlock
 while read -r verb id length payload <&3; do
   case $verb in
     RUN)

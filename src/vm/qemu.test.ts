@@ -124,12 +124,15 @@ test("memory is plugged and unplugged", LIMIT, async (t) => {
 
 test("reset and reboot", LIMIT, async (t) => {
   const guest = await testGuest(t, { allowReboot: true, initramfs: { programs: [] } });
-  const pending = guest.run("sleep 1000");
-  await guest.reset();
+  // In the middle of a line of the agent's: the next boot must be heard all the same.
+  const cut = "printf 'OUT 1 half' >/dev/ttyS1; echo said >/dev/console; sleep 1000";
+  const pending = guest.run(cut);
+  await guest.waitForText(/^said$/m, STEP);
+  await guest.reset(STEP);
   assert.equal(guest.boots, 2);
   await assert.rejects(pending, { code: "gone" });
   const since = guest.eventCount;
-  await guest.reboot();
+  await guest.reboot(STEP);
   assert.equal(guest.boots, 3);
   await guest.waitForEvent("RESET", { since, match: (event) => event.data["guest"] === true });
   assert.ok(Number((await guest.must("cat /proc/uptime")).split(" ")[0]) < 100);
