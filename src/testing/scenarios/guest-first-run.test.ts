@@ -46,7 +46,8 @@ test("npm start shows a guest on a volume, again, and npm stop ends it", limit()
   const state = mkdtempSync(join(tmpdir(), "rs-show-"));
   const env = { ...process.env, RINGSTORE_STATE: state };
   const start = (): Promise<Run> => {
-    return run(process.execPath, [builtFile("daemon/show/main.js"), "--seconds", "1"], env);
+    const words = [builtFile("daemon/show/main.js"), "--seconds", "1", "--mib", "32"];
+    return run(process.execPath, words, env);
   };
   const stop = (): Promise<Run> => {
     return run(process.execPath, [join(PROJECT_FOLDER, "scripts", "stop.mjs")], env);
