@@ -106,7 +106,10 @@ scenario("QEMU takes the words that volume attach prints", limit(), async (host)
   const qemu = await run((await findQemu()).path, [
     ...["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio", "-m", "256M"],
     ...["-kernel", kernel.vmlinuzPath, "-initrd", initramfs],
-    ...["-append", `console=ttyS0 quiet panic=-1 ringstore.script=${script.toString("base64")}`],
+    ...[
+      "-append",
+      `console=ttyS0 quiet panic=-1 no_timer_check ringstore.script=${script.toString("base64")}`,
+    ],
     ...printed.stdout.trim().split(" "),
   ]);
   assert.match(qemu.stdout, /^disk: my-own-disk 131072\r?$/m, qemu.stdout + qemu.stderr);
