@@ -9,8 +9,8 @@
 //   5. a table
 //   6. the cluster; and what to try next; everything stays up
 //
-// `--seconds N` is the length of each fio job (default 3), `--mib N` the size of the volume with two
-// copies, all of which is written once and read twice (default 256).
+// `--seconds N` is the length of each fio job (default 3), `--mib N` the size of the volume with
+// two copies, all of which is written once and read twice (default 256).
 //
 // Can be run again at once. Keeps everything in .ringstore/ of the checkout, or in the folder that
 // RINGSTORE_STATE names.
