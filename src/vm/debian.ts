@@ -2,13 +2,20 @@
 // `apt-get update` left, fetched with `apt-get download` (which checks its signature chain) and
 // unpacked into the cache with `dpkg-deb -x`. None of this needs root.
 //
+// apt's answers are kept beside the packages until its lists change.
+//
 // Invariants: a package's folder is named after package and version and never changes; an older
 // version in the cache is used only when the candidate cannot be had, and that is said.
 
 import { existsSync } from "node:fs";
 import { mkdir, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { type CacheOptions, defaultCacheDirectory, publishDirectory } from "./cache.ts";
+import {
+  type CacheOptions,
+  defaultCacheDirectory,
+  publishDirectory,
+  publishFile,
+} from "./cache.ts";
 import { VmError } from "./error.ts";
 import { requireOnSystem, runHostProgram } from "./host-program.ts";
 
@@ -26,6 +33,14 @@ interface Candidate {
   readonly depends: readonly string[];
 }
 
+/** An answer of apt's, and the state of its lists when it was given. */
+interface CandidateRecord {
+  readonly lists: string;
+  readonly candidate: Candidate;
+}
+
+/** Their times tell whether apt would answer differently now. */
+const APT_STATE = ["/var/lib/apt/lists", "/etc/apt", "/var/lib/dpkg/status"];
 const PACKAGE_NAME = /^[a-z0-9][a-z0-9+.-]+$/;
 /** A kernel of 30 MB over a slow line. */
 const DOWNLOAD_TIMEOUT_MS = 10 * 60 * 1000;
@@ -43,7 +58,7 @@ export async function fetchPackage(
   }
   requireDebian();
   const parent = join(options.cacheDirectory ?? defaultCacheDirectory(), "packages");
-  const candidate = await findCandidate(name);
+  const candidate = await findCandidate(name, options);
   try {
     if (candidate === undefined) {
       throw new VmError("package", `apt knows no package ${name}.`, { advice: UPDATE_ADVICE });
@@ -61,9 +76,12 @@ export async function fetchPackage(
 }
 
 /** What `name` depends on, by apt's lists. Undefined when apt does not know the package. */
-export async function packageDepends(name: string): Promise<readonly string[] | undefined> {
+export async function packageDepends(
+  name: string,
+  options: CacheOptions = {},
+): Promise<readonly string[] | undefined> {
   requireDebian();
-  return (await findCandidate(name))?.depends;
+  return (await findCandidate(name, options))?.depends;
 }
 
 /** `libc6 (>= 2.34), libaio1 | libaio1t64` -> `["libc6", "libaio1", "libaio1t64"]`. */
@@ -90,15 +108,42 @@ export function parseControl(text: string): Map<string, string> {
   return fields;
 }
 
-/** Half a second per question, and the lists do not change while a process runs. */
-const candidates = new Map<string, Promise<Candidate | undefined>>();
+/** apt needs seconds for an answer, and every process that boots a guest asks the same: kept. */
+async function findCandidate(name: string, options: CacheOptions): Promise<Candidate | undefined> {
+  const parent = join(options.cacheDirectory ?? defaultCacheDirectory(), "candidates");
+  const path = join(parent, `${name}.json`);
+  const lists = await listsState();
+  if (lists !== undefined && existsSync(path)) {
+    const record = await readRecord(path);
+    if (record?.lists === lists) return record.candidate;
+  }
+  const candidate = await askCandidate(name);
+  if (lists !== undefined && candidate !== undefined) {
+    await publishFile(path, `${JSON.stringify({ lists, candidate })}\n`);
+  }
+  return candidate;
+}
 
-function findCandidate(name: string): Promise<Candidate | undefined> {
-  const known = candidates.get(name);
-  if (known !== undefined) return known;
-  const asked = askCandidate(name);
-  candidates.set(name, asked);
-  return asked;
+/** Changes with what apt answers: with its lists, its sources and what is installed. */
+async function listsState(): Promise<string | undefined> {
+  const times: string[] = [];
+  for (const path of APT_STATE) {
+    const status = await stat(path).catch(() => undefined);
+    if (status === undefined) return undefined;
+    times.push(`${status.mtimeMs}`);
+  }
+  return times.join(" ");
+}
+
+async function readRecord(path: string): Promise<CandidateRecord | undefined> {
+  try {
+    const record = JSON.parse(await readFile(path, "utf8")) as Partial<CandidateRecord>;
+    const { lists, candidate } = record;
+    const isWhole = typeof candidate?.version === "string" && Array.isArray(candidate.depends);
+    return isWhole && typeof lists === "string" ? { lists, candidate } : undefined;
+  } catch {
+    return undefined; // A cache file that does not parse is no answer.
+  }
 }
 
 async function askCandidate(name: string): Promise<Candidate | undefined> {

@@ -5,7 +5,7 @@
 //
 //   host -> guest   RUN <id> <length of payload> <command, base64>
 //                   KILL <id>
-//   guest -> host   READY <protocol version> <kernel release>      once per boot
+//   guest -> host   READY <protocol version> <kernel release>      once per boot, after a line feed
 //                   ACK <id>                                       RUN was read whole
 //                   OUT <id> <stdout, base64>                      these three together, when the
 //                   ERR <id> <stderr, base64>                      command has ended
@@ -13,8 +13,9 @@
 //
 // Invariants: an id is used once, and a RUN with an id already seen is acknowledged and not run
 // again (the host repeats what was not acknowledged); a damaged RUN (its length is wrong) is
-// ignored; lines are never interleaved (every writer takes the lock); commands run
-// side by side, each in its own session, so that KILL ends all its children.
+// ignored; READY begins a line, whatever the guest was about to say when it was reset; lines are
+// never interleaved (every writer takes the lock); commands run side by side, each in its own
+// session, so that KILL ends all its children, also before it has begun.
 
 /** Kernel parameters that /init understands. */
 export const PARAMETER_AGENT = "ringstore.agent";
@@ -67,33 +68,42 @@ export const AGENT_SCRIPT: string = `#!/bin/sh
 port=/dev/$1
 jobs=/run/agent
 mkdir -p $jobs
-rmdir $jobs/lock 2>/dev/null
+rm -f $jobs/lock
 stty -F $port raw -echo
 exec 3<>$port
 
-lock() { until mkdir $jobs/lock 2>/dev/null; do usleep 2000; done; }
-unlock() { rmdir $jobs/lock; }
+# To start a program is what costs an emulated CPU most: the shell does what it can by itself.
+set -C
+lock() { until true 2>/dev/null >$jobs/lock; do usleep 2000; done; }
+unlock() { rm $jobs/lock; }
 say() { lock; echo "$*" >&3; unlock; }
+
+encoded() { [ ! -s $1 ] || head -c ${OUTPUT_BYTES_MAX} $1 | base64 -w 0; }
 
 run() {
   job=$jobs/$1
-  setsid sh -c 'echo $$ >"$0.pid"; . ${PROGRAMS_FILE}; . "$0.sh"' $job \\
+  setsid sh -c 'echo $$ >"$0.pid"; [ ! -e "$0.killed" ] || exit 137
+    . ${PROGRAMS_FILE}; . "$0.sh"' $job \\
     >$job.out 2>$job.err </dev/null 3>&-
   status=$?
+  sizes=$(stat -c %s $job.out $job.err)
   {
     printf 'OUT %s ' $1
-    head -c ${OUTPUT_BYTES_MAX} $job.out | base64 -w 0
+    encoded $job.out
     printf '\\nERR %s ' $1
-    head -c ${OUTPUT_BYTES_MAX} $job.err | base64 -w 0
-    printf '\\nEND %s %s %s\\n' $1 $status "$(stat -c %s $job.out $job.err | tr '\\n' ' ')"
+    encoded $job.err
+    printf '\\nEND %s %s %s %s\\n' $1 $status $sizes
   } >$job.frame
   lock
   cat $job.frame >&3
   unlock
-  rm -f $job.sh $job.pid $job.out $job.err $job.frame
+  rm -f $job.sh $job.pid $job.killed $job.out $job.err $job.frame
 }
 
-say READY ${AGENT_VERSION} "$(uname -r)"
+# Whoever was reset in the middle of a line has not ended it.
+lock
+printf '\\nREADY %s %s\\n' ${AGENT_VERSION} "$(uname -r)" >&3
+unlock
 while read -r verb id length payload <&3; do
   case $verb in
     RUN)
@@ -107,6 +117,8 @@ while read -r verb id length payload <&3; do
       say ACK $id
       ;;
     KILL)
+      # It may not have begun: then it finds this when it does.
+      : >|$jobs/$id.killed
       [ -f $jobs/$id.pid ] && kill -9 -"$(cat $jobs/$id.pid)"
       ;;
   esac

@@ -56,6 +56,7 @@ const ASK_AGAIN_MS = 20_000;
 /** QEMU lets go of a removed device's back-end a moment after it says DEVICE_DELETED. */
 const RELEASE_POLL_MS = 20;
 const RELEASE_ATTEMPTS = 3000;
+const PANIC = /Kernel panic - not syncing/;
 
 export class Guest {
   readonly accelerator: Accelerator;
@@ -175,16 +176,18 @@ export class Guest {
   /** The reset button. Needs `allowReboot`. */
   async reset(options: WaitOptions = {}): Promise<void> {
     const boots = this.boots;
+    const since = this.console.length;
     await this.qmp("system_reset");
-    await this.waitForBoot({ boots: boots + 1, ...options });
+    await this.#bootsAgain(boots + 1, since, options);
   }
 
   /** A reboot from inside. Needs `allowReboot`. */
   async reboot(options: WaitOptions = {}): Promise<void> {
     const boots = this.boots;
+    const since = this.console.length;
     // It never answers: its agent ends with it.
     void this.run("sync; reboot -f", options);
-    await this.waitForBoot({ boots: boots + 1, ...options });
+    await this.#bootsAgain(boots + 1, since, options);
   }
 
   /** Plugs a disk into a free port; the guest sees it a moment later. Returns its id. */
@@ -263,6 +266,26 @@ export class Guest {
   /** For migration.ts: a socket path in this QEMU's own folder. */
   socketPath(name: string): string {
     return this.#parts.process.socketPath(name);
+  }
+
+  /** A guest that may reboot stays where it panics: that, and a wait in vain, show its console. */
+  async #bootsAgain(boots: number, since: number, options: WaitOptions): Promise<void> {
+    const timeoutMs = options.timeoutMs ?? BOOT_TIMEOUT_MS;
+    const booted = this.waitForBoot({ boots, timeoutMs });
+    const panicked = this.console.waitFor(PANIC, { since, timeoutMs }).then(() => {
+      throw new VmError("gone", "The guest panicked.");
+    });
+    try {
+      await Promise.race([booted, panicked]);
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      const shown = `${why}\n${this.#parts.process.describe()}`;
+      throw new VmError(error instanceof VmError ? error.code : "gone", shown, { cause: error });
+    } finally {
+      // The one that lost the race ends by its own limit; nobody awaits it any more.
+      booted.catch(() => undefined);
+      panicked.catch(() => undefined);
+    }
   }
 
   async #endsWithin(timeoutMs: number): Promise<void> {

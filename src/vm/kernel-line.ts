@@ -26,6 +26,9 @@ export function kernelLine(options: KernelLineOptions): string {
     // After a panic: with -no-reboot a reboot ends QEMU, which is noticed at once. A guest that
     // may reboot stops instead, so that it does not panic for ever.
     options.allowReboot ? "panic=0" : "panic=-1",
+    // An emulated CPU that waits for one of the machine's sees no tick while the kernel counts
+    // them, and the kernel panics: "IO-APIC + timer doesn't work!". KVM's guests do not count.
+    "no_timer_check",
     "memhp_default_state=online_movable",
   ];
   if (options.modules !== undefined && options.modules.length > 0) {

@@ -40,7 +40,7 @@ export async function ensureKernel(options: CacheOptions = {}): Promise<Kernel> 
 }
 
 async function kernelPackageName(options: CacheOptions): Promise<string> {
-  const depends = await packageDepends(META_PACKAGE);
+  const depends = await packageDepends(META_PACKAGE, options);
   const name = depends?.find((dependency) => KERNEL_PACKAGE.test(dependency));
   if (name !== undefined) return name;
   const cached = await newestCachedName(options);

@@ -93,6 +93,7 @@ export async function bootGuest(options: BootOptions = {}): Promise<Guest> {
   const incoming = options.incoming ?? false;
   const agent = options.agent === false ? undefined : new GuestAgent({ incoming });
   const listeners: Server[] = [];
+  let qmp: QmpClient | undefined;
   const startedAtMs = performance.now();
   try {
     const qmpSocket = process.socketPath("qmp");
@@ -111,7 +112,7 @@ export async function bootGuest(options: BootOptions = {}): Promise<Guest> {
     ]);
     const unlessGone = <T>(promise: Promise<T>): Promise<T> => unlessEnded(process, promise);
     if (connections.agent !== undefined) agent?.attach(await unlessGone(connections.agent.first));
-    const qmp = new QmpClient(await unlessGone(connections.qmp.first));
+    qmp = new QmpClient(await unlessGone(connections.qmp.first));
     await unlessGone(qmp.negotiate(QMP_TIMEOUT_MS));
     const guest = new Guest({
       process,
@@ -130,6 +131,8 @@ export async function bootGuest(options: BootOptions = {}): Promise<Guest> {
     return guest;
   } catch (error) {
     await process.kill();
+    // What still waits for an answer would keep our process alive until its limit.
+    qmp?.close("The guest did not start.");
     agent?.close("The guest did not start.");
     throw withContext(error, process);
   } finally {

@@ -9,7 +9,8 @@
 //   5. a table
 //   6. the cluster; and what to try next; everything stays up
 //
-// `--seconds N` is the length of each fio job (default 3).
+// `--seconds N` is the length of each fio job (default 3), `--mib N` the size of the volume with
+// two copies, all of which is written once and read twice (default 256).
 //
 // Can be run again at once. Keeps everything in .ringstore/ of the checkout, or in the folder that
 // RINGSTORE_STATE names.
@@ -36,6 +37,9 @@ const VOLUME_SIZE = "1G";
 const QUEUE_COUNT = 2;
 const SECONDS = 3;
 const SECONDS_MAX = 600;
+const REPLICATED_MIB = 256;
+/** The nodes' disks are 1 GiB. */
+const REPLICATED_MIB_MAX = 512;
 /** For what surrounds a job on a slow machine. */
 const FIO_SPARE_MS = 180_000;
 
@@ -76,12 +80,31 @@ function sayAccelerator(guest: Guest): void {
   say(`It runs under ${accelerator.toUpperCase()}, ${meaning}.`);
 }
 
-function readSeconds(): number {
-  const { values } = parseArgs({ options: { seconds: { type: "string" } } });
-  if (values.seconds === undefined) return SECONDS;
-  const seconds = Number(values.seconds);
-  if (Number.isInteger(seconds) && seconds >= 1 && seconds <= SECONDS_MAX) return seconds;
-  throw new Error(`--seconds is a whole number from 1 to ${SECONDS_MAX}, not ${values.seconds}`);
+interface Options {
+  readonly seconds: number;
+  readonly mib: number;
+}
+
+function readOptions(): Options {
+  const { values } = parseArgs({
+    options: { seconds: { type: "string" }, mib: { type: "string" } },
+  });
+  return {
+    seconds: wholeNumber("--seconds", values.seconds, SECONDS, SECONDS_MAX),
+    mib: wholeNumber("--mib", values.mib, REPLICATED_MIB, REPLICATED_MIB_MAX),
+  };
+}
+
+function wholeNumber(
+  name: string,
+  text: string | undefined,
+  otherwise: number,
+  max: number,
+): number {
+  if (text === undefined) return otherwise;
+  const value = Number(text);
+  if (Number.isInteger(value) && value >= 1 && value <= max) return value;
+  throw new Error(`${name} is a whole number from 1 to ${max}, not ${text}`);
 }
 
 async function runGuest(
@@ -135,7 +158,7 @@ function nextSteps(socket: string): string {
 }
 
 async function main(): Promise<void> {
-  const seconds = readSeconds();
+  const { seconds, mib } = readOptions();
   mkdirSync(DATA, { recursive: true, mode: 0o700 });
   const daemon = await ensureProcess(DAEMON);
   const pid = daemon.pid === 0 ? "" : ` (pid ${daemon.pid})`;
@@ -154,7 +177,7 @@ async function main(): Promise<void> {
   say("");
   say("Three nodes of a cluster on this machine, a volume with two copies:");
   const cluster = await ShowCluster.start(STATE, DATA, say);
-  await new ReplicatedShow(cluster, say).run();
+  await new ReplicatedShow(cluster, mib, say).run();
   say("");
   say(nextSteps(socket));
 }

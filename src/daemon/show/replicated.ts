@@ -10,15 +10,14 @@
 // Can be run again at once: everything that is there is used as it is.
 
 import { setTimeout as sleep } from "node:timers/promises";
-import { formatBytes } from "../../base/index.ts";
+import { formatBytes, MIB } from "../../base/index.ts";
 import type { ClusterBackingView, VolumeCopy } from "../../model/cluster-types.ts";
 import { bootGuest, type Guest } from "../../vm/index.ts";
 import type { ShowCluster, ShowNode } from "./nodes.ts";
 
 const VOLUME = "vm1";
-const SIZE_MIB = 256;
-/** Of the verified writes: so much of the volume, over and over. */
-const LOAD_MIB = 64;
+/** Of the verified writes: at most so much of the volume, over and over. */
+const LOAD_MIB_MAX = 64;
 const WITHOUT_MS = 4000;
 const SOON_MS = 120_000;
 const POLL_MS = 200;
@@ -32,9 +31,10 @@ interface Shown {
 }
 
 /** A guest's verified writes, one run after the other until it is told to stop. */
-function startLoad(guest: Guest): Promise<unknown> {
+function startLoad(guest: Guest, sizeMib: number): Promise<unknown> {
+  const loadMib = Math.min(sizeMib, LOAD_MIB_MAX);
   const fio =
-    `fio --name=verified --filename=/dev/vda --rw=randwrite --bs=4k --size=${LOAD_MIB}M ` +
+    `fio --name=verified --filename=/dev/vda --rw=randwrite --bs=4k --size=${loadMib}M ` +
     "--direct=1 --ioengine=libaio --iodepth=16 --verify=crc32c --verify_backlog=256 " +
     "--verify_fatal=1 --time_based --runtime=3 --minimal --eta=never";
   return guest.must(`until [ -e /tmp/stop ]; do ${fio} >/dev/null || exit 1; done`, {
@@ -42,9 +42,9 @@ function startLoad(guest: Guest): Promise<unknown> {
   });
 }
 
-async function hashInGuest(guest: Guest): Promise<string> {
+async function hashInGuest(guest: Guest, sizeMib: number): Promise<string> {
   await guest.must("sync; echo 3 >/proc/sys/vm/drop_caches");
-  const text = await guest.must(`dd if=/dev/vda bs=1M count=${SIZE_MIB} 2>/dev/null | sha256sum`, {
+  const text = await guest.must(`dd if=/dev/vda bs=1M count=${sizeMib} 2>/dev/null | sha256sum`, {
     timeoutMs: HASH_TIMEOUT_MS,
   });
   return text.slice(0, 64);
@@ -53,9 +53,12 @@ async function hashInGuest(guest: Guest): Promise<string> {
 export class ReplicatedShow {
   private readonly cluster: ShowCluster;
   private readonly say: Say;
+  private sizeMib: number;
 
-  constructor(cluster: ShowCluster, say: Say) {
+  /** `sizeMib`: of the volume, unless it is there and has one. */
+  constructor(cluster: ShowCluster, sizeMib: number, say: Say) {
     this.cluster = cluster;
+    this.sizeMib = sizeMib;
     this.say = say;
   }
 
@@ -70,10 +73,14 @@ export class ReplicatedShow {
 
   private async ensureVolume(): Promise<void> {
     const { volumes } = (await this.cluster.tool(this.first, ["volume", "list"])) as {
-      readonly volumes: readonly { readonly name: string }[];
+      readonly volumes: readonly { readonly name: string; readonly sizeBytes: number }[];
     };
-    if (volumes.some(({ name }) => name === VOLUME)) return;
-    const size = ["--size", `${SIZE_MIB}M`, "--replicas", "2"];
+    const present = volumes.find(({ name }) => name === VOLUME);
+    if (present !== undefined) {
+      this.sizeMib = present.sizeBytes / MIB;
+      return;
+    }
+    const size = ["--size", `${this.sizeMib}M`, "--replicas", "2"];
     await this.cluster.tool(this.first, ["volume", "create", VOLUME, ...size]);
   }
 
@@ -95,11 +102,12 @@ export class ReplicatedShow {
   async run(): Promise<void> {
     const { say, first } = this;
     await this.ensureVolume();
+    const { sizeMib } = this;
     const socket = await this.attach(first);
     const copies = await this.copies(first);
     const where = copies.map(({ node, disk }) => `${node} (${disk})`).join(" and ");
     say(
-      `Volume ${VOLUME}, ${SIZE_MIB} MiB, has copies on ${where}; it is attached on ${first.name}.`,
+      `Volume ${VOLUME}, ${sizeMib} MiB, has copies on ${where}; it is attached on ${first.name}.`,
     );
     const otherCopy = copies.find(({ node }) => node !== first.name) as VolumeCopy;
     const other = this.cluster.nodeNamed(otherCopy.node);
@@ -107,11 +115,11 @@ export class ReplicatedShow {
     const guest = await this.boot(socket);
     let hash: string;
     try {
-      await guest.must(`dd if=/dev/urandom of=/dev/vda bs=1M count=${SIZE_MIB} 2>/dev/null; sync`, {
+      await guest.must(`dd if=/dev/urandom of=/dev/vda bs=1M count=${sizeMib} 2>/dev/null; sync`, {
         timeoutMs: HASH_TIMEOUT_MS,
       });
       await this.loseNode(guest, other);
-      hash = await hashInGuest(guest);
+      hash = await hashInGuest(guest, sizeMib);
       await guest.shutdown();
     } finally {
       await guest.kill();
@@ -121,7 +129,7 @@ export class ReplicatedShow {
 
   private async loseNode(guest: Guest, other: ShowNode): Promise<void> {
     const { say, first } = this;
-    const load = startLoad(guest);
+    const load = startLoad(guest, this.sizeMib);
     load.catch(() => undefined);
     await sleep(POLL_MS * 10);
     say(`A guest writes and verifies. ${other.name} is killed.`);
@@ -158,20 +166,20 @@ export class ReplicatedShow {
   }
 
   private async compare(other: ShowNode, hash: string): Promise<void> {
-    const { say, first } = this;
+    const { say, first, sizeMib } = this;
     await this.cluster.tool(first, ["volume", "detach", VOLUME]);
     const socket = await this.attach(other);
     const guest = await this.boot(socket);
     let there: string;
     try {
-      there = await hashInGuest(guest);
+      there = await hashInGuest(guest, sizeMib);
       await guest.shutdown();
     } finally {
       await guest.kill();
     }
     say("");
-    say(`Read in the guest on ${first.name}   ${SIZE_MIB} MiB   sha256 ${hash.slice(0, 16)}…`);
-    say(`Read in a guest on ${other.name}    ${SIZE_MIB} MiB   sha256 ${there.slice(0, 16)}…`);
+    say(`Read in the guest on ${first.name}   ${sizeMib} MiB   sha256 ${hash.slice(0, 16)}…`);
+    say(`Read in a guest on ${other.name}    ${sizeMib} MiB   sha256 ${there.slice(0, 16)}…`);
     if (there !== hash) throw new Error("the two copies differ");
     say("The same bytes.");
     await this.cluster.tool(other, ["volume", "detach", VOLUME]);

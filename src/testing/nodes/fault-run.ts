@@ -16,7 +16,7 @@ import {
 } from "./node-cluster.ts";
 import { FaultScene, type NodeFault } from "./node-faults.ts";
 
-const DISK_BYTES: number = 320 * MIB;
+const DISK_BYTES: number = 128 * MIB;
 const VOLUME_BYTES: number = 16 * MIB;
 const VOLUME = "vm";
 /** Two daemons' disks, proxies and the load share a machine: the load is light. */

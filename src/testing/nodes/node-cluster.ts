@@ -101,7 +101,14 @@ export class NodeCluster {
     }
     const nodes: Daemon[] = [];
     const cluster = new NodeCluster(cleanup, { nodes, metadata, folder, network, options });
-    for (let index = 0; index < options.nodeCount; index++) nodes[index] = await cluster.add(index);
+    const indexes = Array.from({ length: options.nodeCount }, (_, index) => index);
+    // All are waited for: what starts after a failure would outlive the cleanup.
+    const begun = await Promise.allSettled(indexes.map((index) => cluster.begin(index)));
+    for (const [index, outcome] of begun.entries()) {
+      if (outcome.status === "rejected") throw outcome.reason;
+      nodes[index] = outcome.value;
+    }
+    for (const index of indexes) await cluster.enter(index);
     if (network !== null) await cluster.reroute(network);
     await cluster.roomIsKnown();
     return cluster;
@@ -121,8 +128,9 @@ export class NodeCluster {
     }
   }
 
-  private async add(index: number): Promise<Daemon> {
-    const { folder, options, network, metadata, cleanup } = this;
+  /** A daemon with its disk, which is in no cluster yet. */
+  private async begin(index: number): Promise<Daemon> {
+    const { folder, options, cleanup } = this;
     const dataDirectory = join(folder, `node${index + 1}`);
     const { flags = [] } = options;
     const daemon = await Daemon.start({ dataDirectory, flags });
@@ -133,17 +141,23 @@ export class NodeCluster {
       allocation: options.allocation ?? "full",
     } as const;
     await makeDisks(apiOf(daemon), options.diskFolders?.[index] ?? folder, [disk]);
+    return daemon;
+  }
+
+  /** It makes the cluster, or joins it. */
+  private async enter(index: number): Promise<void> {
+    const { network, metadata } = this;
+    const api = this.api(index);
     const address = `127.0.0.1:${freePort("127.0.0.1")}`;
     const common = { address, nodeName: `node${index + 1}` };
     const endpoint = network?.metadataEndpoint(index) ?? metadata.endpoint;
     if (index === 0) {
-      await apiOf(daemon).initCluster({ name: "trio", metadata: [endpoint], ...common });
-      return daemon;
+      await api.initCluster({ name: "trio", metadata: [endpoint], ...common });
+      return;
     }
     const { token } = await this.api(0).clusterToken();
     const own = encodeToken({ ...decodeToken(token), endpoints: [endpoint] });
-    await apiOf(daemon).joinCluster({ token: own, ...common });
-    return daemon;
+    await api.joinCluster({ token: own, ...common });
   }
 
   /**
@@ -156,7 +170,8 @@ export class NodeCluster {
     rmSync(node.dataDirectory, { recursive: true });
     rmSync(this.diskPath(index));
     await this.removeSoon(`node${index + 1}`);
-    (this.nodes as Daemon[])[index] = await this.add(index);
+    (this.nodes as Daemon[])[index] = await this.begin(index);
+    await this.enter(index);
     for (const each of this.nodes.keys()) await this.joined(each);
   }
 

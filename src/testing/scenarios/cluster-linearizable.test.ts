@@ -15,7 +15,7 @@ import { cleanupOf } from "../soak/cleanup.ts";
 
 const LIMIT = { timeout: 300_000 } as const;
 const HISTORY_BYTES = 60_000;
-const CLUSTER = { nodeCount: 3, diskBytes: 320 * MIB, hasFaultyNetwork: true } as const;
+const CLUSTER = { nodeCount: 3, diskBytes: 128 * MIB, hasFaultyNetwork: true } as const;
 const SECTORS_MIN = 2000;
 
 function verdictOn(t: TestContext, clients: readonly HistoryClient[]): void {

@@ -11,7 +11,7 @@ import type { Health } from "../../model/types.ts";
 import { CLUSTER_LOAD, NodeCluster, soon } from "../nodes/node-cluster.ts";
 import { cleanupOf } from "../soak/cleanup.ts";
 
-const DISK_BYTES: number = 320 * MIB;
+const DISK_BYTES: number = 160 * MIB;
 const VOLUME_BYTES: number = 48 * MIB;
 const LIMIT = { timeout: 600_000 } as const;
 /** The load waits while nobody serves: that is what is tested, not how long. */

@@ -23,7 +23,7 @@ import {
   verifiedFio,
 } from "./guest-fixture.ts";
 
-const DISK_BYTES: number = 320 * MIB;
+const DISK_BYTES: number = 160 * MIB;
 const VOLUME_BYTES: number = 48 * MIB;
 const SLOWLY = { bandwidthBytesPerSecond: 40 * MIB, downtimeLimitMs: 2000 } as const;
 const CANCEL_BYTES: number = 20 * MIB;

@@ -12,7 +12,7 @@ import { cleanupOf } from "../soak/cleanup.ts";
 import { brokenPromises } from "../soak/loaded-daemon.ts";
 import { compareReplicas } from "../store/compare-replicas.ts";
 
-const DISK_BYTES: number = 320 * MIB;
+const DISK_BYTES: number = 160 * MIB;
 const VOLUME_BYTES: number = 48 * MIB;
 const AFTER_SECONDS = 4;
 const PAUSE_MS_MAX = 30_000;

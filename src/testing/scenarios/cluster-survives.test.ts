@@ -13,7 +13,7 @@ import { CLUSTER_LOAD, NodeCluster } from "../nodes/node-cluster.ts";
 import { cleanupOf } from "../soak/cleanup.ts";
 import { brokenPromises } from "../soak/loaded-daemon.ts";
 
-const DISK_BYTES: number = 320 * MIB;
+const DISK_BYTES: number = 192 * MIB;
 const VOLUME_BYTES: number = 48 * MIB;
 const PAUSE_MS_MAX = 30_000;
 const nodeName = (index: number): string => `node${index + 1}`;

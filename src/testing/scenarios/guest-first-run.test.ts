@@ -46,7 +46,8 @@ test("npm start shows a guest on a volume, again, and npm stop ends it", limit()
   const state = mkdtempSync(join(tmpdir(), "rs-show-"));
   const env = { ...process.env, RINGSTORE_STATE: state };
   const start = (): Promise<Run> => {
-    return run(process.execPath, [builtFile("daemon/show/main.js"), "--seconds", "1"], env);
+    const words = [builtFile("daemon/show/main.js"), "--seconds", "1", "--mib", "32"];
+    return run(process.execPath, words, env);
   };
   const stop = (): Promise<Run> => {
     return run(process.execPath, [join(PROJECT_FOLDER, "scripts", "stop.mjs")], env);
@@ -105,7 +106,10 @@ scenario("QEMU takes the words that volume attach prints", limit(), async (host)
   const qemu = await run((await findQemu()).path, [
     ...["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio", "-m", "256M"],
     ...["-kernel", kernel.vmlinuzPath, "-initrd", initramfs],
-    ...["-append", `console=ttyS0 quiet panic=-1 ringstore.script=${script.toString("base64")}`],
+    ...[
+      "-append",
+      `console=ttyS0 quiet panic=-1 no_timer_check ringstore.script=${script.toString("base64")}`,
+    ],
     ...printed.stdout.trim().split(" "),
   ]);
   assert.match(qemu.stdout, /^disk: my-own-disk 131072\r?$/m, qemu.stdout + qemu.stderr);

@@ -14,7 +14,7 @@ import { type BootOptions, bootGuest, type Guest, type VhostUserBlkDisk } from "
 import { Daemon, type DaemonOptions } from "../daemon.ts";
 
 /** The promises that can be tried more often, and how often `npm test` does. */
-const ROUNDS = { BOOT: 10, PLUG: 20, MEMORY: 4, RESIZE: 4, KILL: 10, MIGRATE: 1, CUT: 2 } as const;
+const ROUNDS = { BOOT: 4, PLUG: 8, MEMORY: 2, RESIZE: 2, KILL: 5, MIGRATE: 1, CUT: 2 } as const;
 
 /** For scenarios that hang: emulated guests of a loaded machine take minutes. */
 const LIMIT_MS = 600_000;

@@ -11,6 +11,13 @@ import type { SuiteContext, SuiteResult } from "./suite.ts";
 const OUTPUT_CHARS_MAX = 4000;
 /** Beyond the minutes it was given, before it counts as stuck. */
 const GRACE_MS = 10 * 60_000;
+/** More than `npm test` has time for. */
+const OTHER_ROUNDS: Readonly<Record<string, string>> = {
+  RINGSTORE_ROUNDS_PLUG: "20",
+  RINGSTORE_ROUNDS_MEMORY: "4",
+  RINGSTORE_ROUNDS_RESIZE: "4",
+  RINGSTORE_ROUNDS_CUT: "4",
+};
 
 interface Outcome {
   readonly exitCode: number | null;
@@ -72,6 +79,7 @@ export async function guestSuite(
   const env = {
     RINGSTORE_ROUNDS_BOOT: String(options.rebootCount),
     RINGSTORE_ROUNDS_KILL: String(options.guestKillCount),
+    ...OTHER_ROUNDS,
   };
   const done: string[] = [];
   const broken: string[] = [];

@@ -8,7 +8,7 @@ import { CrashEnumeration } from "./crash-points.ts";
 
 const first = Number(process.env["RINGSTORE_SEED"] ?? 1);
 const seedCount = Number(
-  process.env["RINGSTORE_SEEDS"] ?? (process.env["RINGSTORE_SEED"] === undefined ? 20 : 1),
+  process.env["RINGSTORE_SEEDS"] ?? (process.env["RINGSTORE_SEED"] === undefined ? 8 : 1),
 );
 
 test("every crash state of random programs is recovered", (t) => {
