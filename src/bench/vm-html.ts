@@ -22,24 +22,29 @@ const NAMES: Readonly<Record<VmPath, string>> = {
 
 const STYLE = `
 :root { color-scheme: light dark; --boost: #1a7f5a; --classic: #b26a00; --qsd: #5b6b7f; }
-body { font: 15px/1.45 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
+body { font: 15px/1.45 system-ui, sans-serif }
+body { max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(26rem, 1fr)); gap: 1.5rem }
+.charts { display: grid; gap: 1.5rem }
+.charts { grid-template-columns: repeat(auto-fit, minmax(26rem, 1fr)) }
 .chart h3 { font-size: .95rem; margin: .4rem 0 }
 .group { margin: .5rem 0 } .group > b { font-weight: 500; font-size: .85rem }
 .bar { display: flex; align-items: center; gap: .5rem; font-size: .8rem; height: 1.15rem }
 .bar i { display: block; height: .7rem; border-radius: 0 2px 2px 0; min-width: 1px }
 .bar span { white-space: nowrap; font-variant-numeric: tabular-nums }
-.boost i, .key.boost { background: var(--boost) } .classic i, .key.classic { background: var(--classic) }
+.boost i, .key.boost { background: var(--boost) }
+.classic i, .key.classic { background: var(--classic) }
 .qsd i, .key.qsd { background: var(--qsd) }
-.key { display: inline-block; width: .8rem; height: .8rem; border-radius: 2px; margin: 0 .3rem 0 1rem }
+.key { display: inline-block; width: .8rem; height: .8rem; margin: 0 .3rem 0 1rem }
 .wide { overflow-x: auto }
 table { border-collapse: collapse; font-size: .8rem; font-variant-numeric: tabular-nums }
-th, td { padding: .2rem .5rem; text-align: right; border-bottom: 1px solid #8884; white-space: nowrap }
-th:first-child, td:first-child { text-align: left } .missed { color: #c62828; font-weight: 600 }
+th, td { padding: .2rem .5rem; border-bottom: 1px solid #8884 }
+th, td { text-align: right; white-space: nowrap }
+th:first-child, td:first-child { text-align: left }
+.missed { color: #c62828; font-weight: 600 }
 `;
 
-export function escapeHtml(text: string): string {
+function escapeHtml(text: string): string {
   return text.replace(/[&<>"]/g, (sign) => `&#${sign.charCodeAt(0)};`);
 }
 

@@ -5,7 +5,7 @@ import { KIB } from "../base/index.ts";
 
 /**
  * boost: vhost-user, the guest's rings are served by the daemon. classic: QEMU's initiator (without
- * a guest: ours) to the local portal. qsd: qemu-storage-daemon's vhost-user export of the iSCSI URL.
+ * a guest: ours) to the local portal. qsd: qemu-storage-daemon's vhost-user export of that URL.
  */
 export const VM_PATHS = ["boost", "classic", "qsd"] as const;
 export type VmPath = (typeof VM_PATHS)[number];

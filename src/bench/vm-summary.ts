@@ -7,7 +7,7 @@ import type { Machine } from "./machine.ts";
 import { VM_PATHS, type VmFigures, type VmPath, type VmResult, type VmRow } from "./vm-rows.ts";
 
 /** Rate of Boost against classic, by where the disks lie. */
-export const RATIO_BARS: Readonly<Record<VmResult["place"], number>> = { tmpfs: 1, disk: 0.95 };
+const RATIO_BARS: Readonly<Record<VmResult["place"], number>> = { tmpfs: 1, disk: 0.95 };
 
 const LARGE_BYTES = 65536;
 
@@ -116,15 +116,16 @@ export function describeRun(run: VmRun): readonly string[] {
   const guest = run.guest === "" ? "" : ` The guest: ${run.guest}; fio in it.`;
   return [
     `${run.load}${guest}`,
-    "Three nodes on one machine, one volume of 4 KiB blocks with two copies, both durable before a " +
-      "write is answered. The same volume is attached at its owner in one way after the other: " +
-      "Boost (vhost-user-blk), classic (QEMU's own iSCSI initiator to the local portal, virtio-blk " +
-      "in front), and through qemu-storage-daemon's vhost-user export of the iSCSI URL. Without a " +
-      "guest the project's own generators of both protocols take the guest's place, event-driven.",
-    `${run.roundCount} rounds, in each every row over every path for ${run.sliceMs} ms, their order ` +
-      "turned round by round. Figures are medians, ratios (Boost / classic) medians of the ratios " +
-      "round by round. Storage CPU is that of all three daemons (and of qemu-storage-daemon) per " +
-      "I/O, client CPU QEMU's or the generator's; times in microseconds.",
+    "Three nodes on one machine, one volume of 4 KiB blocks with two copies, both durable before " +
+      "a write is answered. The same volume is attached at its owner in one way after the other: " +
+      "Boost (vhost-user-blk), classic (QEMU's own iSCSI initiator to the local portal, " +
+      "virtio-blk in front), and through qemu-storage-daemon's vhost-user export of the iSCSI " +
+      "URL. Without a guest the project's own generators of both protocols take its place, " +
+      "event-driven.",
+    `${run.roundCount} rounds, in each every row over every path for ${run.sliceMs} ms, their ` +
+      "order turned round by round. Figures are medians, ratios (Boost / classic) medians of the " +
+      "ratios round by round. Storage CPU is that of all three daemons (and of " +
+      "qemu-storage-daemon) per I/O, client CPU QEMU's or the generator's; times in microseconds.",
     ...Object.entries(run.missing).map(([path, why]) => `Without ${path}: ${why}.`),
   ];
 }
