@@ -1,5 +1,5 @@
 // npm run bench:vm: Boost on and off. One volume with two copies on three nodes of this machine,
-// over each path in turns: without a guest by the project's generators, and in a Linux guest by fio.
+// over each path in turns: without a guest by the project's generators, in a Linux guest by fio.
 // Writes vm.md, vm.html and vm.json into docs/bench/.
 //
 // Options: --rounds N (3), --slice-ms N (2000), --disk-mib N (1024), --volume-mib N (256), --rows
