@@ -11,9 +11,10 @@ import { processExists, sparseFile, testDirectory, testGuest } from "./_test-gue
 import type { Guest } from "./guest.ts";
 import { bootGuest } from "./qemu.ts";
 
-const LIMIT = { timeout: 180_000 };
+/** For what hangs: a boot beside a dozen other processes has taken half a minute. */
+const LIMIT = { timeout: 600_000 };
 /** For one step in a guest, so that what does not end is named. */
-const STEP = { timeoutMs: 60_000 };
+const STEP = { timeoutMs: 120_000 };
 
 async function fillFileSystem(guest: Guest, path: string): Promise<void> {
   assert.equal(await guest.must("cat /sys/block/vda/size"), `${(256 * MIB) / 512}\n`);
@@ -34,7 +35,7 @@ async function runFio(guest: Guest, path: string): Promise<void> {
   const report = await guest.must(
     "fio --name=j --filename=/dev/vdb --rw=randwrite --bs=4k --size=8M --direct=1 " +
       "--ioengine=libaio --iodepth=16 --verify=crc32c --verify_fatal=1 --output-format=json",
-    { timeoutMs: 120_000 },
+    STEP,
   );
   const job = (JSON.parse(report) as { jobs: Record<string, Record<string, number>>[] }).jobs[0]!;
   assert.equal(job["error"] as unknown as number, 0);
@@ -71,7 +72,7 @@ async function runCommands(guest: Guest): Promise<void> {
     code: "timeout",
   });
   const left = "until ! ps | grep -q '[s]leep 1000'; do usleep 50000; done";
-  await guest.must(left, { timeoutMs: 30_000 });
+  await guest.must(left, STEP);
 }
 
 async function plugDisk(guest: Guest, path: string): Promise<void> {
@@ -163,7 +164,7 @@ test("a script from the kernel line runs without agent and powers off", LIMIT, a
     modules: ["virtio_scsi"],
     initramfs: { programs: [] },
   });
-  assert.equal(await guest.waitForScript({ timeoutMs: 60_000 }), 5);
+  assert.equal(await guest.waitForScript(STEP), 5);
   assert.match(guest.console.text, /^modules: [5-9]$/m);
   assert.deepEqual(await guest.exited, { code: 0, signal: null });
   await assert.rejects(guest.waitForText("never"), { code: "gone" });
