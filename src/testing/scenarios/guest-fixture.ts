@@ -59,6 +59,7 @@ export class GuestHost {
   private readonly guests: Guest[] = [];
   private readonly folders: string[] = [];
   private readonly hooks: (() => Promise<void>)[] = [];
+  private hasEnded = false;
 
   constructor(t: TestContext) {
     this.t = t;
@@ -88,6 +89,8 @@ export class GuestHost {
 
   async guest(options: BootOptions): Promise<Guest> {
     const guest = await bootGuest(options);
+    // Booted beside another that did not: nobody waits for it any more.
+    if (this.hasEnded) await guest.kill();
     this.guests.push(guest);
     if (!Number.isNaN(guest.bootMs)) {
       this.say(`${guest.accelerator}, booted in ${Math.round(guest.bootMs)} ms`);
@@ -105,6 +108,7 @@ export class GuestHost {
   }
 
   async end(): Promise<void> {
+    this.hasEnded = true;
     for (const guest of this.guests) await guest.kill();
     for (const daemon of this.daemons) await daemon.stop();
     for (const hook of this.hooks) await hook();
