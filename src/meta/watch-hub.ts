@@ -1,15 +1,18 @@
 // All watches of a client over one stream: a daemon watches its thousand volumes over one.
 //
 // A watcher first lists its prefix, then follows from the revision behind that list. It remembers
-// the revision behind the last change it delivered whole; when the stream is cut, the next stream
-// follows from there. Where the history from there is forgotten (compaction), it lists again.
+// the revision behind the last change it delivered whole, and the tail of what it delivered: the
+// last revision that put something, and all behind it. When the stream is cut, the next one begins
+// with that tail and must repeat it. Where it cannot, the history is forgotten (compaction) or is
+// another one, and it lists again.
 //
 //                 list         create          events
 //   (new) ──────► listing ───► following ◄──────────┐
 //                    ▲            │  └──────────────┘
 //                    └────────────┘ compacted, cancelled, put back
 //
-// A store whose revision is lower than what was told was put back from a backup: listed again too.
+// Invariant: a store that was put back from a backup is noticed, also when its revision has passed
+// what was told meanwhile: what it puts (records with a changeId, leases) is never the same twice.
 //
 // A large revision arrives in fragments; they are held back until it is whole.
 
@@ -29,6 +32,8 @@ import { WATCH } from "./etcd-services.ts";
 
 const PAUSE_FIRST_MS = 100;
 const PAUSE_MAX_MS = 2000;
+/** Behind the last that puts something; more of them are not held: it lists again. */
+const TAIL_MAX = 256;
 /** One client; the server has its own limit. */
 const WATCHERS_MAX = 10_000;
 
@@ -41,6 +46,12 @@ interface Watcher {
   readonly handler: MetaWatchHandler;
   /** 0: not listed yet. */
   nextRevision: number;
+  /** It has been on a stream since its list. */
+  hasJoined: boolean;
+  /** What the next stream has to begin with; null: nothing was delivered since the last list. */
+  tail: readonly MetaChange[] | null;
+  /** So much of the tail has come again on this stream. */
+  repeatedCount: number;
   fragments: Event[];
   isClosed: boolean;
 }
@@ -70,6 +81,9 @@ export class WatchHub {
       prefix,
       handler,
       nextRevision: 0,
+      hasJoined: false,
+      tail: null,
+      repeatedCount: 0,
       fragments: [],
       isClosed: false,
     };
@@ -97,6 +111,8 @@ export class WatchHub {
 
   async #listAgain(watcher: Watcher): Promise<void> {
     watcher.nextRevision = 0;
+    watcher.hasJoined = false;
+    watcher.tail = null;
     watcher.fragments = [];
     for (let pauseMs = PAUSE_FIRST_MS; !watcher.isClosed; ) {
       try {
@@ -117,17 +133,18 @@ export class WatchHub {
 
   #join(watcher: Watcher): void {
     if (this.#stream === null) void this.#open();
-    else this.#create(this.#stream, watcher);
+    else this.#create(this.#stream, watcher, watcher.nextRevision);
   }
 
-  #create(stream: Stream, watcher: Watcher): void {
+  #create(stream: Stream, watcher: Watcher, startRevision: number): void {
     watcher.watchId = ++this.#lastId;
+    watcher.hasJoined = true;
     this.#joined.set(watcher.watchId, watcher);
     stream.write({
       create: {
         key: keyBytes(watcher.prefix),
         rangeEnd: prefixEnd(watcher.prefix),
-        startRevision: watcher.nextRevision,
+        startRevision,
         prevKv: false,
         watchId: watcher.watchId,
         fragment: true,
@@ -164,7 +181,15 @@ export class WatchHub {
     this.#joined.clear();
     for (const watcher of this.#watchers) {
       watcher.fragments = [];
-      if (watcher.nextRevision > 0) this.#create(stream, watcher);
+      // Another list is under way, and joins by itself.
+      if (watcher.nextRevision === 0) continue;
+      const first = watcher.tail?.[0];
+      if (!watcher.hasJoined) this.#create(stream, watcher, watcher.nextRevision);
+      else if (first === undefined) void this.#listAgain(watcher);
+      else {
+        watcher.repeatedCount = 0;
+        this.#create(stream, watcher, revisionOf(first));
+      }
     }
   }
 
@@ -189,21 +214,31 @@ export class WatchHub {
     }
     const revision = response.header?.revision ?? 0;
     if (response.created && revision > 0 && revision < watcher.nextRevision - 1) {
-      // The store was put back from a backup: what was told is not what is there.
-      this.#joined.delete(watcher.watchId);
-      stream.write({ cancel: { watchId: watcher.watchId } });
-      void this.#listAgain(watcher);
+      this.#putBack(stream, watcher);
       return;
     }
     for (const event of response.events) watcher.fragments.push(event);
     if (response.fragment || watcher.fragments.length === 0) return;
     const changes = watcher.fragments.map(changeOf);
     watcher.fragments = [];
-    const last = revisionOf(changes.at(-1)!);
-    // After a re-join the server may repeat what was delivered.
-    const fresh = changes.filter((change) => revisionOf(change) >= watcher.nextRevision);
-    watcher.nextRevision = Math.max(watcher.nextRevision, last + 1);
-    if (fresh.length > 0) watcher.handler.changed(fresh, last);
+    const fresh = behindTail(watcher, changes);
+    if (fresh === null) {
+      this.#putBack(stream, watcher);
+      return;
+    }
+    if (fresh.length === 0) return;
+    const last = revisionOf(fresh.at(-1)!);
+    watcher.nextRevision = last + 1;
+    watcher.tail = tailOf(watcher.tail, fresh);
+    watcher.repeatedCount = watcher.tail?.length ?? 0;
+    watcher.handler.changed(fresh, last);
+  }
+
+  /** The store was put back from a backup: what was told is not what is there. */
+  #putBack(stream: Stream, watcher: Watcher): void {
+    this.#joined.delete(watcher.watchId);
+    stream.write({ cancel: { watchId: watcher.watchId } });
+    void this.#listAgain(watcher);
   }
 
   async #cancelled(watcher: Watcher, response: WatchResponse): Promise<void> {
@@ -235,6 +270,44 @@ function changeOf(event: Event): MetaChange {
   if (kv === null) throw new MetaError("protocol", "A watch told of a change without a key.");
   if (event.type !== EVENT_DELETE) return { kind: "put", entry: entryOf(kv) };
   return { kind: "delete", key: keyText(kv.key), modRevision: kv.modRevision };
+}
+
+/** What has not been delivered; null: what has been did not come again. */
+function behindTail(
+  watcher: Watcher,
+  changes: readonly MetaChange[],
+): readonly MetaChange[] | null {
+  const tail = watcher.tail ?? [];
+  let at = 0;
+  for (; at < changes.length && watcher.repeatedCount < tail.length; at++) {
+    const expected = tail[watcher.repeatedCount] as MetaChange;
+    if (!isSame(expected, changes[at] as MetaChange)) return null;
+    watcher.repeatedCount += 1;
+  }
+  return changes.slice(at);
+}
+
+function isSame(a: MetaChange, b: MetaChange): boolean {
+  if (revisionOf(a) !== revisionOf(b)) return false;
+  if (a.kind === "delete" || b.kind === "delete") {
+    return a.kind === "delete" && b.kind === "delete" && a.key === b.key;
+  }
+  const { key, value, createRevision, leaseId } = a.entry;
+  const isSameKey = key === b.entry.key && createRevision === b.entry.createRevision;
+  return isSameKey && leaseId === b.entry.leaseId && Buffer.compare(value, b.entry.value) === 0;
+}
+
+/** From the first change of the last revision that puts something. */
+function tailOf(
+  before: readonly MetaChange[] | null,
+  fresh: readonly MetaChange[],
+): readonly MetaChange[] | null {
+  const lastPut = fresh.findLast(({ kind }) => kind === "put");
+  if (lastPut !== undefined) {
+    return fresh.filter((change) => revisionOf(change) >= revisionOf(lastPut));
+  }
+  if (before === null || before.length + fresh.length > TAIL_MAX) return null;
+  return [...before, ...fresh];
 }
 
 function revisionOf(change: MetaChange): number {

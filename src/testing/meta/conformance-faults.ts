@@ -2,6 +2,8 @@
 // server that is killed.
 
 import assert from "node:assert/strict";
+import { cpSync, rmSync } from "node:fs";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type EtcdMetaStore, type MetaError, swapUntilKnown } from "../../meta/index.ts";
 import { applied, type Bench, bytes, type Case, Follower, textOf, until } from "./conformance.ts";
@@ -51,6 +53,9 @@ export const FAULT_CASES: readonly Case[] = [
       const followers = [new Follower(), new Follower(), new Follower()];
       for (const [n, follower] of followers.entries()) watching.watch(`${prefix}${n}/`, follower);
       await until("the lists", () => followers.every((one) => one.resets === 1));
+      // Who has not been told of anything yet lists again.
+      for (const n of followers.keys()) await write(store, `${prefix}${n}/key`, "0");
+      await until("first changes", () => followers.every((one) => one.changes.length === 1));
       let isDone = false;
       const cutter = (async (): Promise<void> => {
         while (!isDone) {
@@ -68,7 +73,8 @@ export const FAULT_CASES: readonly Case[] = [
       }
       isDone = true;
       await cutter;
-      const wanted = Array.from({ length: rounds }, (_, n) => [`${n + 1}a`, `${n + 1}b`]).flat();
+      const pairs = Array.from({ length: rounds }, (_, n) => [`${n + 1}a`, `${n + 1}b`]);
+      const wanted = ["0", ...pairs.flat()];
       for (const follower of followers) {
         await until("every change", () => follower.changes.length >= wanted.length);
         const told = follower.changes.map((one) => one.kind === "put" && textOf(one.entry.value));
@@ -226,6 +232,7 @@ export const FAULT_CASES: readonly Case[] = [
       await write(store, `${prefix}a`, "1");
       const lease = await store.grantLease(30_000, () => undefined);
       applied(await store.compareAndSwap(`${prefix}live`, 0, bytes("x"), lease));
+      await until("all is told", () => follower.changes.length === 2);
       await server.kill("SIGKILL");
       const away = store.get(`${prefix}a`);
       await sleep(300);
@@ -237,6 +244,42 @@ export const FAULT_CASES: readonly Case[] = [
       assert.equal((await store.get(`${prefix}live`))?.leaseId, lease.id);
       await lease.revoke();
       assert.equal(await store.get(`${prefix}live`), null);
+    },
+  },
+  {
+    name: "a backup that was put back is noticed, although it has passed what was told",
+    run: async (bench) => {
+      const { server, store, prefix } = bench;
+      const { proxy, store: watching } = await faulty(bench);
+      const follower = new Follower();
+      watching.watch(prefix, follower);
+      await until("the list", () => follower.resets === 1);
+      const b = await write(store, `${prefix}b`, "1");
+      await server.kill("SIGTERM");
+      const data = join(server.directory, server.kind === "etcd" ? "etcd" : "meta");
+      cpSync(data, `${data}.backup`, { recursive: true });
+      await server.launch();
+      // What will not have been.
+      const lost = await write(store, `${prefix}c`, "lost");
+      applied(await store.compareAndSwap(`${prefix}b`, b, null));
+      const isTold = (): boolean => follower.held.has(`${prefix}c`) && follower.held.size === 1;
+      await until("all is told", isTold);
+      proxy.setMode("refuse");
+      await server.kill("SIGKILL");
+      rmSync(data, { recursive: true });
+      cpSync(`${data}.backup`, data, { recursive: true });
+      await server.launch();
+      let passed = 0;
+      while (passed <= lost + 2) passed = await write(store, `${prefix}d`, `${passed}`);
+      const { resets } = follower;
+      proxy.setMode("pass");
+      const wanted = JSON.stringify([
+        [`${prefix}b`, "1"],
+        [`${prefix}d`, textOf((await store.get(`${prefix}d`))?.value)],
+      ]);
+      await until("what is there", () => JSON.stringify([...follower.held].sort()) === wanted);
+      assert.ok(follower.resets > resets, "it has listed again");
+      rmSync(`${data}.backup`, { recursive: true });
     },
   },
 ];
