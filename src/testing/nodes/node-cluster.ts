@@ -88,7 +88,10 @@ export class NodeCluster {
     this.options = parts.options;
   }
 
-  /** Resolves when all nodes are in the cluster, each with a disk that takes data. */
+  /**
+   * Resolves when all nodes are in the cluster and reach each other, each with a disk that takes
+   * data.
+   */
   static async start(cleanup: Cleanup, options: NodeClusterOptions): Promise<NodeCluster> {
     const folder = options.folder ?? diskFolder(cleanup);
     const metadata = await MetaProcess.start(options.metadata ?? "embedded");
@@ -110,6 +113,8 @@ export class NodeCluster {
     }
     for (const index of indexes) await cluster.enter(index);
     if (network !== null) await cluster.reroute(network);
+    // An owner whose links are not up yet goes on without the copies there.
+    for (const index of indexes) await cluster.joined(index);
     await cluster.roomIsKnown();
     return cluster;
   }

@@ -52,6 +52,9 @@ async function begin(cluster: NodeCluster): Promise<Scene> {
   const [, other = 0] = await cluster.holders(0, "vm");
   await cluster.attach(0, "vm");
   const load = await cluster.load("vm", LOAD);
+  await load.goesOn(300);
+  // What a backup of now tells.
+  await cluster.copiesSoon(0, "vm", { node1: "in-sync", [nodeName(other)]: "in-sync" });
   return { cluster, load, other, spare: other === 1 ? 2 : 1 };
 }
 
