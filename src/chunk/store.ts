@@ -188,6 +188,7 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
       this.runner.completed(index, result);
     }
     if (this.isRecovered) this.all.upkeep.pump();
+    if (this.idleThen !== null) this.endWhenIdle();
   }
 
   groupDurable(_lsn: number, first: number): void {
@@ -233,7 +234,6 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
 
   /** An operation is free: whoever waits for one, or for what it had, goes on. */
   private opReleased(): void {
-    const { ops } = this.all.parts;
     // Writes give back buffers too.
     if (this.all.reads.hasWaiting) this.all.reads.resume();
     if (this.all.volumeSet.isWaiting) this.all.volumeSet.resume();
@@ -241,10 +241,7 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     if (this.all.flow.hasParked) this.all.flow.resume();
     this.all.replicas.resume();
     this.failStarved();
-    if (this.idleThen === null || ops.freeCount < ops.capacity) return;
-    const then = this.idleThen;
-    this.idleThen = null;
-    then();
+    this.endWhenIdle();
   }
 
   private readEnded(): void {
@@ -482,18 +479,22 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
         this.modules.reactor.removePoller(this);
         this.quiet.cancel();
         this.phase = "closed";
-        this.whenIdle(() => {
+        this.idleThen = () => {
           freeAssembly(this.all);
           done();
-        });
+        };
+        this.endWhenIdle();
       });
     });
   }
 
-  /** Scrub may still read: its memory must stay until it has. */
-  private whenIdle(then: () => void): void {
-    const { ops } = this.all.parts;
-    if (ops.freeCount === ops.capacity) then();
-    else this.idleThen = then;
+  /** Whatever is still under way, scrub's reads too: its memory must stay until it has ended. */
+  private endWhenIdle(): void {
+    const { ops, ring } = this.all.parts;
+    const then = this.idleThen;
+    if (then === null || ops.freeCount < ops.capacity) return;
+    if (this.runner.runningCount > 0 || ring.isWriting) return;
+    this.idleThen = null;
+    then();
   }
 }
