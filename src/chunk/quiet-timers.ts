@@ -6,7 +6,10 @@
 //   1 s after that               freed slabs become free: what their records wait for is written
 //                                back, although nothing presses
 //
-// Invariant: a store in which nothing waits has no timer, so that it costs nothing.
+// Invariants:
+// - a store in which nothing waits has no timer, so that it costs nothing;
+// - one that closes has none either: no request waits for the group that is a mark, so that nobody
+//   would wait for it before its memory goes.
 
 import type { ReactorPort, TimerHandler } from "../ports/index.ts";
 import type { RingJournal } from "./ring-journal.ts";
@@ -34,6 +37,7 @@ export class QuietTimers implements TimerHandler {
   private readonly client: QuietClient;
   private markTimer = -1;
   private freeTimer = -1;
+  private isOver = false;
 
   constructor(reactor: ReactorPort, client: QuietClient) {
     this.reactor = reactor;
@@ -42,7 +46,7 @@ export class QuietTimers implements TimerHandler {
 
   /** Something is there to be marked. */
   mark(): void {
-    if (this.markTimer !== -1) return;
+    if (this.markTimer !== -1 || this.isOver) return;
     this.markTimer = this.reactor.setTimer(MARK_DELAY_MS, this, TIMER_MARK);
   }
 
@@ -57,12 +61,14 @@ export class QuietTimers implements TimerHandler {
   /** Nothing is being written; if it stays so, slabs in quarantine do not wait for more. */
   quiet(): void {
     const { served } = this.client;
-    if (served === null || this.freeTimer !== -1) return;
+    if (served === null || this.freeTimer !== -1 || this.isOver) return;
     if (served.parts.slabs.quarantineCount === 0) return;
     this.freeTimer = this.reactor.setTimer(FREE_DELAY_MS, this, TIMER_FREE);
   }
 
-  cancel(): void {
+  /** The store closes. */
+  end(): void {
+    this.isOver = true;
     for (const timer of [this.markTimer, this.freeTimer]) {
       if (timer !== -1) this.reactor.cancelTimer(timer);
     }

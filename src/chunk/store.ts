@@ -188,7 +188,6 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
       this.runner.completed(index, result);
     }
     if (this.isRecovered) this.all.upkeep.pump();
-    if (this.idleThen !== null) this.endWhenIdle();
   }
 
   groupDurable(_lsn: number, first: number): void {
@@ -234,6 +233,7 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
 
   /** An operation is free: whoever waits for one, or for what it had, goes on. */
   private opReleased(): void {
+    const { ops } = this.all.parts;
     // Writes give back buffers too.
     if (this.all.reads.hasWaiting) this.all.reads.resume();
     if (this.all.volumeSet.isWaiting) this.all.volumeSet.resume();
@@ -241,7 +241,10 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     if (this.all.flow.hasParked) this.all.flow.resume();
     this.all.replicas.resume();
     this.failStarved();
-    this.endWhenIdle();
+    if (this.idleThen === null || ops.freeCount < ops.capacity) return;
+    const then = this.idleThen;
+    this.idleThen = null;
+    then();
   }
 
   private readEnded(): void {
@@ -474,27 +477,23 @@ export class Store implements DiskHandler, Poller, TimerHandler, AssemblyClient 
     }
     assert(this.phase !== "opening", "a store is closed while it opens");
     this.all.scrub.stop();
+    this.quiet.end();
     this.all.volumeSet.stop(() => {
       this.all.upkeep.drain(true, () => {
         this.modules.reactor.removePoller(this);
-        this.quiet.cancel();
         this.phase = "closed";
-        this.idleThen = () => {
+        this.whenIdle(() => {
           freeAssembly(this.all);
           done();
-        };
-        this.endWhenIdle();
+        });
       });
     });
   }
 
-  /** Whatever is still under way, scrub's reads too: its memory must stay until it has ended. */
-  private endWhenIdle(): void {
-    const { ops, ring } = this.all.parts;
-    const then = this.idleThen;
-    if (then === null || ops.freeCount < ops.capacity) return;
-    if (this.runner.runningCount > 0 || ring.isWriting) return;
-    this.idleThen = null;
-    then();
+  /** Scrub may still read: its memory must stay until it has. */
+  private whenIdle(then: () => void): void {
+    const { ops } = this.all.parts;
+    if (ops.freeCount === ops.capacity) then();
+    else this.idleThen = then;
   }
 }

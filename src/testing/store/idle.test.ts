@@ -65,3 +65,23 @@ for (const way of ["overwritten", "discarded"] as const) {
     }
   });
 }
+
+test("a store that closes leaves nothing under way, whenever its last write was", () => {
+  // What is in place is marked some time after the last write: also while the store is closing.
+  for (let afterMs = 0; afterMs <= 60; afterMs += 0.25) {
+    const media = new SimMedia({ capacityBytes: DISK_BYTES, volatileCache: true });
+    formatMedia(media);
+    const one = opened(media, 5);
+    one.createVolume(SIZE_BYTES);
+    one.openVolume();
+    assert.equal(one.plainWrite(0, new Uint8Array(SLAB).fill(1)), 0);
+    one.scheduler.runFor(afterMs * 1000);
+    one.closeVolumes();
+    let leftCount = -1;
+    one.store.close(() => {
+      leftCount = one.disk.inflightCount;
+    });
+    one.scheduler.runFor(5 * SECOND_US);
+    assert.equal(leftCount, 0, `closed ${afterMs} ms after the write`);
+  }
+});
