@@ -10,7 +10,7 @@
 //  - while the gate is held (another node has the volume) no nexus begins;
 //  - once refuse() was called no nexus begins any more; `empty` is called when none is left.
 
-import { OP_DISCARD, OP_FLUSH, OP_READ, OP_WRITE, type RequestTable } from "../base/index.ts";
+import type { RequestTable } from "../base/index.ts";
 import type { ScsiManagement, ScsiService } from "../iscsi/index.ts";
 import type { Reactor } from "../reactor/index.ts";
 import {
@@ -25,10 +25,7 @@ import {
 } from "../scsi/index.ts";
 import { VOLUME_COUNTERS, type VolumeMeter } from "../telemetry/index.ts";
 import type { FrontGate, GatedFront } from "../vhost-user/index.ts";
-
-function add(counters: Float64Array, index: number, amount: number): void {
-  counters[index] = counters[index] + amount;
-}
+import { add, countCompleted } from "../virtio/index.ts";
 
 /** Counts for the classic path what virtio/blk.ts counts for guests. */
 export class ClassicMeter implements UnitMeter {
@@ -56,21 +53,7 @@ export class ClassicMeter implements UnitMeter {
     add(counters, VOLUME_COUNTERS.inflightCount, -1);
     if (result < 0) add(counters, VOLUME_COUNTERS.errorCount, 1);
     this.meter.recordLatency(op, this.reactor.loopTimeUs - requests.startedUs[slot]);
-    if (op === OP_READ) {
-      add(counters, VOLUME_COUNTERS.readCount, 1);
-      add(counters, VOLUME_COUNTERS.readBytes, bytes);
-    } else if (op === OP_WRITE) {
-      add(counters, VOLUME_COUNTERS.writeCount, 1);
-      add(counters, VOLUME_COUNTERS.writeBytes, bytes);
-    } else if (op === OP_FLUSH) {
-      add(counters, VOLUME_COUNTERS.flushCount, 1);
-    } else if (op === OP_DISCARD) {
-      add(counters, VOLUME_COUNTERS.discardCount, 1);
-      add(counters, VOLUME_COUNTERS.discardBytes, bytes);
-    } else {
-      add(counters, VOLUME_COUNTERS.writeZeroesCount, 1);
-      add(counters, VOLUME_COUNTERS.writeZeroesBytes, bytes);
-    }
+    countCompleted(counters, op, bytes);
   }
 }
 

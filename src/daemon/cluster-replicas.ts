@@ -246,7 +246,7 @@ export class ClusterReplicas {
   /** No record names it. */
   async #isNobodys(volumeId: string, diskId: string, facts: ReplicaFacts): Promise<boolean> {
     const { link, keys, host, member, trusted } = this.#context;
-    if ([...host.entries.values()].some(({ declared }) => declared.id === volumeId)) return false;
+    if (host.hasVolume(volumeId)) return false;
     return await link.ask("cannot look for a replica's volume", async (store) => {
       const entry = await store.get(keys.cluster);
       if (entry === null || entry.createRevision !== trusted.metaBirth) return false;

@@ -15,7 +15,7 @@ import { ApiError } from "../model/errors.ts";
 import { QUEUE_COUNT_MAX } from "../model/limits.ts";
 import type { ClusterBacking, ReplicaPlace } from "../ports/cluster-plane.ts";
 import type { VolumeSpec } from "../ports/data-plane.ts";
-import { classicSpecOf } from "./classic-attach.ts";
+import { attachFront } from "./attach-front.ts";
 import {
   type ClusterContext,
   changeVolume,
@@ -28,7 +28,7 @@ import { ServedVolume } from "./cluster-served.ts";
 import { nameBytesMax } from "./data-directory.ts";
 import { asApiError } from "./failure.ts";
 import type { StateStore } from "./state-store.ts";
-import { attachmentSpecOf, serialOf } from "./volume-entry.ts";
+import { serialOf } from "./volume-entry.ts";
 
 const TAKEN = "this node was given it, and serves it";
 
@@ -177,15 +177,9 @@ export class ClusterServing {
     }
     if (!entry.open) await this.open(entry, record, isStandby);
     const { readOnly } = record.attachment;
-    const { classic } = settings;
+    const parts = { options: host.options, plane, keeper: host.modules.classic };
     try {
-      if (classic === undefined) {
-        await plane.attach(attachmentSpecOf(host.options, record, { ...settings, readOnly }));
-      } else {
-        const keeper = host.modules.classic;
-        const spec = await classicSpecOf(record, { readOnly }, classic, keeper);
-        entry.portal = await plane.attachClassic(spec);
-      }
+      entry.portal = await attachFront(parts, record, { ...settings, readOnly });
     } catch (error) {
       await this.#close(entry).catch((second) => this.#report("close after attach", entry, second));
       throw error;

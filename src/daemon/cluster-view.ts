@@ -15,11 +15,9 @@ import type {
 import type { Attachment, Health, Volume, VolumeState } from "../model/types.ts";
 import type { OwnerStats } from "../ports/cluster-plane.ts";
 import type { VolumeStats } from "../ports/data-plane.ts";
-import { shownClassic } from "./classic-attach.ts";
 import type { ClusterContext } from "./cluster-context.ts";
-import { socketPathOf } from "./data-directory.ts";
 import { RebuildProgress } from "./rebuild-progress.ts";
-import { serialOf } from "./volume-entry.ts";
+import { serialOf, shownAttachment } from "./volume-entry.ts";
 
 /** A takeover that takes longer is told. */
 const TAKEOVER_PATIENCE_MS = 5000;
@@ -144,19 +142,13 @@ export class ClusterViews {
     const { node, standby } = attachment;
     const isOurs = node === member.nodeId || standby?.node === member.nodeId;
     if (!isOurs || declared === null) return null;
-    const { classic } = declared;
-    const isSocket = classic === undefined;
-    const portal = entry?.serving === true ? entry.portal : null;
-    return {
-      generation: attachment.generation,
-      socket: isSocket ? socketPathOf(host.options.paths, name) : null,
-      classic: isSocket ? null : shownClassic({ id, name }, classic, portal),
-      queueCountMax: declared.queueCountMax,
-      packedAllowed: declared.packedAllowed,
-      readOnly: attachment.readOnly,
-      attachedAt: declared.attachedAt,
-      sessionCount: stats.get(id)?.sessionCount ?? 0,
-    };
+    const { readOnly, generation } = attachment;
+    return shownAttachment(
+      host.options.paths,
+      { id, name },
+      { ...declared, readOnly },
+      { generation, portal: entry?.serving === true ? entry.portal : null, stats: stats.get(id) },
+    );
   }
 
   healthOf(record: VolumeRecord): readonly Health[] {

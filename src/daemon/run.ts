@@ -254,7 +254,7 @@ export class Daemon {
   }
 
   hasVolume(volumeId: string): boolean {
-    return [...this.#host.entries.values()].some(({ declared }) => declared.id === volumeId);
+    return this.#host.hasVolume(volumeId);
   }
 
   look(): void {

@@ -2,7 +2,7 @@
 // it looks to others: as the data plane's spec, as the API's
 // Volume.
 
-import type { DeclaredVolume } from "../model/declared.ts";
+import type { DeclaredAttachment, DeclaredVolume } from "../model/declared.ts";
 import { SERIAL_LENGTH_MAX, SOCKET_MODE } from "../model/limits.ts";
 import type { Attachment, Health, Volume, VolumeBacking, VolumeState } from "../model/types.ts";
 import type { AttachmentSpec, Backing, VolumeSpec, VolumeStats } from "../ports/data-plane.ts";
@@ -134,19 +134,27 @@ function shownBacking(surroundings: Surroundings, declared: DeclaredVolume): Vol
   }
 }
 
-function shownAttachment(
-  { paths }: Surroundings,
-  { declared, serving, portal }: VolumeEntry,
-  stats: VolumeStats | undefined,
-): Attachment | null {
-  const { attachment, generation, name } = declared;
-  if (attachment === null) return null;
-  const { queueCountMax, packedAllowed, readOnly, attachedAt, classic } = attachment;
+/** `portal`: of a target that is served. */
+export function shownAttachment(
+  paths: DataDirectory,
+  identity: Pick<DeclaredVolume, "id" | "name">,
+  settings: DeclaredAttachment,
+  {
+    generation,
+    portal,
+    stats,
+  }: {
+    readonly generation: number;
+    readonly portal: string | null;
+    readonly stats: VolumeStats | undefined;
+  },
+): Attachment {
+  const { queueCountMax, packedAllowed, readOnly, attachedAt, classic } = settings;
   const isSocket = classic === undefined;
   return {
     generation,
-    socket: isSocket ? socketPathOf(paths, name) : null,
-    classic: isSocket ? null : shownClassic(declared, classic, serving ? portal : null),
+    socket: isSocket ? socketPathOf(paths, identity.name) : null,
+    classic: isSocket ? null : shownClassic(identity, classic, portal),
     queueCountMax,
     packedAllowed,
     readOnly,
@@ -166,8 +174,10 @@ export function viewOf(
   entry: VolumeEntry,
   stats: VolumeStats | undefined,
 ): Volume {
-  const { declared } = entry;
+  const { declared, serving } = entry;
+  const { attachment, generation } = declared;
   const backing = shownBacking(surroundings, declared);
+  const portal = serving ? entry.portal : null;
   return {
     id: declared.id,
     name: declared.name,
@@ -178,7 +188,10 @@ export function viewOf(
     backing,
     createdAt: declared.createdAt,
     state: stateOf(entry, stats),
-    attachment: shownAttachment(surroundings, entry, stats),
+    attachment:
+      attachment === null
+        ? null
+        : shownAttachment(surroundings.paths, declared, attachment, { generation, portal, stats }),
     health: [...healthOf(entry, stats), ...diskHealth(surroundings, entry)],
   };
 }

@@ -10,21 +10,14 @@ import type { Volume } from "../model/types.ts";
 import { quote } from "../model/volume-rules.ts";
 import type { DataPlane, VolumeStats } from "../ports/data-plane.ts";
 import type { Log } from "../ports/log.ts";
-import { classicSpecOf } from "./classic-attach.ts";
+import { attachFront } from "./attach-front.ts";
 import type { ClassicKeeper } from "./classic-keeper.ts";
 import type { DataDirectory } from "./data-directory.ts";
 import type { DiskHost, DiskUser } from "./disk-host.ts";
 import type { EventLog } from "./event-log.ts";
 import { asApiError } from "./failure.ts";
 import type { DamagedFile, StateStore } from "./state-store.ts";
-import {
-  attachmentSpecOf,
-  type Surroundings,
-  specOf,
-  staysOpen,
-  VolumeEntry,
-  viewOf,
-} from "./volume-entry.ts";
+import { type Surroundings, specOf, staysOpen, VolumeEntry, viewOf } from "./volume-entry.ts";
 
 export interface HostOptions {
   readonly paths: DataDirectory;
@@ -188,21 +181,21 @@ export class VolumeHost {
     if (!staysOpen(entry.declared)) await this.closeBacking(entry);
   }
 
+  /** Of this node alone. */
+  hasVolume(volumeId: string): boolean {
+    return [...this.entries.values()].some(({ declared }) => declared.id === volumeId);
+  }
+
   /** Brings up the declared attachment. */
   async serve(entry: VolumeEntry): Promise<void> {
     if (entry.serving) return;
     const { name, attachment } = entry.declared;
     if (attachment === null) throw new Error(`volume ${name} is not declared attached`);
     await this.reopenBacking(entry);
-    const { dataPlane, classic: keeper } = this.modules;
-    const { classic } = attachment;
+    const { dataPlane: plane, classic: keeper } = this.modules;
+    const parts = { options: this.options, plane, keeper };
     try {
-      if (classic === undefined) {
-        await dataPlane.attach(attachmentSpecOf(this.options, entry.declared, attachment));
-      } else {
-        const spec = await classicSpecOf(entry.declared, attachment, classic, keeper);
-        entry.portal = await dataPlane.attachClassic(spec);
-      }
+      entry.portal = await attachFront(parts, entry.declared, attachment);
     } catch (error) {
       await this.restBacking(entry).catch((second) =>
         this.report("close after attach", entry, second),
