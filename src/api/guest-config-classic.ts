@@ -4,10 +4,8 @@
 // No secret is in it: QEMU reads it from a file that its caller names, libvirt from a secret that
 // its caller has defined. QEMU takes such a file to the letter, a final newline included.
 
+import { CHAP_SECRET_FILE } from "../model/limits.ts";
 import type { AttachReply, ClassicAttachment, Volume } from "../model/types.ts";
-
-/** Stands where the caller's own file of the secret belongs. */
-const CHAP_SECRET_FILE = "CHAP-SECRET-FILE";
 
 export function classicReply(
   volume: Volume,

@@ -3,14 +3,19 @@
 // the daemon, and by the CLI before it sends a request.
 
 import { ApiError } from "./errors.ts";
-import { CHAP_SECRET_LENGTH_MAX, CHAP_SECRET_LENGTH_MIN, INITIATOR_COUNT_MAX } from "./limits.ts";
+import {
+  CHAP_SECRET_LENGTH_MAX,
+  CHAP_SECRET_LENGTH_MIN,
+  CHAP_USER_PATTERN,
+  INITIATOR_COUNT_MAX,
+  ISCSI_NAME_LENGTH_MAX,
+} from "./limits.ts";
 import type { ClassicAttach } from "./types.ts";
 import { quote } from "./volume-rules.ts";
 
 const IQN = /^iqn\.\d{4}-\d{2}\.[a-z0-9.-]+(:[a-z0-9.:-]+)?$/;
 const EUI_OR_NAA = /^(eui|naa)\.[0-9a-f]{16}([0-9a-f]{16})?$/;
-const NAME_LENGTH_MAX = 223;
-const USER = /^[!-~]{1,64}$/;
+const USER = new RegExp(CHAP_USER_PATTERN);
 const SECRET = /^[!-~]+$/;
 
 function refuse(message: string, advice: string): never {
@@ -21,7 +26,7 @@ function refuse(message: string, advice: string): never {
 function checkInitiator(name: string): string {
   const lower = name.toLowerCase();
   const isName = IQN.test(lower) || EUI_OR_NAA.test(lower);
-  if (isName && lower.length <= NAME_LENGTH_MAX) return lower;
+  if (isName && lower.length <= ISCSI_NAME_LENGTH_MAX) return lower;
   return refuse(
     `${quote(name)} is not the name of an iSCSI initiator`,
     "use an iqn., eui. or naa. name, e.g. iqn.2026-01.com.example:host1",

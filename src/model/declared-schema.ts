@@ -10,7 +10,9 @@ import type {
   DeclaredVolume,
 } from "./declared.ts";
 import {
+  CHAP_USER_PATTERN,
   INITIATOR_COUNT_MAX,
+  ISCSI_NAME_LENGTH_MAX,
   PATH_LENGTH_MAX,
   QUEUE_COUNT_MAX,
   SERIAL_PATTERN,
@@ -41,8 +43,10 @@ const backing = Type.Union([
 
 const classic = Type.Object(
   {
-    chapUser: Type.Union([Type.String({ pattern: "^[!-~]{1,64}$" }), Type.Null()]),
-    initiators: Type.Array(Type.String({ maxLength: 223 }), { maxItems: INITIATOR_COUNT_MAX }),
+    chapUser: Type.Union([Type.String({ pattern: CHAP_USER_PATTERN }), Type.Null()]),
+    initiators: Type.Array(Type.String({ maxLength: ISCSI_NAME_LENGTH_MAX }), {
+      maxItems: INITIATOR_COUNT_MAX,
+    }),
   },
   closed,
 );

@@ -41,6 +41,12 @@ export const SERIAL_PATTERN = "^[!-~]{1,20}$";
 export const QUEUE_COUNT_MAX = 128;
 export const QUEUE_COUNT_HINT = 4;
 
+/** Of initiators and targets (RFC 7143 section 4.2.7.1). */
+export const ISCSI_NAME_LENGTH_MAX = 223;
+/** What initiators prove themselves as, with CHAP. */
+export const CHAP_USER_PATTERN = "^[!-~]{1,64}$";
+/** Stands in printed command lines where the caller's own file of the secret belongs. */
+export const CHAP_SECRET_FILE = "CHAP-SECRET-FILE";
 /** Initiators that one volume lets in by name. */
 export const INITIATOR_COUNT_MAX = 64;
 /** RFC 7143 section 9.2.1 wants 96 bits at least. */

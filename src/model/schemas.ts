@@ -8,6 +8,7 @@ import { API_ERROR_CODES } from "./errors.ts";
 import {
   CHAP_SECRET_LENGTH_MAX,
   INITIATOR_COUNT_MAX,
+  ISCSI_NAME_LENGTH_MAX,
   PATH_LENGTH_MAX,
   QUEUE_COUNT_MAX,
   REPLICA_COUNT_MAX,
@@ -159,7 +160,9 @@ const classicAttach = Type.Object(
       ),
     ),
     initiators: Type.Optional(
-      Type.Array(Type.String({ maxLength: 223 }), { maxItems: INITIATOR_COUNT_MAX }),
+      Type.Array(Type.String({ maxLength: ISCSI_NAME_LENGTH_MAX }), {
+        maxItems: INITIATOR_COUNT_MAX,
+      }),
     ),
   },
   { ...closed, title: "ClassicAttach", description: "as an iSCSI target, not by vhost-user" },

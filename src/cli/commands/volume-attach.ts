@@ -7,6 +7,7 @@ import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { ClientError } from "../../client/index.ts";
 import { checkClassic } from "../../model/classic-rules.ts";
+import { CHAP_SECRET_FILE } from "../../model/limits.ts";
 import type { AttachReply, ClassicAttach, VolumeAttach } from "../../model/types.ts";
 import { checkVolumeName } from "../../model/volume-rules.ts";
 import type { CommandRun, OptionValues } from "../command-spec.ts";
@@ -14,8 +15,7 @@ import type { Context } from "../context.ts";
 import { quoteForShell } from "../shell.ts";
 
 const STDIN = 0;
-/** What stands in a reply where the caller's own file belongs. */
-const SECRET_PLACE = "file=CHAP-SECRET-FILE";
+const SECRET_PLACE = `file=${CHAP_SECRET_FILE}`;
 const OF_VHOST_USER = ["queues", "noPacked", "vmMemory", "standby"];
 const OF_CLASSIC = ["chapUser", "chapSecretFile", "initiator"];
 
