@@ -2,6 +2,7 @@
 // what it is compared with in the same run, and which bars stand for it.
 
 import type { LoadOptions } from "../load/index.ts";
+import type { BenchPlace } from "./place.ts";
 
 export interface ClusterBar {
   /** "difference": of the means, in microseconds; "ratio": ours / theirs; "value": ours alone. */
@@ -22,7 +23,7 @@ export type Against = "two writers" | "one writer" | "store" | "nothing";
 
 export interface ClusterRow {
   readonly name: string;
-  readonly place: "disk" | "tmpfs";
+  readonly place: BenchPlace;
   readonly work: Partial<LoadOptions> & { readonly blockBytes: number; readonly depth: number };
   readonly op: "read" | "write";
   /** Bytes in all; null = as long as a slice lasts. */

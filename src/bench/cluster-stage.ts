@@ -3,7 +3,6 @@
 
 import { type ChildProcess, fork } from "node:child_process";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { type LoadReport, runLoadInChild } from "../load/index.ts";
 import { SystemMemory } from "../sys/index.ts";
@@ -15,13 +14,11 @@ import { type Measured, prewrite } from "../testing/store/real-rig.ts";
 import { ResyncBench, type ResyncFigures } from "./cluster-resync.ts";
 import type { ClusterRow, Figures } from "./cluster-rows.ts";
 import type { WriterAnswer, WriterOrder } from "./cluster-writer-main.ts";
+import { drainRings } from "./drain.ts";
 
 const WARM_UP_MS = 300;
 const WARM_UP_ROUNDS = 2;
 const WARM_UP_REQUESTS = 200_000;
-const DRAIN_MS_MAX = 120_000;
-const POLL_MS = 50;
-const RING_SHARE_IDLE = 0.26;
 
 class Writer {
   private readonly child: ChildProcess;
@@ -139,23 +136,8 @@ export class ClusterStage {
     await this.drain();
   }
 
-  /**
-   * What the last slice left in the rings is not the next one's: an idle store writes back until a
-   * quarter of its ring is left.
-   */
   async drain(): Promise<void> {
-    const deadline = Date.now() + DRAIN_MS_MAX;
-    for (const daemon of [...this.cluster.nodes, this.single]) {
-      for (;;) {
-        const { disks } = await apiOf(daemon).listDisks();
-        if (
-          disks.every(({ usage }) => (usage?.ringUsedBytes ?? 0) < this.ringBytes * RING_SHARE_IDLE)
-        )
-          break;
-        if (Date.now() > deadline) throw new Error("the rings are not written back");
-        await sleep(POLL_MS);
-      }
-    }
+    await drainRings([...this.cluster.nodes, this.single]);
   }
 
   /** Compilers and caches have met the row's work before it is measured. */

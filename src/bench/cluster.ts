@@ -6,18 +6,18 @@
 // TEXT (only rows whose name contains it), --absence-s N (60; 0 leaves the resync out), --folder
 // FOLDER (the disk measured), --out FOLDER, --dry.
 
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { MIB } from "../base/index.ts";
 import { PROJECT_FOLDER } from "../testing/daemon.ts";
-import { Cleanup } from "../testing/soak/cleanup.ts";
 import { type ClusterRowResult, renderCluster } from "./cluster-report.ts";
 import type { ResyncFigures } from "./cluster-resync.ts";
 import { type ClusterPair, type ClusterRow, clusterRows } from "./cluster-rows.ts";
 import { ClusterStage } from "./cluster-stage.ts";
 import { describeMachine, loadText } from "./machine.ts";
+import { onPlace, runCleanup } from "./place.ts";
 
 const { values } = parseArgs({
   options: {
@@ -37,7 +37,6 @@ const sliceMs = Number(values["slice-ms"]);
 const diskBytes = Number(values["disk-mib"]) * MIB;
 const volumeBytes = Number(values["volume-mib"]) * MIB;
 const absenceMs = Number(values["absence-s"]) * 1000;
-const TMPFS = "/dev/shm";
 
 async function runRow(stage: ClusterStage, row: ClusterRow): Promise<ClusterRowResult> {
   const pairs: ClusterPair[] = [];
@@ -65,32 +64,28 @@ async function runRow(stage: ClusterStage, row: ClusterRow): Promise<ClusterRowR
   return { row, pairs };
 }
 
-const cleanup = new Cleanup();
-for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-  process.on(signal, () => void cleanup.run().finally(() => process.exit(1)));
-}
+const cleanup = runCleanup();
 try {
   const machine = describeMachine();
   const load = loadText();
   const rows: ClusterRowResult[] = [];
   let ringBytes = 0;
-  let resync: ResyncFigures | null = null;
+  const resyncs: ResyncFigures[] = [];
   for (const place of ["disk", "tmpfs"] as const) {
     const isWanted = (row: ClusterRow): boolean =>
       row.place === place && row.name.includes(values.rows);
     if (!clusterRows(1).some(isWanted)) continue;
-    const inner = new Cleanup();
-    cleanup.after(() => inner.run());
-    const folder = mkdtempSync(join(place === "disk" ? values.folder : TMPFS, "bench-cluster-"));
-    inner.after(() => rmSync(folder, { recursive: true, force: true }));
-    const stage = await ClusterStage.start(inner, { folder, diskBytes, volumeBytes, sliceMs });
-    if (place === "disk" || ringBytes === 0) ringBytes = stage.ringBytes;
-    for (const row of clusterRows(stage.ringBytes).filter(isWanted)) {
-      rows.push(await runRow(stage, row));
-    }
-    if (place === "disk" && absenceMs > 0) resync = await stage.resync(absenceMs);
-    await inner.run();
+    const where = { place, diskFolder: values.folder, prefix: "bench-cluster-" };
+    await onPlace(cleanup, where, async (inner, folder) => {
+      const stage = await ClusterStage.start(inner, { folder, diskBytes, volumeBytes, sliceMs });
+      if (place === "disk" || ringBytes === 0) ringBytes = stage.ringBytes;
+      for (const row of clusterRows(stage.ringBytes).filter(isWanted)) {
+        rows.push(await runRow(stage, row));
+      }
+      if (place === "disk" && absenceMs > 0) resyncs.push(await stage.resync(absenceMs));
+    });
   }
+  const [resync = null] = resyncs;
   const run = { machine, load, rows, resync, ringMib: ringBytes / MIB, sliceMs };
   const text = renderCluster(run);
   process.stdout.write(text);

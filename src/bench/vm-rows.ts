@@ -2,6 +2,7 @@
 // in a guest by fio and without one by the project's own generators, and what is measured of each.
 
 import { KIB } from "../base/index.ts";
+import type { BenchPlace } from "./place.ts";
 
 /**
  * boost: vhost-user, the guest's rings are served by the daemon. classic: QEMU's initiator (without
@@ -61,7 +62,7 @@ export interface VmFigures {
 /** Rounds of a row, in each round once over every path. */
 export interface VmResult {
   readonly row: VmRow;
-  readonly place: "tmpfs" | "disk";
+  readonly place: BenchPlace;
   readonly where: "guest" | "generator";
   readonly rounds: readonly Partial<Record<VmPath, VmFigures>>[];
 }

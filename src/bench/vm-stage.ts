@@ -1,7 +1,6 @@
 // Where the paths are compared: three nodes on one machine, one volume with two copies, attached at
 // its owner in one way after the other. What was measured over one path is gone before the next.
 
-import { setTimeout as sleep } from "node:timers/promises";
 import { type FioResult, fioCommand, parseFio } from "../daemon/show/fio.ts";
 import {
   type IscsiLoadReport,
@@ -14,19 +13,15 @@ import type { AttachReply } from "../model/types.ts";
 import { freePort } from "../sys/index.ts";
 import { NodeCluster } from "../testing/nodes/node-cluster.ts";
 import { Qsd } from "../testing/qsd.ts";
-import { apiOf } from "../testing/soak/api.ts";
 import type { Cleanup } from "../testing/soak/cleanup.ts";
 import { type BootOptions, bootGuest, type Guest } from "../vm/index.ts";
+import { drainRings } from "./drain.ts";
 import { fioWords, type VmFigures, type VmPath, type VmRow } from "./vm-rows.ts";
 
 const VOLUME = "vm";
 const FILL_BYTES = 262144;
 const WARM_UP_REQUESTS = 100_000;
 const WARM_UP_MS = 300;
-const DRAIN_MS_MAX = 120_000;
-const POLL_MS = 50;
-/** An idle store writes back until a quarter of its ring is left. */
-const RING_SHARE_IDLE = 0.26;
 
 export interface VmStageOptions {
   readonly folder: string;
@@ -88,7 +83,7 @@ export class VmStage {
   /** Attaches the volume that way. */
   async open(path: VmPath): Promise<void> {
     await this.close();
-    await this.drain();
+    await drainRings(this.cluster.nodes);
     const api = this.cluster.api(0);
     if (path === "boost") {
       const { socket } = await api.attachVolume(VOLUME, {});
@@ -146,7 +141,7 @@ export class VmStage {
     const pids = this.storagePids;
     const cpuUs = (some: readonly number[]): number =>
       some.reduce((sum, pid) => sum + processCpuUs(pid), 0);
-    await this.drain();
+    await drainRings(this.cluster.nodes);
     const before = { storage: cpuUs(pids), client: cpuUs([guest.pid]) };
     const seconds = Math.max(1, Math.round(this.options.sliceMs / 1000));
     const said = await guest.must(fioCommand("/dev/vda", seconds, fioWords(row)));
@@ -167,7 +162,7 @@ export class VmStage {
 
   /** The row by the generator of the protocol in which the volume is served. */
   async runGenerator(row: VmRow): Promise<VmFigures> {
-    await this.drain();
+    await drainRings(this.cluster.nodes);
     const pids = this.storagePids;
     const report = await this.load(row, 0, pids);
     const { iops, bytesPerSecond, latency } = report;
@@ -207,21 +202,5 @@ export class VmStage {
     const share = (report.durationMs + length.warmupMs) / report.durationMs;
     const storageCpuUs = (cpuUs() - before) / (report.requestCount * share);
     return { ...report, storageCpuUs };
-  }
-
-  /** What the last run left in the rings is not the next one's. */
-  private async drain(): Promise<void> {
-    const deadline = Date.now() + DRAIN_MS_MAX;
-    for (const daemon of this.cluster.nodes) {
-      for (;;) {
-        const { disks } = await apiOf(daemon).listDisks();
-        const isIdle = disks.every(({ usage }) => {
-          return usage === null || usage.ringUsedBytes < usage.ringBytes * RING_SHARE_IDLE;
-        });
-        if (isIdle) break;
-        if (Date.now() > deadline) throw new Error("the rings are not written back");
-        await sleep(POLL_MS);
-      }
-    }
   }
 }

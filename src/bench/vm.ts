@@ -7,20 +7,18 @@
 // (generator,guest), --paths LIST (boost,classic,qsd), --folder FOLDER (the disk measured), --out
 // FOLDER, --dry (no files), --json (the figures on standard output instead of the table).
 
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { MIB } from "../base/index.ts";
 import { PROJECT_FOLDER } from "../testing/daemon.ts";
-import { Cleanup } from "../testing/soak/cleanup.ts";
 import { describeMachine, loadText } from "./machine.ts";
+import { onPlace, runCleanup } from "./place.ts";
 import { renderVmHtml } from "./vm-html.ts";
 import { renderVm } from "./vm-report.ts";
 import { VM_PATHS, VM_ROWS, type VmFigures, type VmPath, type VmResult } from "./vm-rows.ts";
 import { VmStage } from "./vm-stage.ts";
-
-const TMPFS = "/dev/shm";
 
 const { values } = parseArgs({
   options: {
@@ -101,26 +99,21 @@ async function runnable(stage: VmStage): Promise<readonly VmPath[]> {
   return found;
 }
 
-const cleanup = new Cleanup();
-for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-  process.on(signal, () => void cleanup.run().finally(() => process.exit(1)));
-}
+const cleanup = runCleanup();
 try {
   const machine = describeMachine();
   const load = loadText();
   const results: VmResult[] = [];
   for (const place of places) {
-    const inner = new Cleanup();
-    cleanup.after(() => inner.run());
-    const folder = mkdtempSync(join(place === "disk" ? values.folder : TMPFS, "bench-vm-"));
-    inner.after(() => rmSync(folder, { recursive: true, force: true }));
-    const diskBytes = Number(values["disk-mib"]) * MIB;
-    const volumeBytes = Number(values["volume-mib"]) * MIB;
-    const stage = await VmStage.start(inner, { folder, diskBytes, volumeBytes, sliceMs });
-    const paths = await runnable(stage);
-    await stage.prepare(paths);
-    for (const where of wheres) results.push(...(await compare(stage, place, where, paths)));
-    await inner.run();
+    const where = { place, diskFolder: values.folder, prefix: "bench-vm-" };
+    await onPlace(cleanup, where, async (inner, folder) => {
+      const diskBytes = Number(values["disk-mib"]) * MIB;
+      const volumeBytes = Number(values["volume-mib"]) * MIB;
+      const stage = await VmStage.start(inner, { folder, diskBytes, volumeBytes, sliceMs });
+      const paths = await runnable(stage);
+      await stage.prepare(paths);
+      for (const one of wheres) results.push(...(await compare(stage, place, one, paths)));
+    });
   }
   const run = { machine, load, guest: guestText, roundCount, sliceMs, results, missing };
   const text = renderVm(run);

@@ -2,6 +2,7 @@
 // from. No digests unless they are asked for.
 
 import { assert, getU24, getU32, putU24, putU32 } from "../base/index.ts";
+import { padBytes } from "../iscsi/layout-bytes.ts";
 import {
   BHS,
   BHS_BYTES,
@@ -94,8 +95,9 @@ export class IscsiLoadSession {
       this.line.out.set(header, at);
       putU24(this.line.out, at + BHS.dataSegmentLength, data.length);
       this.line.out.set(data, at + BHS_BYTES);
-      this.line.out.fill(0, at + BHS_BYTES + data.length, at + BHS_BYTES + padded(data.length));
-      this.line.outEnd = at + BHS_BYTES + padded(data.length);
+      const end = at + BHS_BYTES + data.length;
+      this.line.outEnd = end + padBytes(data.length);
+      this.line.out.fill(0, end, this.line.outEnd);
     });
     login.start();
     while (!login.isDone) {
@@ -201,7 +203,7 @@ export class IscsiLoadSession {
     if (inEnd - inAt < BHS_BYTES) return -1;
     const length = getU24(u8, inAt + BHS.dataSegmentLength);
     if (length > SEGMENT_BYTES) throw new LoadError("BAD_REPLY", `A PDU of ${length} bytes came.`);
-    const bytes = BHS_BYTES + padded(length);
+    const bytes = BHS_BYTES + length + padBytes(length);
     return inEnd - inAt < bytes ? -1 : bytes;
   }
 
@@ -214,8 +216,4 @@ export class IscsiLoadSession {
   end(): void {
     this.line.end();
   }
-}
-
-function padded(bytes: number): number {
-  return (bytes + 3) & ~3;
 }

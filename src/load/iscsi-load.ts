@@ -28,6 +28,7 @@ import {
   TEXT_REQUEST,
 } from "../iscsi/layouts.ts";
 import type { Memory } from "../ports/index.ts";
+import { SystemClock } from "../sys/index.ts";
 import { LoadError } from "./errors.ts";
 import { Histogram } from "./histogram.ts";
 import { IscsiLoadSession, type IscsiTarget } from "./iscsi-load-session.ts";
@@ -75,6 +76,7 @@ export class IscsiLoad {
   private readonly freeSlots: Int32Array;
   private freeCount: number;
   private readonly asked: Asked[] = [];
+  private readonly clock: SystemClock = new SystemClock();
   private readonly nowUs: Float64Array = new Float64Array(1);
 
   constructor(memory: Memory, { depth, bytesMax, stallTimeoutMs }: IscsiLoadRoom) {
@@ -135,9 +137,9 @@ export class IscsiLoad {
   /** Keeps every slot busy until the time has come, or so many requests are begun. */
   run(workload: Workload, runtimeMs: number, requestsMax: number): void {
     const { session } = this;
-    const endUs = nowUs() + runtimeMs * 1000;
+    const endUs = this.clock.nowUs() + runtimeMs * 1000;
     for (let left = requestsMax; ; ) {
-      const isOver = left === 0 || nowUs() >= endUs;
+      const isOver = left === 0 || this.clock.nowUs() >= endUs;
       if (isOver && this.freeCount === this.freeSlots.length) return;
       while (!isOver && left > 0 && this.freeCount > 0 && this.mayIssue()) {
         this.issue(workload);
@@ -146,7 +148,7 @@ export class IscsiLoad {
       this.sendAsked();
       session.line.flush();
       session.receive();
-      this.nowUs[0] = nowUs();
+      this.clock.storeNowUs(this.nowUs);
       for (let bytes = session.pduBytes(); bytes >= 0; bytes = session.pduBytes()) {
         this.takePdu(session.line.inAt);
         session.line.inAt += bytes;
@@ -166,7 +168,7 @@ export class IscsiLoad {
   private take(isRead: boolean, lengthBytes: number): number {
     this.freeCount -= 1;
     const slot = this.freeSlots[this.freeCount] as number;
-    this.startedUs[slot] = nowUs();
+    this.startedUs[slot] = this.clock.nowUs();
     this.isRead[slot] = isRead ? 1 : 0;
     this.lengthBytes[slot] = lengthBytes;
     return slot;
@@ -280,8 +282,4 @@ export class IscsiLoad {
   end(): void {
     this.session.end();
   }
-}
-
-function nowUs(): number {
-  return performance.now() * 1000;
 }

@@ -2,10 +2,10 @@
 // volumes attached as targets, and disks of guests that reach them through QEMU's own initiator.
 
 import { writeFileSync } from "node:fs";
-import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";
 import { MIB } from "../../base/index.ts";
 import type { AttachReply } from "../../model/types.ts";
+import { freePort } from "../../sys/index.ts";
 import type { Daemon } from "../daemon.ts";
 import type { GuestHost } from "./guest-fixture.ts";
 
@@ -13,18 +13,9 @@ const DISK_BYTES = 1024 * MIB;
 const CHAP_USER = "guest";
 const CHAP_SECRET = "correct-horse-1";
 
-/** A port that nobody has just now; the same over all lives of the daemon. */
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
-
 /** With a disk of the store, on which its volumes live. */
 export async function classicDaemon(host: GuestHost): Promise<Daemon> {
-  const listen = `127.0.0.1:${await freePort()}`;
+  const listen = `127.0.0.1:${freePort("127.0.0.1")}`;
   const daemon = await host.daemon({ flags: ["--iscsi-listen", listen] });
   const path = join(host.folder(), "disk");
   const how = ["--size", `${DISK_BYTES}`, "--allocation", "sparse", "--label", "d1"];
