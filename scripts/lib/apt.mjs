@@ -21,7 +21,6 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
-import { DEBIAN_PACKAGES } from "./packages.mjs";
 import { CACHE, CACHE_BIN, SetupError, say } from "./project.mjs";
 import { capture, run } from "./run.mjs";
 
@@ -43,9 +42,9 @@ const SERVICE_PROGRAMS = [
 const UNPACKED = join(CACHE, "debian");
 
 /** Makes every package of the list available; says what it does; throws what a person must do. */
-export function ensureDebianPackages() {
-  const unpack = DEBIAN_PACKAGES.filter((entry) => entry.how === "unpack");
-  const install = DEBIAN_PACKAGES.filter((entry) => entry.how === "install");
+export function ensureDebianPackages(packages) {
+  const unpack = packages.filter((entry) => entry.how === "unpack");
+  const install = packages.filter((entry) => entry.how === "install");
   const missing = notInstalled(install.map((entry) => entry.name));
   const toUnpack = unpack.filter((entry) => !isAvailable(entry));
   if (missing.length === 0 && toUnpack.length === 0) {
@@ -211,12 +210,12 @@ function unpackPackage(entry) {
   }
 }
 
-/** `libc6 (>= 2.34), libaio1 | libaio1t64, python3` -> `["libc6", "libaio1"]`. */
+/** `libc6 (>= 2.34), libaio1 | libaio1t64, python3, libx-perl` -> `["libc6", "libaio1"]`. */
 function libraryNames(depends) {
   return depends
     .split(",")
     .map((part) => part.trim().split(/[\s(|]/)[0])
-    .filter((name) => /^(?:lib|zlib)/.test(name));
+    .filter((name) => /^(?:lib|zlib)/.test(name) && !name.endsWith("-perl"));
 }
 
 function linkPrograms(entry) {

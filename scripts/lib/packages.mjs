@@ -85,3 +85,15 @@ export const DEBIAN_PACKAGES = [
     why: "the guest's user land; unpacked, because installing it removes the package busybox",
   },
 ];
+
+/** What only a benchmark wants beside those: what we are compared with. */
+export const PEER_PACKAGES = [
+  {
+    name: "tgt",
+    how: "unpack",
+    program: "tgtd",
+    paths: ["usr/sbin/tgtd", "usr/sbin/tgtadm"],
+    libraries: ["libaio1", "libibverbs1", "librdmacm1", "libsystemd0"],
+    why: "an iSCSI target to compare with; unpacked, because installing it starts a service",
+  },
+];

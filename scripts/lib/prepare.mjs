@@ -12,11 +12,13 @@ import { DEBIAN_PACKAGES } from "./packages.mjs";
 import { childEnvironment, DIST, SetupError, say } from "./project.mjs";
 import { become } from "./run.mjs";
 
-export async function prepare() {
+/** `peers`: packages beside those that everything needs. */
+export async function prepare(peers = []) {
+  const packages = [...DEBIAN_PACKAGES, ...peers];
   checkMachine();
   await withLock("set-up", async () => {
-    if (isDebian()) ensureDebianPackages();
-    else warnOfMissingPrograms();
+    if (isDebian()) ensureDebianPackages(packages);
+    else warnOfMissingPrograms(packages);
     ensureNpmPackages();
     await build();
   });
@@ -32,8 +34,8 @@ export async function prepareBuild() {
 }
 
 /** Runs a built entry point with this script's arguments, after the set-up. */
-export async function prepareAndRun(entry, nodeOptions = []) {
-  await prepare();
+export async function prepareAndRun(entry, nodeOptions = [], peers = []) {
+  await prepare(peers);
   const path = join(DIST, entry);
   if (!existsSync(path)) {
     throw new SetupError(
@@ -43,9 +45,9 @@ export async function prepareAndRun(entry, nodeOptions = []) {
   return become(process.execPath, [...nodeOptions, path, ...process.argv.slice(2)]);
 }
 
-function warnOfMissingPrograms() {
+function warnOfMissingPrograms(packages) {
   const folders = childEnvironment().PATH.split(delimiter);
-  for (const { program, why } of DEBIAN_PACKAGES) {
+  for (const { program, why } of packages) {
     if (program === undefined) continue;
     if (folders.some((folder) => existsSync(join(folder, program)))) continue;
     say(`Warning: this is not Debian, and ${program} is not on the PATH (${why}).`);

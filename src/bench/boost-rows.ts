@@ -3,29 +3,31 @@
 
 import { GIB, KIB } from "../base/index.ts";
 import type { LoadOptions } from "../load/index.ts";
+import type { PairBar } from "./pair-report.ts";
 
 export type Backing = "null" | "tmpfs" | "disk";
-
-export interface Bar {
-  readonly metric: "iops" | "bandwidth" | "meanLatency" | "p99Latency" | "cpu";
-  /** "least": the ratio must not be below `ratio`; "most": not above it. */
-  readonly kind: "least" | "most";
-  readonly ratio: number;
-}
 
 export interface Row {
   readonly name: string;
   readonly backing: Backing;
   readonly work: Omit<LoadOptions, "socketPath">;
-  readonly bars: readonly Bar[];
+  readonly bars: readonly PairBar[];
   /** Poll window of our daemon in microseconds; 0 = event-driven. */
   readonly pollUs: number;
 }
 
 export const FILE_BYTES: number = GIB;
 
-const least = (metric: Bar["metric"], ratio: number): Bar => ({ metric, kind: "least", ratio });
-const most = (metric: Bar["metric"], ratio: number): Bar => ({ metric, kind: "most", ratio });
+const least = (metric: PairBar["metric"], ratio: number): PairBar => ({
+  metric,
+  kind: "least",
+  ratio,
+});
+const most = (metric: PairBar["metric"], ratio: number): PairBar => ({
+  metric,
+  kind: "most",
+  ratio,
+});
 
 const read = (depth: number): Row["work"] => ({ blockBytes: 4 * KIB, depth, readPercent: 100 });
 const write = (depth: number): Row["work"] => ({ blockBytes: 4 * KIB, depth, readPercent: 0 });

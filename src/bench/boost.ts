@@ -15,10 +15,11 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { type LoadReport, runLoadInChild } from "../load/index.ts";
 import { PROJECT_FOLDER } from "../testing/daemon.ts";
-import { type Pair, type QueueResult, type RowResult, renderBoost } from "./boost-report.ts";
+import { type QueueResult, type RowResult, renderBoost } from "./boost-report.ts";
 import { QUEUE_ROWS, ROWS, type Row } from "./boost-rows.ts";
 import { BoostTargets } from "./boost-targets.ts";
 import { describeMachine, loadText } from "./machine.ts";
+import type { Pair } from "./pair-report.ts";
 
 const { values } = parseArgs({
   options: {

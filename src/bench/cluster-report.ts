@@ -1,6 +1,5 @@
 // The cluster's benchmark as Markdown: medians, every bar as the median over the pairs.
 
-import { median } from "./boost-report.ts";
 import { type ResyncFigures, renderResync } from "./cluster-resync.ts";
 import {
   type ClusterBar,
@@ -11,6 +10,7 @@ import {
   outcomeOf,
 } from "./cluster-rows.ts";
 import { type Machine, machineText } from "./machine.ts";
+import { median } from "./pair-report.ts";
 
 export interface ClusterRowResult {
   readonly row: ClusterRow;

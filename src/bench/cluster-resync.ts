@@ -8,7 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { MIB } from "../base/index.ts";
 import { type LoadReport, runLoadInChild } from "../load/index.ts";
 import type { NodeCluster } from "../testing/nodes/node-cluster.ts";
-import { median } from "./boost-report.ts";
+import { median } from "./pair-report.ts";
 
 export interface ResyncFigures {
   readonly absenceMs: number;

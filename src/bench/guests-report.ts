@@ -4,8 +4,9 @@
 
 import { KIB } from "../base/index.ts";
 import type { FioResult } from "../daemon/show/fio.ts";
-import { figure, median, type RunFacts } from "./boost-report.ts";
+import type { RunFacts } from "./boost-report.ts";
 import { machineText } from "./machine.ts";
+import { figure, median } from "./pair-report.ts";
 
 export interface GuestJob {
   readonly name: string;

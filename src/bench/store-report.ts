@@ -1,8 +1,8 @@
 // The store's benchmark as Markdown: medians, the median of the ratios pair by pair, and every bar.
 
 import type { Measured } from "../testing/store/real-rig.ts";
-import { median } from "./boost-report.ts";
 import { type Machine, machineText } from "./machine.ts";
+import { median } from "./pair-report.ts";
 import { type Bar, figureOf, isMet, type StoreRow } from "./store-rows.ts";
 
 export interface StorePair {

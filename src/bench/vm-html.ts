@@ -1,8 +1,8 @@
 // The comparison of paths as one HTML file that needs nothing else: a chart of every section's
 // rates and latencies as bars, and the tables.
 
-import { figure } from "./boost-report.ts";
 import { machineText } from "./machine.ts";
+import { figure } from "./pair-report.ts";
 import { rateText } from "./vm-report.ts";
 import { VM_PATHS, type VmFigures, type VmPath } from "./vm-rows.ts";
 import {

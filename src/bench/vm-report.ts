@@ -1,11 +1,10 @@
 // The comparison of paths as Markdown.
 
-import { figure } from "./boost-report.ts";
 import { machineText } from "./machine.ts";
+import { figure, isLarge } from "./pair-report.ts";
 import { VM_PATHS, type VmFigures } from "./vm-rows.ts";
 import {
   describeRun,
-  isLarge,
   readsGainMost,
   sections,
   type VmRun,
@@ -15,7 +14,7 @@ import {
 
 /** IOPS, or bandwidth where requests are large. */
 export function rateText(figures: VmFigures, summary: VmSummary): string {
-  if (!isLarge(summary.result.row)) return figure(figures.iops);
+  if (!isLarge(summary.result.row.blockBytes)) return figure(figures.iops);
   return `${(figures.bytesPerSecond / 1e6).toFixed(0)} MB/s`;
 }
 

@@ -2,14 +2,12 @@
 // median of the ratios round by round. A bar stands for each row (Boost against classic), and the
 // claim that reads gain most is held against the figures.
 
-import { median } from "./boost-report.ts";
 import type { Machine } from "./machine.ts";
-import { VM_PATHS, type VmFigures, type VmPath, type VmResult, type VmRow } from "./vm-rows.ts";
+import { median } from "./pair-report.ts";
+import { VM_PATHS, type VmFigures, type VmPath, type VmResult } from "./vm-rows.ts";
 
 /** Rate of Boost against classic, by where the disks lie. */
 const RATIO_BARS: Readonly<Record<VmResult["place"], number>> = { tmpfs: 1, disk: 0.95 };
-
-const LARGE_BYTES = 65536;
 
 export interface VmRun {
   readonly machine: Machine;
@@ -62,10 +60,6 @@ export function summarize(result: VmResult): VmSummary {
   const ratios = combine(pairs);
   const bar = RATIO_BARS[result.place];
   return { result, figures, ratios, bar, isMet: ratios.iops >= bar };
-}
-
-export function isLarge({ blockBytes }: VmRow): boolean {
-  return blockBytes > LARGE_BYTES;
 }
 
 /** "reads gain most": the ratios of pure reads against those of the other rows. */

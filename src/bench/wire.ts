@@ -13,8 +13,8 @@ import { PROJECT_FOLDER } from "../testing/daemon.ts";
 import { LoopbackOwner, newReactor } from "../testing/peer/loopback.ts";
 import { RawClient } from "../testing/peer/raw-echo.ts";
 import { UringDialer } from "../uring/index.ts";
-import { median } from "./boost-report.ts";
 import { describeMachine, loadText } from "./machine.ts";
+import { median } from "./pair-report.ts";
 import { type MemberData, PORT, STOP } from "./wire-shared.ts";
 
 const { values } = parseArgs({

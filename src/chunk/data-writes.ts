@@ -8,6 +8,7 @@
 //
 // Invariant: an operation is in at most one list from add() until the disk's answer was taken.
 
+import type { Address } from "../ports/index.ts";
 import type { BufferPool } from "./buffer-pool.ts";
 import { BLOCK_BYTES, BLOCK_SHIFT, SLAB_BYTES } from "./layouts.ts";
 import type { OpTable } from "./op-table.ts";
@@ -30,7 +31,16 @@ export class DataWrites {
     this.ops = parts.ops;
   }
 
-  /** The operation's buffer has its data; `location` says where it goes. */
+  /**
+   * Where the data lies: in a buffer, or where a replica's owner keeps it. That memory is the
+   * owner's own and stays as it is until the answer (ports/replica.ts), so it needs no copy.
+   */
+  addressOf(op: number): Address {
+    const buffer = this.ops.buffer[op] as number;
+    return buffer === -1 ? (this.ops.address[op] as number) : this.parts.buffers.addressOf(buffer);
+  }
+
+  /** The operation's data is there; `location` says where it goes. */
   add(op: number): void {
     if (this.parts.planted.noPrivateCopy && (this.ops.slot[op] as number) >= 0) {
       this.writeCallersMemory(op);
@@ -51,9 +61,9 @@ export class DataWrites {
   /** Writes the data of `first` and of those behind it that lie next on the disk. */
   private write(first: number): number {
     const ops = this.ops;
-    const { disk, buffers, segments, flushNeeded } = this.parts;
+    const { disk, segments, flushNeeded } = this.parts;
     const offset = this.diskOffset(first);
-    const address = buffers.addressOf(ops.buffer[first] as number);
+    const address = this.addressOf(first);
     let last = first;
     let bytes = this.bytesOf(first);
     let count = 1;
@@ -61,7 +71,7 @@ export class DataWrites {
     let next = ops.dataNext[first] as number;
     while (next !== -1 && count < IOVECS_PER_OP && this.diskOffset(next) === offset + bytes) {
       const nextBytes = this.bytesOf(next);
-      segments.setIovec(first, count, buffers.addressOf(ops.buffer[next] as number), nextBytes);
+      segments.setIovec(first, count, this.addressOf(next), nextBytes);
       bytes += nextBytes;
       count += 1;
       last = next;
@@ -110,11 +120,11 @@ export class DataWrites {
 
   /** For the planted bug of that name: the disk reads what the caller may still change. */
   private writeCallersMemory(op: number): void {
-    const { disk, buffers, segments, flushNeeded } = this.parts;
+    const { disk, segments, flushNeeded } = this.parts;
     const slot = this.ops.slot[op] as number;
     const skip = this.ops.skipBytes[op] as number;
     const bytes = this.bytesOf(op);
-    let address = buffers.addressOf(this.ops.buffer[op] as number);
+    let address = this.addressOf(op);
     if (segments.prepare(op, slot, skip, bytes, 511, 511) && segments.iovecCount === 1) {
       address = segments.address;
     }

@@ -13,7 +13,8 @@
 //   IMAGE     a slab as another replica has it: as REDIRECT, with a state for each block; inside
 //             the group when no slab is free; the record alone when there is no data
 //
-// Invariants: data is copied once out of the caller's memory, and checksum and disk see that copy;
+// Invariants: data is copied once out of the caller's memory, and checksum and disk see that copy,
+// unless the caller is a replica's owner, whose memory stays as it is until the answer;
 // a record is applied to its page only when its group is durable in order and its own data is in
 // place; until then reads see what was there before; a failed disk acknowledges nothing.
 
@@ -311,8 +312,9 @@ export class WritePath implements LockClient {
     const tookSlab = target !== location;
     const dataBlocks = type === RECORD_JOURNAL ? count : 0;
     const hasRoom = ring.makeRoom(BLOCK_RECORD_BYTES_MAX, dataBlocks);
-    const buffer = hasRoom && type !== RECORD_JOURNAL ? this.parts.buffers.take() : -1;
-    if (!hasRoom || (type !== RECORD_JOURNAL && buffer === -1)) {
+    const needsBuffer = type !== RECORD_JOURNAL && !this.isOwnersMemory(op);
+    const buffer = hasRoom && needsBuffer ? this.parts.buffers.take() : -1;
+    if (!hasRoom || (needsBuffer && buffer === -1)) {
       if (tookSlab) this.parts.slabs.giveBack(target - 1);
       this.wait(op);
       return;
@@ -322,6 +324,12 @@ export class WritePath implements LockClient {
     ops.buffer[op] = buffer;
     ops.freed[op] = type === RECORD_REDIRECT ? location : 0;
     this.copyIn(op, type, location);
+  }
+
+  /** Data that nobody changes before the answer, and that the disk takes from where it is. */
+  private isOwnersMemory(op: number): boolean {
+    const isReplicas = this.ops.write[op] !== -1 && this.ops.kind[op] === OP_KIND_WRITE;
+    return isReplicas && (this.ops.address[op] as number) % BLOCK_BYTES === 0;
   }
 
   private planEmptyImage(op: number, location: number): void {
@@ -346,16 +354,14 @@ export class WritePath implements LockClient {
 
   private copyIn(op: number, type: number, oldLocation: number): void {
     const ops = this.ops;
-    const { ring, buffers, memory } = this.parts;
+    const { ring, memory } = this.parts;
     const isImage = ops.kind[op] === OP_KIND_IMAGE;
     const count = ops.blockCount[op] as number;
     const bytes = count * BLOCK_BYTES;
     const ringBlock = ring.nextDataBlock;
-    const address =
-      type === RECORD_JOURNAL
-        ? ring.addressOf(ringBlock)
-        : buffers.addressOf(ops.buffer[op] as number);
-    const copied = copyData(this.parts, op, address, bytes);
+    const address = type === RECORD_JOURNAL ? ring.addressOf(ringBlock) : this.data.addressOf(op);
+    const isInPlace = address === ops.address[op];
+    const copied = isInPlace ? 0 : copyData(this.parts, op, address, bytes);
     if (copied !== 0) {
       this.dropPlan(op);
       this.fail(op, copied);

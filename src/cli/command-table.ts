@@ -364,11 +364,12 @@ const OTHER_COMMANDS: readonly CommandSpec[] = [
   },
   {
     path: ["bench"],
-    summary: "drive load at a vhost-user-blk socket; all words go to the load generator",
+    summary:
+      "drive load at a vhost-user-blk socket or an iSCSI target; all words go to the load generator",
     arguments: [
       {
         name: "words",
-        description: "options of the load generator, e.g. --socket PATH; see bench --help",
+        description: "its options, e.g. --socket PATH or --url URL; see bench --help",
         completes: "file",
         optional: true,
         rest: true,

@@ -33,6 +33,8 @@ const ATTRIBUTE_SIMPLE = 1;
 
 export interface IscsiTarget extends TcpAddress {
   readonly targetName: string;
+  /** At most 255. */
+  readonly lun: number;
 }
 
 export class IscsiLoadSession {
@@ -45,6 +47,7 @@ export class IscsiLoadSession {
   immediateBytes = 0;
   isUnsolicited = false;
   private cmdSn = 1;
+  private lun = 0;
   private readonly stallTimeoutMs: number;
 
   constructor(memory: Memory, stallTimeoutMs: number) {
@@ -55,6 +58,7 @@ export class IscsiLoadSession {
   /** Logs in, also where it is sent on to. Throws LoadError. */
   open(target: IscsiTarget, offers: Readonly<Record<string, string>>): void {
     let address: TcpAddress = target;
+    this.lun = target.lun;
     for (let count = 0; ; count++) {
       this.line.connect(address);
       const login = this.login(target.targetName, offers);
@@ -135,6 +139,7 @@ export class IscsiLoadSession {
   /** A command's header with an empty CDB; returns where it is. */
   command(slot: number, flags: number, bytes: number): number {
     const at = this.header(OP_SCSI_COMMAND, flags | ATTRIBUTE_SIMPLE | FLAG_FINAL, slot, 0);
+    this.line.out[at + BHS.lun + 1] = this.lun;
     putU32(this.line.out, at + SCSI_COMMAND.expectedDataTransferLength, bytes);
     putU32(this.line.out, at + SCSI_COMMAND.cmdSn, this.cmdSn);
     this.cmdSn = (this.cmdSn + 1) >>> 0;

@@ -104,15 +104,19 @@ export class IscsiLoad {
   private readCapacity(): void {
     const { line } = this.session;
     const slot = this.take(true, CAPACITY_BYTES);
+    const failedBefore = this.errorCount;
     const cdb = this.session.command(slot, COMMAND_READ, CAPACITY_BYTES) + SCSI_COMMAND.cdb;
     line.out[cdb] = OP_SERVICE_ACTION_IN_16;
     line.out[cdb + 1] = READ_CAPACITY_16;
     line.out[cdb + 13] = CAPACITY_BYTES;
     while (this.freeCount < this.freeSlots.length) {
-      line.flush();
-      this.session.receive();
       const bytes = this.session.pduBytes();
-      if (bytes < 0) continue;
+      if (bytes < 0) {
+        // A target may send data and status in one go: wait only when nothing is left of that.
+        line.flush();
+        this.session.receive();
+        continue;
+      }
       const { in: u8, inAt } = line;
       if (((u8[inAt] as number) & OPCODE_MASK) === OP_DATA_IN) {
         const body = inAt + BHS_BYTES;
@@ -123,6 +127,8 @@ export class IscsiLoad {
       this.takePdu(inAt);
       line.inAt += bytes;
     }
+    // Data that came with CHECK CONDITION means nothing.
+    if (this.errorCount !== failedBefore) this.capacityBytes = 0;
   }
 
   /** Counts from here on. */

@@ -27,7 +27,7 @@ export interface IscsiLoadOptions
     | "seed"
     | "stallTimeoutMs"
   > {
-  /** iscsi://HOST:PORT/TARGET/0, the host as an address. */
+  /** iscsi://HOST:PORT/TARGET/LUN, the host as an address. */
   readonly url: string;
   /** Keys to offer at login, instead of our own. */
   readonly offers?: Readonly<Record<string, string>>;
@@ -50,16 +50,22 @@ export interface IscsiLoadReport {
   readonly ok: boolean;
 }
 
-const URL_FORM = /^iscsi:\/\/(?:\[([^\]]+)\]|([^:/]+)):(\d+)\/([^/]+)\/0$/;
+/** Of those that are addressed in one byte (SAM-5 4.7.7.2, peripheral device addressing). */
+const LUN_MAX = 255;
+const URL_FORM = /^iscsi:\/\/(?:\[([^\]]+)\]|([^:/]+)):(\d+)\/([^/]+)\/(\d{1,3})$/;
 
 /** Throws LoadError OPTIONS. */
 export function parseIscsiUrl(url: string): IscsiTarget {
   const found = URL_FORM.exec(url);
-  if (found === null) {
-    throw new LoadError("OPTIONS", `${url} is not iscsi://HOST:PORT/TARGET/0.`);
+  if (found === null || Number(found[5]) > LUN_MAX) {
+    throw new LoadError(
+      "OPTIONS",
+      `${url} is not iscsi://HOST:PORT/TARGET/LUN with a LUN up to 255.`,
+    );
   }
-  const [, ipv6, host = ipv6 ?? "", port, name] = found;
-  return { host, port: Number(port), targetName: decodeURIComponent(name as string) };
+  const [, ipv6, host = ipv6 ?? "", port, name, lun] = found;
+  const targetName = decodeURIComponent(name as string);
+  return { host, port: Number(port), targetName, lun: Number(lun) };
 }
 
 function areaOf(options: ResolvedOptions, load: IscsiLoad): number {

@@ -6,8 +6,9 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { parseBytes, RingstoreError } from "../base/index.ts";
 import { LoadError } from "./errors.ts";
+import { type IscsiLoadOptions, runIscsiLoadSync } from "./iscsi-run.ts";
 import type { AccessPattern, LoadOptions } from "./options.ts";
-import { formatReport } from "./report.ts";
+import { formatIscsiReport, formatReport } from "./report.ts";
 import { runLoadSync } from "./run.ts";
 import { formatSelfCheck, runSelfCheck } from "./self-check.ts";
 
@@ -22,22 +23,27 @@ const EXIT_NOT_UNDERSTOOD = 22;
 
 const HELP = `Usage: ringstore bench --socket PATH [options]
 
-Drives a vhost-user-blk socket as a guest would and prints what it saw.
+       ringstore bench --url iscsi://HOST:PORT/TARGET/LUN [options]
+
+Drives a vhost-user-blk socket as a guest would, or a logical unit over iSCSI as a hypervisor's
+initiator does, and prints what it saw.
 
   --socket PATH          the back-end's socket
+  --url URL              a logical unit, HOST as an address. Of the options below it knows those
+                         with a *, and one request size
 Work
-  --rw WORDS             randread (default), randwrite, randrw, read, write, rw
-  --mix PERCENT          share of reads in randrw and rw (default 50)
-  --zipf THETA           random places with this skew, 0 to 0.99
-  --bs SIZE[-SIZE]       request size, or a range of sizes (default 4K)
-  --align SIZE           offsets are multiples of this (default: the request size)
-  --area SIZE            use only the first part of the device
+* --rw WORDS             randread (default), randwrite, randrw, read, write, rw
+* --mix PERCENT          share of reads in randrw and rw (default 50)
+* --zipf THETA           random places with this skew, 0 to 0.99
+* --bs SIZE[-SIZE]       request size, or a range of sizes (default 4K)
+* --align SIZE           offsets are multiples of this (default: the request size)
+* --area SIZE            use only the first part of the device
   --discard PERCENT      share of discards
   --write-zeroes PERCENT share of write-zeroes
   --flush-every N        a flush after every N writes
-  --seed N               same seed, same requests (default 1)
+* --seed N               same seed, same requests (default 1)
 Queues
-  --depth N              requests in flight per queue (default 32)
+* --depth N              requests in flight per queue (default 32)
   --queues N             queues (default 1)
   --queue-size N         descriptors per queue
   --packed               packed rings instead of split ones
@@ -52,18 +58,18 @@ Queues
   --cpus LIST            pin the generator to these CPUs, e.g. 0 or 0,2; with --self-check: the
                          generator to the first, its device to the second
 Length
-  --runtime SECONDS      measured time (default 5)
-  --count N              requests instead of time
-  --warmup SECONDS       before measuring (default 0.5)
+* --runtime SECONDS      measured time (default 5)
+* --count N              requests instead of time
+* --warmup SECONDS       before measuring (default 0.5)
 Checks
   --verify               stamp and check every block; the area's contents are lost
   --no-prefill           with --verify: do not write the whole area first
   --no-read-back         with --verify: do not read everything at the end
   --reconnect            go on when the back-end dies and another listens on the socket
-  --timeout SECONDS      longest wait for an answer (default 5)
+* --timeout SECONDS      longest wait for an answer (default 5)
 Output
-  --json                 the whole report as JSON
-  --quiet                no progress on stderr
+* --json                 the whole report as JSON
+* --quiet                no progress on stderr
   --self-check           measure the generator itself, without a target
   --help                 this text
 
@@ -73,6 +79,7 @@ a feature; 20 cannot connect; 21 timed out; 22 the back-end broke the protocol.
 
 const OPTIONS = {
   socket: { type: "string" },
+  url: { type: "string" },
   rw: { type: "string" },
   mix: { type: "string" },
   zipf: { type: "string" },
@@ -109,6 +116,25 @@ const OPTIONS = {
   "self-check": { type: "boolean" },
   help: { type: "boolean", short: "h" },
 } as const;
+
+/** What there is to choose over iSCSI. */
+const ISCSI_OPTIONS: ReadonlySet<string> = new Set([
+  "url",
+  "rw",
+  "mix",
+  "zipf",
+  "bs",
+  "align",
+  "area",
+  "seed",
+  "depth",
+  "runtime",
+  "count",
+  "warmup",
+  "timeout",
+  "json",
+  "quiet",
+]);
 
 type Values = { [key in keyof typeof OPTIONS]?: string | boolean };
 
@@ -231,6 +257,21 @@ function readOptions(values: Values): LoadOptions {
   }) as LoadOptions;
 }
 
+/** The same words for a logical unit; options that only virtio-blk knows are refused by name. */
+function readIscsiOptions(values: Values, url: string): IscsiLoadOptions {
+  const other = Object.keys(values).find((name) => !ISCSI_OPTIONS.has(name));
+  if (other !== undefined) usage(`--${other} is not for a logical unit (--url).`);
+  const all = readOptions(values);
+  if (all.blockBytesMax !== undefined && all.blockBytesMax !== all.blockBytes) {
+    usage(`--bs ${values.bs} is a range; with --url requests have one size.`);
+  }
+  const { pattern, zipfTheta, readPercent, blockBytes, alignBytes, areaBytes, depth, seed } = all;
+  const { runtimeMs, requestCount, warmupMs, timeoutMs: stallTimeoutMs } = all;
+  const work = { pattern, zipfTheta, readPercent, blockBytes, alignBytes, areaBytes, depth, seed };
+  const length = { runtimeMs, requestCount, warmupMs, stallTimeoutMs };
+  return given({ url, ...work, ...length }) as IscsiLoadOptions;
+}
+
 function exitCodeOf(error: LoadError): number {
   switch (error.code) {
     case "OPTIONS":
@@ -264,13 +305,19 @@ async function bench(argv: readonly string[]): Promise<number> {
     process.stdout.write(HELP);
     return EXIT_OK;
   }
+  if (typeof values.url === "string") {
+    const report = runIscsiLoadSync(readIscsiOptions(values, values.url));
+    const text = values.json ? JSON.stringify(report) : formatIscsiReport(values.url, report);
+    process.stdout.write(values.json ? `${text}\n` : text);
+    return report.ok ? EXIT_OK : EXIT_FAILED;
+  }
   const options = readOptions(values);
   if (values["self-check"] === true) {
     const report = await runSelfCheck(options);
     process.stdout.write(values.json ? `${JSON.stringify(report)}\n` : formatSelfCheck(report));
     return EXIT_OK;
   }
-  if (options.socketPath === "") usage("--socket PATH is missing.");
+  if (options.socketPath === "") usage("--socket PATH or --url URL is missing.");
   // Written at once: this thread does not come back to the event loop before the run is over.
   const progress = (line: string): void => void writeSync(2, `${line}\n`);
   const report = runLoadSync(values.quiet === true ? options : { ...options, progress });

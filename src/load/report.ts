@@ -2,6 +2,7 @@
 
 import { formatBytes } from "../base/index.ts";
 import type { LatencyReport } from "./histogram.ts";
+import type { IscsiLoadReport } from "./iscsi-run.ts";
 import type { AccessPattern } from "./options.ts";
 
 export interface KindReport {
@@ -99,6 +100,29 @@ function latencyLine(name: string, latency: LatencyReport): string {
   );
 }
 
+function rateLine(
+  report: Pick<LoadReport, "iops" | "bytesPerSecond" | "requestCount" | "durationMs">,
+): string {
+  return (
+    `  ${count(report.iops)} IOPS, ${formatBytes(Math.round(report.bytesPerSecond))}/s, ` +
+    `${report.requestCount} requests in ${(report.durationMs / 1000).toFixed(2)} s`
+  );
+}
+
+/** Of a run over iSCSI, for people, with a final newline. */
+export function formatIscsiReport(url: string, report: IscsiLoadReport): string {
+  const lines = [
+    `target ${url}, ${formatBytes(report.capacityBytes)}`,
+    "",
+    rateLine(report),
+    latencyLine("latency", report.latency),
+    `  own CPU      ${report.ownCpuUsPerRequest.toFixed(3)} us per request`,
+  ];
+  if (report.errorCount > 0) lines.push(`  ${report.errorCount} requests failed`);
+  for (const failure of report.failures) lines.push(`  ! ${failure}`);
+  return `${lines.join("\n")}\n`;
+}
+
 /** The report for people, with a final newline. */
 export function formatReport(report: LoadReport): string {
   const { work, target } = report;
@@ -116,8 +140,7 @@ export function formatReport(report: LoadReport): string {
       `${work.queueCount} queue${work.queueCount === 1 ? "" : "s"}, ${flags.join(", ")}`,
     `target ${target.socketPath} (${process}), ${formatBytes(target.capacityBytes)}`,
     "",
-    `  ${count(report.iops)} IOPS, ${formatBytes(Math.round(report.bytesPerSecond))}/s, ` +
-      `${report.requestCount} requests in ${(report.durationMs / 1000).toFixed(2)} s`,
+    rateLine(report),
     latencyLine("latency", report.latency),
   );
   const kinds = Object.entries(report.kinds);

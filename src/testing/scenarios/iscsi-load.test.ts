@@ -85,6 +85,27 @@ test("what cannot be: no target, no unit of that name, no such size of request",
   await fails(nobody, "CONNECT_FAILED", /errno 111/);
   await fails(`iscsi://${host}:${port}/${targetName}x/0`, "REFUSED", /0x0203/);
   await fails(url, "OPTIONS", /has 16777216 bytes/, { areaBytes: 512 });
+  // LOGICAL UNIT NOT SUPPORTED: the number of the unit does go out.
+  await fails(url.replace(/0$/, "1"), "REFUSED", /sense key 5, 0x2500/);
   assert.throws(() => parseIscsiUrl("iscsi://host/target/0"), LoadError);
-  assert.throws(() => parseIscsiUrl(url.replace(/0$/, "1")), /is not iscsi/);
+  assert.throws(() => parseIscsiUrl(url.replace(/0$/, "256")), /LUN up to 255/);
+});
+
+test("ringstore bench --url: figures, and what only virtio-blk knows is refused", async (t) => {
+  const { daemon, url } = await target(cleanupOf(t));
+  const words = ["bench", "--url", url, "--rw", "randrw", "--count", "500", "--warmup", "0"];
+  const said = await daemon.command([...words, "--json"]);
+  assert.equal(said.exitCode, 0, said.stderr);
+  assert.equal(JSON.parse(said.stdout).requestCount, 500);
+  const shown = await daemon.command(words);
+  assert.match(shown.stdout, /^target iscsi:.*\n\n.* 500 requests in /);
+  for (const [more, why] of [
+    [["--verify"], /--verify is not for a logical unit/],
+    [["--bs", "4K-8K"], /4K-8K is a range/],
+    [["--depth", "0"], /depth is 0/],
+  ] as const) {
+    const refused = await daemon.command([...words, ...more]);
+    assert.equal(refused.exitCode, 2);
+    assert.match(refused.stderr, why);
+  }
 });

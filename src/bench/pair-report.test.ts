@@ -2,11 +2,10 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { LoadReport } from "../load/index.ts";
-import { barMet, median, type Pair, ratioOf } from "./boost-report.ts";
+import { barMet, median, type Pair, type RunReport, ratioOf } from "./pair-report.ts";
 
 function pair(ours: number, theirs: number): Pair {
-  const report = (iops: number): LoadReport => ({ iops }) as unknown as LoadReport;
+  const report = (iops: number): RunReport => ({ iops }) as unknown as RunReport;
   return { ours: report(ours), theirs: report(theirs) };
 }
 
