@@ -364,8 +364,7 @@ const OTHER_COMMANDS: readonly CommandSpec[] = [
   },
   {
     path: ["bench"],
-    summary:
-      "drive load at a vhost-user-blk socket or an iSCSI target; all words go to the load generator",
+    summary: "drive load at a socket or an iSCSI target; all words go to the load generator",
     arguments: [
       {
         name: "words",
