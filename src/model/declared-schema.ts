@@ -71,22 +71,29 @@ const registration = Type.Object(
   closed,
 );
 
+/** What scsi/ wants kept, wherever it lies. */
+export const ReservationSchema: SchemaOf<DeclaredReservations["record"]> = describes<
+  DeclaredReservations["record"]
+>()(
+  Type.Object(
+    {
+      generation: Type.Integer({ minimum: 0, maximum: 0xffffffff }),
+      aptpl: Type.Boolean(),
+      type: Type.Integer({ minimum: 0, maximum: 8 }),
+      holder: Type.Integer({ minimum: -1, maximum: 191 }),
+      registrations: Type.Array(registration, { maxItems: 192 }),
+    },
+    closed,
+  ),
+);
+
 export const DeclaredReservationsSchema: SchemaOf<DeclaredReservations> =
   describes<DeclaredReservations>()(
     Type.Object(
       {
         name: id,
         bootId: Type.String({ maxLength: 64 }),
-        record: Type.Object(
-          {
-            generation: Type.Integer({ minimum: 0, maximum: 0xffffffff }),
-            aptpl: Type.Boolean(),
-            type: Type.Integer({ minimum: 0, maximum: 8 }),
-            holder: Type.Integer({ minimum: -1, maximum: 191 }),
-            registrations: Type.Array(registration, { maxItems: 192 }),
-          },
-          closed,
-        ),
+        record: ReservationSchema,
       },
       closed,
     ),
