@@ -10,12 +10,7 @@ import type { ClusterBackingView } from "../model/cluster-types.ts";
 import type { VolumeAttach } from "../model/types.ts";
 import type { ClassicSpec, ElsewhereTarget } from "../ports/classic-plane.ts";
 import type { ReservationRecord } from "../ports/reservation-record.ts";
-import {
-  ClusterFixture,
-  NodeFixture,
-  refused,
-  until,
-} from "../testing/control/cluster-fixture.ts";
+import { ClusterFixture, NodeFixture, refused, until } from "../testing/control/cluster-fixture.ts";
 
 const REALLY = { dryRun: false } as const;
 const MIB = 2 ** 20;

@@ -86,8 +86,7 @@ export class ClusterStandbys {
     else if (entry.isStandby && standby?.node === member.nodeId) {
       if (entry.open) this.#wait(entry, standby);
       else this.#watch(entry, node);
-    }
-    else if (!entry.isStandby && isHere && standby !== undefined) this.#hold(entry, standby);
+    } else if (!entry.isStandby && isHere && standby !== undefined) this.#hold(entry, standby);
   }
 
   // The standby of a target -----------------------------------------------------------------------

@@ -2,7 +2,7 @@
 // something's damage: it is refused with the field, its value and what it must be.
 
 import Type from "typebox";
-import { ReservationSchema } from "../model/declared-schema.ts";
+import { reservationRecord } from "../model/declared-schema.ts";
 import {
   CHAP_USER_PATTERN,
   INITIATOR_COUNT_MAX,
@@ -147,7 +147,10 @@ export const COPY_SCHEMA: SchemaOf<CopyRecord> = describes<CopyRecord>()(
 );
 
 export const RESERVATIONS_SCHEMA: SchemaOf<ReservationsRecord> = describes<ReservationsRecord>()(
-  Type.Object({ format, changeId, keeper: process, since: count, record: ReservationSchema }, closed),
+  Type.Object(
+    { format, changeId, keeper: process, since: count, record: reservationRecord },
+    closed,
+  ),
 );
 
 const wireFormat = Type.Integer({ minimum: 1, maximum: 0xffff });

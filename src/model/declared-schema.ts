@@ -1,7 +1,7 @@
 // Schemas of the declared state files: what a file is checked against when its checksum does not
 // already prove that this program wrote it.
 
-import Type from "typebox";
+import Type, { type TUnsafe } from "typebox";
 import type {
   DeclaredClusterAttachment,
   DeclaredDisk,
@@ -20,7 +20,7 @@ import {
   VOLUME_NAME_PATTERN,
   VOLUME_SIZE_MAX_BYTES,
 } from "./limits.ts";
-import { describes, type SchemaOf } from "./schema.ts";
+import { describes, partOf, type SchemaOf } from "./schema.ts";
 
 const closed = { additionalProperties: false } as const;
 const id = Type.String({ pattern: "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$" });
@@ -72,7 +72,7 @@ const registration = Type.Object(
 );
 
 /** What scsi/ wants kept, wherever it lies. */
-export const ReservationSchema: SchemaOf<DeclaredReservations["record"]> = describes<
+export const reservationRecord: TUnsafe<DeclaredReservations["record"]> = partOf<
   DeclaredReservations["record"]
 >()(
   Type.Object(
@@ -93,7 +93,7 @@ export const DeclaredReservationsSchema: SchemaOf<DeclaredReservations> =
       {
         name: id,
         bootId: Type.String({ maxLength: 64 }),
-        record: ReservationSchema,
+        record: reservationRecord,
       },
       closed,
     ),

@@ -1,6 +1,6 @@
-// An initiator of a cluster's targets, as a host's own behaves: it follows redirections, comes again
-// where nobody serves the target yet, and keeps its name and ISID, so that it is the same I_T nexus
-// whichever portal it has come to.
+// An initiator of a cluster's targets, as a host's own behaves: it follows redirections, comes
+// again where nobody serves the target yet, and keeps its name and ISID, so that it is the same I_T
+// nexus whichever portal it has come to.
 
 import { setTimeout as sleep } from "node:timers/promises";
 import { ClassicClient, INITIATOR, read10, TEST_UNIT_READY } from "../../daemon/_test-classic.ts";

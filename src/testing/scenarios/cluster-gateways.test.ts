@@ -89,7 +89,8 @@ class Writer {
     for (let index = 0; index < Math.min(AREA_BLOCKS, this.count); index++) {
       const found = await this.gateway.read(initiator, index * BLOCK_SECTORS, BLOCK_SECTORS);
       const round = found.readUInt32LE(4);
-      const isKnown = round >= (this.acked[index] as number) && round <= (this.sent[index] as number);
+      const isKnown =
+        round >= (this.acked[index] as number) && round <= (this.sent[index] as number);
       assert.ok(isKnown, `block ${index}: round ${round}, answered ${this.acked[index]}`);
       assert.ok(found.equals(content(index, round)), `block ${index} is mixed`);
     }
@@ -115,7 +116,7 @@ test("the node of a target is killed: the standby has all of it", LIMIT, async (
   assert.equal((await gateway.run(through.initiator, strange)).status, CONFLICT);
 
   const killing = sleep(300).then(() => cluster.kill(0));
-  while (await writer.step(first)) continue;
+  while (await writer.step(first));
   await killing;
   const lostMs = performance.now();
   const { initiator: second, path: back } = await gateway.login(cluster.portal(standby));
@@ -162,7 +163,10 @@ test("an owner that slept lands no late write, and keeps no reservation", LIMIT,
   }
   cluster.node(0).signal("SIGCONT");
   await gateway.client.until(() => old.isEnded, "the end of the old path");
-  assert.ok(late.every(({ isDone, status }) => !isDone || status !== 0), "a late write was answered");
+  assert.ok(
+    late.every(({ isDone, status }) => !isDone || status !== 0),
+    "a late write was answered",
+  );
   assert.ok(!lateKey.isDone || lateKey.status !== 0, "a late reservation was answered");
   await cluster.copiesSoon(standby, "vm", { node1: "in-sync", [name(third)]: "in-sync" });
   for (let lba = 0; lba < 1024; lba += 128) {
@@ -183,7 +187,7 @@ test("detached where it is, a target goes on at the standby without a loss", LIM
   for (let count = 0; count < 64; count++) assert.ok(await writer.step(initiator));
   assert.equal((await gateway.run(initiator, register(KEY, false))).status, 0);
   const detaching = sleep(100).then(() => cluster.api(0).detachVolume("vm"));
-  while (await writer.step(initiator)) continue;
+  while (await writer.step(initiator));
   await detaching;
   const beganMs = performance.now();
   const { initiator: next, path } = await gateway.login(cluster.portal(0));
