@@ -13,7 +13,15 @@ import { promisify } from "node:util";
 import { KIB, MIB } from "../../base/index.ts";
 import type { IscsiInitiator } from "../../load/index.ts";
 import { requireOnSystem } from "../../vm/index.ts";
-import { keysOf, READ_KEYS, register, reserve, write10 } from "../nodes/classic-client.ts";
+import {
+  IDENTIFICATION,
+  keysOf,
+  portGroups,
+  READ_KEYS,
+  register,
+  reserve,
+  write10,
+} from "../nodes/classic-client.ts";
 import { GatewayClient } from "../nodes/gateway-client.ts";
 import { NodeCluster, soon } from "../nodes/node-cluster.ts";
 import { cleanupOf } from "../soak/cleanup.ts";
@@ -117,6 +125,9 @@ test("the node of a target is killed: the standby has all of it", LIMIT, async (
   const writer = new Writer(gateway);
   for (let count = 0; count < 64; count++) assert.ok(await writer.step(first));
   await writer.check(first);
+  const isSeen = async (): Promise<boolean> => (await portGroups(gateway, first)) === "1:0 2:2";
+  await soon("the standby is a port group", isSeen);
+  const identity = (await gateway.run(first, IDENTIFICATION)).data;
   assert.equal((await gateway.run(first, register(KEY, false))).status, 0);
   assert.equal((await gateway.run(first, reserve(KEY))).status, 0);
   const through = await gateway.login(cluster.portal(standby), OTHER_ISID);
@@ -134,6 +145,8 @@ test("the node of a target is killed: the standby has all of it", LIMIT, async (
   await writer.check(second);
   t.diagnostic(`${writer.count} writes before the kill; served again after ${tookMs} ms`);
   assert.deepEqual(await keysAt(gateway, second), [KEY_TEXT]);
+  assert.equal(await portGroups(gateway, second), "1:0");
+  assert.deepEqual((await gateway.run(second, IDENTIFICATION)).data, identity);
   for (let count = 0; count < 64; count++) assert.ok(await writer.step(second), "it is the holder");
   const again = await gateway.login(cluster.portal(third), OTHER_ISID);
   assert.deepEqual(again.path, [cluster.portal(third), cluster.portal(standby)]);
