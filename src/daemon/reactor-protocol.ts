@@ -103,15 +103,18 @@ export type ClassicCommand =
       readonly connectionsPerAddressMax: number;
     }
   | { readonly op: "attachClassic"; readonly spec: ClassicSpec }
-  /** Targets of the other reactors. Not answered. */
+  /** Targets of the other reactors and of other nodes. Not answered. */
   | {
       readonly op: "setRedirects";
       readonly redirects: readonly {
         readonly targetName: string;
-        readonly address: string;
+        /** Null: nobody serves it at the moment. */
+        readonly address: string | null;
         readonly initiators: readonly string[];
       }[];
     }
+  /** Another node stands by for the volume's target, or does no more. Not answered. */
+  | { readonly op: "setStandby"; readonly volumeId: string; readonly hasStandby: boolean }
   /** What became of a "reservation" message: 0 or a negated errno. Not answered. */
   | { readonly op: "reservationSaved"; readonly saveId: number; readonly result: number };
 
