@@ -1,9 +1,11 @@
-// What stands in front of a volume that is open: its vhost-user socket, or an iSCSI target.
+// What stands in front of a volume that is open: its vhost-user socket, an iSCSI target, or a
+// virtio-scsi controller of which it is a unit.
 
 import type { DeclaredAttachment } from "../model/declared.ts";
 import type { DataPlane } from "../ports/data-plane.ts";
 import { classicSpecOf } from "./classic-attach.ts";
 import type { ClassicKeeper } from "./classic-keeper.ts";
+import { scsiSpecOf } from "./scsi-attach.ts";
 import { attachmentSpecOf } from "./volume-entry.ts";
 import type { HostOptions } from "./volume-host.ts";
 
@@ -11,17 +13,24 @@ export interface FrontParts {
   readonly options: HostOptions;
   readonly plane: DataPlane;
   readonly keeper: ClassicKeeper;
+  /** More volumes of that controller are about to be served. */
+  readonly isAwaited: (controller: string) => boolean;
 }
 
 /** Resolves with a target's portal, `HOST:PORT`; null: a socket. Rejects with ApiError. */
 export async function attachFront(
-  { options, plane, keeper }: FrontParts,
+  { options, plane, keeper, isAwaited }: FrontParts,
   identity: Parameters<typeof attachmentSpecOf>[1],
-  settings: Pick<DeclaredAttachment, "queueCountMax" | "packedAllowed" | "readOnly" | "classic">,
+  settings: Omit<DeclaredAttachment, "attachedAt">,
 ): Promise<string | null> {
-  const { classic } = settings;
+  const { classic, scsi } = settings;
   if (classic !== undefined) {
     return await plane.attachClassic(await classicSpecOf(identity, settings, classic, keeper));
+  }
+  if (scsi !== undefined) {
+    const parts = { keeper, listens: !isAwaited(scsi.controller) };
+    await plane.attachScsi(await scsiSpecOf(options, identity, settings, scsi, parts));
+    return null;
   }
   await plane.attach(attachmentSpecOf(options, identity, settings));
   return null;

@@ -177,7 +177,12 @@ export class ClusterServing {
     }
     if (!entry.open) await this.open(entry, record, isStandby);
     const { readOnly } = record.attachment;
-    const parts = { options: host.options, plane, keeper: host.modules.classic };
+    const parts = {
+      options: host.options,
+      plane,
+      keeper: host.modules.classic,
+      isAwaited: () => false,
+    };
     try {
       entry.portal = await attachFront(parts, record, { ...settings, readOnly });
     } catch (error) {
