@@ -30,7 +30,7 @@ export function targetNameOf({ id, name }: Identity): string {
 }
 
 /** NAA 3h, locally assigned: 60 bits of the id's hash (SPC-4 7.8.6.6.4). */
-function naaOf(id: string): string {
+export function naaOf(id: string): string {
   return `3${createHash("sha256").update(id).digest("hex").slice(0, 15)}`;
 }
 

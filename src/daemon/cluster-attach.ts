@@ -22,6 +22,8 @@ import { asApiError } from "./failure.ts";
 import { requireSameSettings } from "./volume-attach.ts";
 import { placeText } from "./volume-entry.ts";
 
+const NO_CONTROLLER = "and a virtio-scsi controller has volumes of its node alone";
+
 export class ClusterAttaching {
   readonly #context: ClusterContext;
   readonly #serving: ClusterServing;
@@ -43,7 +45,12 @@ export class ClusterAttaching {
     const { host } = this.#context;
     host.requireRunning();
     if (request.queueCountMax !== undefined) checkQueueCount(request.queueCountMax);
-    const { classic } = request;
+    const { classic, scsi } = request;
+    if (scsi !== undefined) {
+      throw new ApiError("unsupported", `volume ${name} is of the cluster, ${NO_CONTROLLER}`, {
+        advice: "attach it by virtio-blk or with --classic, or make a volume of this node",
+      });
+    }
     if (classic !== undefined) planClassic(request, classic);
     this.#serving.checkName(name);
     const entry = this.#serving.entryOf(id, name);

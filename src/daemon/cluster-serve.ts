@@ -223,7 +223,8 @@ export class ClusterServing {
     const { classic: keeper } = host.modules;
     const reservationsOf = (id: string, name: string): Promise<KeptReservations> =>
       this.#context.reservations.claim(id, name);
-    const parts = { options: host.options, plane, keeper, reservationsOf };
+    const isAwaited = (): boolean => false;
+    const parts = { options: host.options, plane, keeper, reservationsOf, isAwaited };
     try {
       entry.portal = await attachFront(parts, record, { ...settings, readOnly });
     } catch (error) {

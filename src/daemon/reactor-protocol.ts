@@ -20,6 +20,7 @@ import type {
 import type { AttachmentSpec, VolumeSpec } from "../ports/data-plane.ts";
 import type { ReplicaNote } from "../ports/replica-note.ts";
 import type { ReservationRecord } from "../ports/reservation-record.ts";
+import type { ScsiSpec } from "../ports/scsi-plane.ts";
 import type { StoreDiskSpec, StoreDiskStats } from "../ports/store-disk.ts";
 import type { OwnedRecord, RecordEntry, RecordSwap } from "../ports/volume-records.ts";
 import type { ReactorOptions } from "../reactor/index.ts";
@@ -114,13 +115,19 @@ export type ClassicCommand =
       }[];
     }
   /** Another node stands by for the volume's target, or does no more. Not answered. */
-  | { readonly op: "setStandby"; readonly volumeId: string; readonly hasStandby: boolean }
+  | { readonly op: "setStandby"; readonly volumeId: string; readonly hasStandby: boolean };
+
+/** Of virtio-scsi controllers, and of the reservations of whatever is a SCSI unit. */
+export type ScsiCommand =
+  | { readonly op: "attachScsi"; readonly spec: ScsiSpec }
+  | { readonly op: "listenScsi"; readonly controller: string }
   /** What became of a "reservation" message: 0 or a negated errno. Not answered. */
   | { readonly op: "reservationSaved"; readonly saveId: number; readonly result: number };
 
 export type ReactorCommand =
   | ClusterCommand
   | ClassicCommand
+  | ScsiCommand
   | {
       readonly op: "open";
       readonly spec: VolumeSpec;

@@ -13,6 +13,7 @@ import {
   CHAP_USER_PATTERN,
   INITIATOR_COUNT_MAX,
   ISCSI_NAME_LENGTH_MAX,
+  LUN_MAX,
   PATH_LENGTH_MAX,
   QUEUE_COUNT_MAX,
   SERIAL_PATTERN,
@@ -51,6 +52,14 @@ const classic = Type.Object(
   closed,
 );
 
+const scsi = Type.Object(
+  {
+    controller: Type.String({ pattern: VOLUME_NAME_PATTERN, maxLength: VOLUME_NAME_LENGTH_MAX }),
+    lun: Type.Integer({ minimum: 0, maximum: LUN_MAX }),
+  },
+  closed,
+);
+
 const attachment = Type.Object(
   {
     queueCountMax: Type.Integer({ minimum: 1, maximum: QUEUE_COUNT_MAX }),
@@ -58,6 +67,7 @@ const attachment = Type.Object(
     readOnly: Type.Boolean(),
     attachedAt: when,
     classic: Type.Optional(classic),
+    scsi: Type.Optional(scsi),
   },
   closed,
 );

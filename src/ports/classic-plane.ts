@@ -2,6 +2,7 @@
 // Plain data, like data-plane.ts.
 
 import type { ReservationRecord } from "./reservation-record.ts";
+import type { UnitSpec } from "./scsi-plane.ts";
 
 /** One initiator's name and secret of CHAP (RFC 7143 section 12.1.3). */
 export interface ClassicChap {
@@ -11,20 +12,12 @@ export interface ClassicChap {
 }
 
 /** A volume as an iSCSI target with one logical unit, number 0. */
-export interface ClassicSpec {
-  readonly volumeId: string;
+export interface ClassicSpec extends UnitSpec {
   /** An iqn. name in lower case. */
   readonly targetName: string;
   /** iSCSI names in lower case; empty = every initiator. */
   readonly initiators: readonly string[];
   readonly chap: ClassicChap | null;
-  readonly readOnly: boolean;
-  /** NAA identifier of the unit (SPC-4 7.8.6.6): 8 or 16 bytes in hexadecimal. */
-  readonly naa: string;
-  /** What was kept of its persistent reservations. */
-  readonly reservations: ReservationRecord | null;
-  /** The volume was off since: without APTPL nothing of the record counts. */
-  readonly powerWasLost: boolean;
 }
 
 /** Where portals listen, and how much initiators may have of one at once. */

@@ -11,10 +11,12 @@ import type {
   AttachmentSpec,
   DataPlane,
   LatencySummary,
+  OpenOptions,
   ReactorStats,
   VolumeSpec,
   VolumeStats,
 } from "../../ports/data-plane.ts";
+import type { PlacementGroup, ScsiSpec } from "../../ports/scsi-plane.ts";
 import type { StoreDiskFacts, StoreDiskSpec, StoreDiskStats } from "../../ports/store-disk.ts";
 import {
   type FakeDiskFile,
@@ -30,6 +32,8 @@ export type FakeMethod =
   | "resizeVolume"
   | "attach"
   | "attachClassic"
+  | "attachScsi"
+  | "openController"
   | "detach"
   | "openDisk"
   | "closeDisk"
@@ -38,7 +42,7 @@ export type FakeMethod =
 interface OpenVolume {
   spec: VolumeSpec;
   sizeBytes: number;
-  attachment: AttachmentSpec | ClassicSpec | null;
+  attachment: AttachmentSpec | ClassicSpec | ScsiSpec | null;
   server: Server | null;
 }
 
@@ -70,6 +74,9 @@ export class FakeDataPlane implements DataPlane {
   elsewhere: readonly ElsewhereTarget[] = [];
   /** Volumes whose targets have a node that stands by. */
   readonly stoodBy: Set<string> = new Set();
+  groups: readonly PlacementGroup[] = [];
+  /** Controllers to which front-ends may connect. */
+  readonly controllers: Set<string> = new Set();
   stopped = false;
   /** Consulted before each call: throw to fail it, return a promise to delay it. */
   intercept: (method: FakeMethod, name: string) => void | Promise<void> = () => undefined;
@@ -86,7 +93,7 @@ export class FakeDataPlane implements DataPlane {
     return volume;
   }
 
-  async openVolume(spec: VolumeSpec, options: { readonly create: boolean }): Promise<void> {
+  async openVolume(spec: VolumeSpec, options: OpenOptions): Promise<void> {
     await this.#enter("openVolume", spec.name);
     if (this.open.has(spec.id)) throw new Error(`volume ${spec.id} is open already`);
     if (spec.backing.kind === "file") openFile(spec.backing.path, spec.sizeBytes, options.create);
@@ -246,6 +253,35 @@ export class FakeDataPlane implements DataPlane {
     else this.stoodBy.delete(volumeId);
   }
 
+  placeTogether(groups: readonly PlacementGroup[]): void {
+    this.groups = groups;
+  }
+
+  async attachScsi(spec: ScsiSpec): Promise<void> {
+    const volume = this.#find(spec.volumeId);
+    await this.#enter("attachScsi", volume.spec.name);
+    if (volume.attachment !== null) throw new Error(`volume ${spec.volumeId} is attached`);
+    const { controller, lun } = spec;
+    if (this.#unitsOf(controller).some((unit) => unit.lun === lun)) {
+      throw new Error(`LUN ${lun} is there twice`);
+    }
+    volume.attachment = spec;
+    if (spec.listens) this.controllers.add(controller);
+  }
+
+  #unitsOf(controller: string): readonly ScsiSpec[] {
+    return [...this.open.values()].flatMap(({ attachment }) =>
+      attachment !== null && "controller" in attachment && attachment.controller === controller
+        ? [attachment]
+        : [],
+    );
+  }
+
+  async openController(controller: string): Promise<void> {
+    await this.#enter("openController", controller);
+    if (this.#unitsOf(controller).length > 0) this.controllers.add(controller);
+  }
+
   portalStats(): readonly PortalStats[] {
     return this.portals;
   }
@@ -256,6 +292,9 @@ export class FakeDataPlane implements DataPlane {
     volume.server?.close();
     volume.server = null;
     volume.attachment = null;
+    for (const name of this.controllers) {
+      if (this.#unitsOf(name).length === 0) this.controllers.delete(name);
+    }
     this.connected.delete(volumeId);
   }
 
