@@ -11,7 +11,7 @@
 //  - calls for one volume come one after the other (the control plane sees to it).
 
 import { RingstoreError } from "../base/index.ts";
-import type { ClassicSpec, ElsewhereTarget, PortalStats } from "../ports/classic-plane.ts";
+import type { ClassicSpec, PortalStats } from "../ports/classic-plane.ts";
 import type {
   AttachmentSpec,
   Backing,
@@ -104,7 +104,7 @@ export class ReactorDataPlane extends PlaneClusterHalf implements DataPlane {
   private readonly opening: Map<string, ReactorThread> = new Map();
   private readonly disks: PlaneDisks;
   protected readonly cluster: PlaneCluster;
-  private readonly classic: PlaneClassic;
+  protected readonly classic: PlaneClassic;
   private readonly scsi: PlaneScsi;
   private readonly unresponsiveSinceMs: Map<ReactorThread, number> = new Map();
   private lookTimer: NodeJS.Timeout | null;
@@ -309,21 +309,6 @@ export class ReactorDataPlane extends PlaneClusterHalf implements DataPlane {
     const address = await this.classic.attach(volume.thread, spec, () => this.detachLate(volume));
     volume.attached = true;
     return address;
-  }
-
-  async openPortal(): Promise<string> {
-    this.requireRunning();
-    return await this.classic.openDoor();
-  }
-
-  async leadElsewhere(targets: readonly ElsewhereTarget[]): Promise<void> {
-    this.requireRunning();
-    await this.classic.leadElsewhere(targets);
-  }
-
-  async setStandby(volumeId: string, hasStandby: boolean): Promise<void> {
-    this.requireRunning();
-    this.classic.setStandby(volumeId, hasStandby);
   }
 
   placeTogether(groups: readonly PlacementGroup[]): void {
