@@ -58,7 +58,15 @@ const PACKAGE_LIBRARY_DIRECTORIES = [
   "usr/lib",
   "lib",
 ];
-const PACKAGE_PROGRAM_DIRECTORIES = ["usr/bin", "usr/sbin", "bin", "sbin", "usr/local/bin"];
+const PACKAGE_PROGRAM_DIRECTORIES = [
+  "usr/bin",
+  "usr/sbin",
+  "bin",
+  "sbin",
+  "usr/local/bin",
+  "lib/udev",
+  "usr/lib/udev",
+];
 /** glibc belongs to the kernel and the loader that run here; it is never taken from a package. */
 const GLIBC =
   /^(ld-linux-x86-64|libc|libm|libdl|libpthread|librt|libresolv|libutil|libanl|libmvec)\.so\./;
@@ -66,6 +74,8 @@ const GLIBC =
 const LIBRARY_PACKAGES: Readonly<Record<string, string>> = {
   "libz.so.1": "zlib1g",
   "libe2p.so.2": "libext2fs2",
+  "libcrypto.so.3": "libssl3",
+  "libopeniscsiusr.so.0.2.0": "libopeniscsiusr",
 };
 /** No program here comes near; a cycle of packages must end. */
 const LIBRARY_PACKAGES_MAX = 200;
