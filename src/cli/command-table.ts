@@ -213,6 +213,8 @@ const VOLUME_COMMANDS: readonly CommandSpec[] = [
       "With --classic the volume is an iSCSI target instead, LUN 0, where --iscsi-listen of the " +
         "daemon says: for hypervisors without vhost-user. Prints its URL, and the forms for QEMU " +
         "and libvirt.",
+      "With --classic --standby the node takes the target over when the node that has it is seen " +
+        "to be gone; until then its portal leads initiators there.",
     ],
     arguments: [NAME],
     options: [
@@ -234,7 +236,7 @@ const VOLUME_COMMANDS: readonly CommandSpec[] = [
       {
         long: "standby",
         kind: "switch",
-        description: "of a volume of the cluster: for a VM that is about to move here",
+        description: "of a volume of the cluster: for a VM that moves here, or a node that is lost",
       },
       {
         long: "vm-memory",
@@ -278,6 +280,7 @@ const VOLUME_COMMANDS: readonly CommandSpec[] = [
       "ringstore volume attach db1 --libvirt-xml > disk.xml && virsh attach-device vm1 disk.xml",
       "qemu-system-x86_64 -cpu host -enable-kvm $(ringstore volume attach db1 --qemu 7.2)",
       "ringstore volume attach db1 --standby",
+      "ringstore volume attach db1 --classic --standby",
     ],
     load: async () => (await import("./commands/volume-attach.ts")).attach,
   },

@@ -66,6 +66,13 @@ export function register(key: number, isAptpl: boolean): CommandOptions {
   return { cdb: cdb(0x5f, 6, 0, 0, 0, 0, 0, 0, 24), data };
 }
 
+/** RESERVE, write exclusive, for the nexus that has registered that key. */
+export function reserve(key: number): CommandOptions {
+  const data = new Uint8Array(24);
+  data.set(be(key, 8));
+  return { cdb: cdb(0x5f, 1, 1, 0, 0, 0, 0, 0, 24), data };
+}
+
 /** PERSISTENT RESERVE IN, READ KEYS. */
 export const READ_KEYS: CommandOptions = { cdb: cdb(0x5e, 0, 0, 0, 0, 0, 0, 1, 0), readBytes: 256 };
 

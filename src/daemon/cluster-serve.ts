@@ -16,6 +16,8 @@ import { QUEUE_COUNT_MAX } from "../model/limits.ts";
 import type { ClusterBacking, ReplicaPlace } from "../ports/cluster-plane.ts";
 import type { VolumeSpec } from "../ports/data-plane.ts";
 import { attachFront } from "./attach-front.ts";
+import { classicOf } from "./classic-attach.ts";
+import type { KeptReservations } from "./classic-keeper.ts";
 import {
   type ClusterContext,
   changeVolume,
@@ -99,6 +101,7 @@ export class ClusterServing {
 
   /** What an attachment is without a word about it. */
   defaultsOf({ id, name, attachment }: VolumeRecord): DeclaredClusterAttachment {
+    const { target } = attachment;
     return {
       volumeId: id,
       name,
@@ -107,6 +110,7 @@ export class ClusterServing {
       packedAllowed: true,
       readOnly: attachment.readOnly,
       attachedAt: this.#context.host.modules.now().toISOString(),
+      ...(target === undefined ? {} : { classic: classicOf(target) }),
     };
   }
 
@@ -136,6 +140,11 @@ export class ClusterServing {
       await plane.takeVolume(entry.id, this.#backingOf(record));
       entry.isStandby = false;
     }
+    if (!entry.open && entry.isStandby) {
+      // A target: until now nothing of it was open here.
+      entry.isStandby = false;
+      entry.serving = false;
+    }
     if (!entry.serving) await this.#listen(entry, record, false);
   }
 
@@ -151,19 +160,42 @@ export class ClusterServing {
 
   /** The record has just been read, and says that this node stands by. */
   async standBy(entry: ServedVolume, record: VolumeRecord): Promise<void> {
+    const isTarget = record.attachment.target !== undefined;
     if (entry.open) await this.#grow(entry, record);
-    if (!entry.serving) await this.#listen(entry, record, true);
+    else if (isTarget) entry.sizeBytes = record.sizeBytes;
+    if (!entry.serving && isTarget) await this.#standAside(entry, record);
+    else if (!entry.serving) await this.#listen(entry, record, true);
     const { member, incarnation } = this.#context;
+    const portal = isTarget ? entry.portal : null;
     const { id, name } = record;
     await changeVolume(this.#context, id, `cannot stand by for volume ${name}`, (found) => {
       const { attachment } = found;
       const { standby } = attachment;
       if (standby?.node !== member.nodeId || standby.incarnation === incarnation) return null;
       // What an earlier run of this daemon asked for it does not wait for any more.
-      const { isMove, isWanted } = standby;
-      const fresh = { ...standby, incarnation, isWanted: isMove && isWanted };
+      const { node, isMove, isWanted } = standby;
+      const asked = { node, incarnation, isWanted: isMove && isWanted, isMove };
+      const fresh = portal === null ? asked : { ...asked, portal };
       return { ...found, attachment: { ...attachment, standby: fresh } };
     });
+  }
+
+  /**
+   * For a target that another node has. Nothing is opened: the portal leads initiators to the one
+   * that has it, and a takeover is one of a volume that was closed here.
+   */
+  async #standAside(entry: ServedVolume, record: VolumeRecord): Promise<void> {
+    this.checkName(record.name);
+    if (entry.declared === null) await this.declare(entry, this.defaultsOf(record));
+    entry.working = false;
+    if (entry.open) await this.#close(entry);
+    entry.portal = await this.#context.plane.openPortal();
+    entry.sizeBytes = record.sizeBytes;
+    entry.isStandby = true;
+    entry.serving = true;
+    entry.problem = null;
+    entry.retryCount = 0;
+    entry.retryAtMs = 0;
   }
 
   async #listen(entry: ServedVolume, record: VolumeRecord, isStandby: boolean): Promise<void> {
@@ -177,7 +209,10 @@ export class ClusterServing {
     }
     if (!entry.open) await this.open(entry, record, isStandby);
     const { readOnly } = record.attachment;
-    const parts = { options: host.options, plane, keeper: host.modules.classic };
+    const { classic: keeper } = host.modules;
+    const reservationsOf = (id: string, name: string): Promise<KeptReservations> =>
+      this.#context.reservations.claim(id, name);
+    const parts = { options: host.options, plane, keeper, reservationsOf };
     try {
       entry.portal = await attachFront(parts, record, { ...settings, readOnly });
     } catch (error) {
@@ -262,7 +297,7 @@ export class ClusterServing {
   /** Another node has it now. */
   async cutOff(entry: ServedVolume): Promise<void> {
     const { plane, timings } = this.#context;
-    if (entry.serving) {
+    if (entry.serving && entry.open) {
       let timer: NodeJS.Timeout | undefined;
       const patience = new Promise<void>((resolve) => {
         timer = setTimeout(resolve, timings.drainMs);
@@ -278,6 +313,7 @@ export class ClusterServing {
     }
     if (entry.open) await this.#close(entry);
     entry.serving = false;
+    entry.isStandby = false;
   }
 
   /**

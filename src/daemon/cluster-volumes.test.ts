@@ -316,8 +316,8 @@ describe("attach", () => {
     await until(() => has(b, "v"));
     await refused(
       b.control.attach("v", { standby: true, classic: {} }),
-      "invalid_request",
-      /standby does not go with classic/,
+      "attachment_differs",
+      /with CHAP name vm1/,
     );
     await refused(a.cluster.handOver("v", { node: "b" }), "volume_attached", /on node a/);
     a = await scene.restart(a);

@@ -11,7 +11,7 @@
 //  - calls for one volume come one after the other (the control plane sees to it).
 
 import { RingstoreError } from "../base/index.ts";
-import type { ClassicSpec, PortalStats } from "../ports/classic-plane.ts";
+import type { ClassicSpec, ElsewhereTarget, PortalStats } from "../ports/classic-plane.ts";
 import type {
   AttachmentSpec,
   Backing,
@@ -291,6 +291,16 @@ export class ReactorDataPlane extends PlaneClusterHalf implements DataPlane {
     const address = await this.classic.attach(volume.thread, spec, () => this.detachLate(volume));
     volume.attached = true;
     return address;
+  }
+
+  async openPortal(): Promise<string> {
+    this.requireRunning();
+    return await this.classic.openDoor();
+  }
+
+  async leadElsewhere(targets: readonly ElsewhereTarget[]): Promise<void> {
+    this.requireRunning();
+    await this.classic.leadElsewhere(targets);
   }
 
   /** Attached after nobody waited any more. */

@@ -6,7 +6,7 @@
 // Invariants:
 //  - everything here runs on the reactor's thread;
 //  - a target is found by name as long as its volume is attached; one of another reactor of this
-//    node leads there by redirection (RFC 7143 section 11.13.5);
+//    node, or of another node, leads there by redirection (RFC 7143 section 11.13.5);
 //  - a front-end that has been closed touches its device no more.
 
 import { assert } from "../base/index.ts";
@@ -190,16 +190,17 @@ export class ReactorClassic implements TargetDirectory {
   }
 
   list(): readonly IscsiTarget[] {
-    return [...this.targets.values(), ...this.redirects];
+    const others = this.redirects.filter(({ name }) => !this.targets.has(name));
+    return [...this.targets.values(), ...others];
   }
 
-  /** Targets of the node's other reactors, all of them. */
+  /** Targets of the node's other reactors, and of other nodes, all of them. */
   setRedirects(redirects: readonly Redirect[]): void {
     this.redirects = redirects.map(({ targetName, address, initiators }) => ({
       name: targetName,
       alias: "",
       portalGroupTag: PORT_TAG,
-      addresses: [`${address},${PORT_TAG}`],
+      addresses: address === null ? [] : [`${address},${PORT_TAG}`],
       initiators: initiators.length === 0 ? null : new Set(initiators),
       // He proves himself where he is sent.
       chap: null,

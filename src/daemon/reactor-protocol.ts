@@ -103,12 +103,13 @@ export type ClassicCommand =
       readonly connectionsPerAddressMax: number;
     }
   | { readonly op: "attachClassic"; readonly spec: ClassicSpec }
-  /** Targets of the other reactors. Not answered. */
+  /** Targets of the other reactors and of other nodes. Not answered. */
   | {
       readonly op: "setRedirects";
       readonly redirects: readonly {
         readonly targetName: string;
-        readonly address: string;
+        /** Null: nobody serves it at the moment. */
+        readonly address: string | null;
         readonly initiators: readonly string[];
       }[];
     }

@@ -169,9 +169,9 @@ export class Daemon {
       scrubMibPerSecond: config.scrubMibPerSecond,
       portal,
       saveReservations: async (volumeId, record) => {
-        // Of the cluster's they belong into the metadata: on this node another would miss them.
-        if (daemon?.hasVolume(volumeId) !== true) throw new Error("not a volume of this node");
-        await classic.save(volumeId, record);
+        if (daemon?.hasVolume(volumeId) === true) await classic.save(volumeId, record);
+        else if (daemon !== null) await daemon.#cluster.saveReservations(volumeId, record);
+        else throw new Error("the daemon is starting");
       },
       log,
       changed: () => daemon?.look(),

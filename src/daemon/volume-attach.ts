@@ -27,6 +27,10 @@ export async function attachVolume(
     requireReady(entry);
     if (request.queueCountMax !== undefined) checkQueueCount(request.queueCountMax);
     const { declared } = entry;
+    if (request.classic !== undefined && request.standby !== undefined) {
+      const message = `standby does not go with classic: volume ${name} is on this node alone`;
+      throw new ApiError("invalid_request", message, { advice: "leave standby out" });
+    }
     if (declared.attachment !== null) return await attachAgain(host, entry, request);
     const classic = request.classic === undefined ? null : planClassic(request, request.classic);
     await beginClassic(host, entry, request);

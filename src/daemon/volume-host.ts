@@ -11,7 +11,7 @@ import { quote } from "../model/volume-rules.ts";
 import type { DataPlane, VolumeStats } from "../ports/data-plane.ts";
 import type { Log } from "../ports/log.ts";
 import { attachFront } from "./attach-front.ts";
-import type { ClassicKeeper } from "./classic-keeper.ts";
+import type { ClassicKeeper, KeptReservations } from "./classic-keeper.ts";
 import type { DataDirectory } from "./data-directory.ts";
 import type { DiskHost, DiskUser } from "./disk-host.ts";
 import type { EventLog } from "./event-log.ts";
@@ -193,7 +193,9 @@ export class VolumeHost {
     if (attachment === null) throw new Error(`volume ${name} is not declared attached`);
     await this.reopenBacking(entry);
     const { dataPlane: plane, classic: keeper } = this.modules;
-    const parts = { options: this.options, plane, keeper };
+    const reservationsOf = (id: string): Promise<KeptReservations> =>
+      keeper.reservationsOf(id, name);
+    const parts = { options: this.options, plane, keeper, reservationsOf };
     try {
       entry.portal = await attachFront(parts, entry.declared, attachment);
     } catch (error) {

@@ -177,7 +177,10 @@ export const VolumeAttachSchema: SchemaOf<VolumeAttach> = describes<VolumeAttach
       readOnly: Type.Optional(Type.Boolean()),
       takeOver: Type.Optional(Type.Boolean({ description: "from a node that is alive" })),
       standby: Type.Optional(
-        Type.Boolean({ description: "for a guest that is about to move here from another node" }),
+        Type.Boolean({
+          description:
+            "for a guest that moves here from another node, or a target whose node is lost",
+        }),
       ),
       vmMemoryBytes: Type.Optional(
         Type.Integer({ minimum: 1, maximum: VOLUME_SIZE_MAX_BYTES, multipleOf: 4096 }),

@@ -135,7 +135,8 @@ export interface VolumeAttach {
   readonly takeOver?: boolean;
   /**
    * Of a volume of the cluster that another node has: its guest is about to move here. The socket
-   * takes connections; rings start when that node has handed the volume over.
+   * takes connections; rings start when that node has handed the volume over. With classic: the
+   * target is taken over when that node is gone.
    */
   readonly standby?: boolean;
   /** Only for the printed command line: the VM's memory size. */

@@ -53,12 +53,28 @@ export interface PortalStats {
   readonly reinstatedCount: number;
 }
 
+/** A target that another node of the cluster serves. */
+export interface ElsewhereTarget {
+  readonly targetName: string;
+  /** As in ClassicSpec. */
+  readonly initiators: readonly string[];
+  /** `address:port` of its portal; null: nobody serves it at the moment, and somebody will. */
+  readonly address: string | null;
+}
+
 /** Keeps reservations with the volume; resolves when the record is safe. */
 export type SaveReservations = (volumeId: string, record: ReservationRecord) => Promise<void>;
 
 export interface ClassicPlane {
   /** Makes the open volume a target; resolves with the portal's `address:port`. */
   attachClassic(spec: ClassicSpec): Promise<string>;
+  /** Resolves with the portal's `address:port`; it listens from now on, if it did not. */
+  openPortal(): Promise<string>;
+  /**
+   * All targets of other nodes, from now on: every portal that listens lists them, and sends
+   * initiators there. A target that is attached here counts before one of the same name.
+   */
+  leadElsewhere(targets: readonly ElsewhereTarget[]): Promise<void>;
   /** Of each portal that listens. */
   portalStats(): readonly PortalStats[];
 }

@@ -16,7 +16,7 @@ import { quoteForShell } from "../shell.ts";
 
 const STDIN = 0;
 const SECRET_PLACE = `file=${CHAP_SECRET_FILE}`;
-const OF_VHOST_USER = ["queues", "noPacked", "vmMemory", "standby"];
+const OF_VHOST_USER = ["queues", "noPacked", "vmMemory"];
 const OF_CLASSIC = ["chapUser", "chapSecretFile", "initiator"];
 
 function optionName(key: string): string {

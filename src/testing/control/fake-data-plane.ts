@@ -6,7 +6,7 @@ import { existsSync, statSync, truncateSync, unlinkSync, writeFileSync } from "n
 import { chmod } from "node:fs/promises";
 import { createServer, type Server } from "node:net";
 import { RingstoreError } from "../../base/error.ts";
-import type { ClassicSpec, PortalStats } from "../../ports/classic-plane.ts";
+import type { ClassicSpec, ElsewhereTarget, PortalStats } from "../../ports/classic-plane.ts";
 import type {
   AttachmentSpec,
   DataPlane,
@@ -65,6 +65,9 @@ export class FakeDataPlane implements DataPlane {
   readonly extraDiskStats: Map<string, Partial<StoreDiskStats>> = new Map();
   readonly extraStats: Map<string, Partial<VolumeStats>> = new Map();
   portals: readonly PortalStats[] = [];
+  /** Where the portal of this node listens. */
+  portalAddress = "127.0.0.1:3260";
+  elsewhere: readonly ElsewhereTarget[] = [];
   stopped = false;
   /** Consulted before each call: throw to fail it, return a promise to delay it. */
   intercept: (method: FakeMethod, name: string) => void | Promise<void> = () => undefined;
@@ -224,7 +227,15 @@ export class FakeDataPlane implements DataPlane {
     await this.#enter("attachClassic", volume.spec.name);
     if (volume.attachment !== null) throw new Error(`volume ${spec.volumeId} is attached`);
     volume.attachment = spec;
-    return "127.0.0.1:3260";
+    return this.portalAddress;
+  }
+
+  async openPortal(): Promise<string> {
+    return this.portalAddress;
+  }
+
+  async leadElsewhere(targets: readonly ElsewhereTarget[]): Promise<void> {
+    this.elsewhere = targets;
   }
 
   portalStats(): readonly PortalStats[] {
