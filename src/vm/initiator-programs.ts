@@ -19,16 +19,14 @@ export const OPEN_ISCSI: readonly GuestProgram[] = [
 export const ISCSI_MODULES: readonly string[] = ["virtio_net", "sd_mod", "iscsi_tcp"];
 
 const RULES = "/lib/udev/rules.d";
-const PLUGINS = "/lib/multipath";
+const PLUGINS = ["/lib/multipath/libchecktur.so", "/lib/multipath/libprioconst.so"];
 
 export const MULTIPATH: readonly GuestProgram[] = [
-  sbin(
-    "multipathd",
-    "multipath-tools",
-    `${RULES}/56-dm-mpath.rules`,
-    `${PLUGINS}/libchecktur.so`,
-    `${PLUGINS}/libprioconst.so`,
-  ),
+  {
+    ...sbin("multipathd", "multipath-tools", `${RULES}/56-dm-mpath.rules`, ...PLUGINS),
+    // glibc's, for the end of a thread.
+    loads: ["libgcc_s.so.1"],
+  },
   sbin("dmsetup", "dmsetup", `${RULES}/55-dm.rules`, `${RULES}/95-dm-notify.rules`),
   { program: "scsi_id", debianPackage: "udev", paths: ["/lib/udev/scsi_id"] },
   // One program that is told by its name what it is.

@@ -19,6 +19,8 @@ export interface ProgramSource {
   readonly debianPackage: string;
   /** Libraries (by NEEDED name) that need not be there. Default: none. */
   readonly withoutLibrary?: (soname: string) => boolean;
+  /** Libraries that it loads while it runs, and does not say so. */
+  readonly loads?: readonly string[];
 }
 
 export interface EnsureOptions extends CacheOptions {
@@ -133,7 +135,7 @@ async function examine(
   options: EnsureOptions,
 ): Promise<Program> {
   const finder = new LibraryFinder(source, fromPackage, options);
-  await finder.follow(path);
+  await finder.follow(path, source.loads);
   return {
     path,
     libraries: finder.found,
@@ -169,11 +171,11 @@ class LibraryFinder {
     if (fromPackage !== undefined) this.#packages.push(fromPackage);
   }
 
-  async follow(path: string): Promise<void> {
+  async follow(path: string, loads: readonly string[] = []): Promise<void> {
     const file = readFileSync(path);
     // A script brings its own interpreter question; nothing here is one.
     const elf = readElf(file, path);
-    for (const soname of elf.needed) {
+    for (const soname of [...elf.needed, ...loads]) {
       if (this.found.has(soname) || this.skipped.has(soname)) continue;
       if (this.#source.withoutLibrary?.(soname) === true) {
         this.skipped.add(soname);

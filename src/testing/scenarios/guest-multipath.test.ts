@@ -54,13 +54,18 @@ async function mappedGuest(
 }
 
 /** Another path takes over, and writes are safe again; then the node comes back as a second path. */
-async function loseNode(guest: Guest, cluster: NodeCluster, standby: number): Promise<void> {
+async function loseNode(
+  host: GuestHost,
+  guest: Guest,
+  cluster: NodeCluster,
+  standby: number,
+): Promise<void> {
   await sleep(SHORT_MS);
   await cluster.kill(0);
   const killedMs = performance.now();
   await guest.must("dd if=/dev/urandom of=/mnt/after bs=64k count=16 conv=fsync 2>/dev/null");
   const tookMs = Math.round(performance.now() - killedMs);
-  console.log(`# written through the standby ${tookMs} ms after the kill`);
+  host.say(`written through the standby ${tookMs} ms after the kill`);
   await pathsSoon(guest, (count) => count > 0);
   assert.equal((await cluster.volume(standby, "vm")).backing.attachedTo, `node${standby + 1}`);
   await sleep(SHORT_MS);
@@ -88,7 +93,7 @@ scenario("two portals, and the node of the target is killed", limit(), async (ho
     const load = guest.run(untilStopped(fio), { timeoutMs: limit().timeout });
     load.catch(() => undefined);
     await guest.must("until pidof fio; do usleep 20000; done");
-    await loseNode(guest, cluster, standby);
+    await loseNode(host, guest, cluster, standby);
     await guest.must(`touch ${STOP_FILE}`);
     const { exitCode, stdout, stderr } = await load;
     assert.equal(exitCode, 0, stdout + stderr);

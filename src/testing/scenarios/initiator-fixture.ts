@@ -31,6 +31,11 @@ const JOIN_NETWORK = [
   "ip route add 127.0.0.0/8 via 10.0.2.2",
 ];
 const START_ISCSID = ["mkdir -p /run/lock/iscsi", "iscsid"];
+const START_MULTIPATHD = [
+  "mkdir -p /etc/multipath",
+  "systemd-udevd --daemon --resolve-names=never",
+  "multipathd",
+];
 /** iscsiadm's word for a secret or a name that was refused. */
 export const LOGIN_REFUSED = 24;
 
@@ -79,9 +84,11 @@ export async function initiatorGuest(
   });
   await guest.must([...JOIN_NETWORK, ...START_ISCSID].join(" && "));
   if (hasMultipath) {
-    await guest.must(`modprobe -a ${MULTIPATH_MODULES.join(" ")}`);
-    await guest.must("mkdir -p /etc/multipath && systemd-udevd --daemon --resolve-names=never");
-    await guest.must("multipathd");
+    await guest.must(
+      [`modprobe -a ${MULTIPATH_MODULES.join(" ")}`, ...START_MULTIPATHD].join(" && "),
+    );
+    const ask = async (): Promise<string> => (await guest.run("multipathd show daemon")).stdout;
+    await until(ask, (word) => /^pid \d+ (idle|running)/.test(word), "multipathd at work");
   }
   return guest;
 }
