@@ -81,7 +81,7 @@ async function dies(node: NodeFixture): Promise<void> {
 }
 
 function specAt({ plane }: NodeFixture, id: string): ClassicSpec {
-  return plane.open.get(id)?.attachment as ClassicSpec;
+  return (plane.open.get(id)?.attachment ?? undefined) as ClassicSpec;
 }
 
 describe("portals", () => {
@@ -94,7 +94,7 @@ describe("portals", () => {
       await leads(node, "10.0.0.1:3260");
       assert.deepEqual(node.plane.elsewhere, [wanted]);
     }
-    assert.equal(leadOf(a), "");
+    await leads(a, "");
     const store = scene.store();
     const { entries } = await store.list(new MetaKeys().root);
     store.close();
@@ -240,7 +240,7 @@ describe("standby", () => {
     await until(() => b.control.list().length > 0 && b.control.show("v").state === "standby");
     await dies(a);
     await until(() => backing(c).attachedTo === "b");
-    await until(() => b.control.show("v").state === "attached");
+    await until(() => specAt(b, id) !== undefined);
     assert.deepEqual(specAt(b, id).reservations, RECORD);
     assert.equal(specAt(b, id).powerWasLost, false);
     assert.deepEqual(specAt(b, id).initiators, [HOST_A]);
@@ -260,12 +260,14 @@ describe("standby", () => {
   });
 
   test("handed over: by detach where it is, by a command; never to a node that is not ready", async () => {
-    const id = await attached();
+    const chap = { user: "vm1", secret: SECRET };
+    const id = await attached({ classic: { chap, initiators: [HOST_A] } });
     await refused(c.cluster.handOver("v", { node: "b" }), "volume_attached", /--classic --standby/);
-    await b.control.attach("v", STANDBY);
+    await until(() => backing(b).standby === null);
+    await b.control.attach("v", { classic: { chap }, standby: true });
     a.plane.tellFront({ volumeId: id, isRunning: true, isWaiting: false });
     assert.equal((await c.cluster.handOver("v", { node: "b" })).changed, true);
-    await until(() => b.control.show("v").state === "attached");
+    await until(() => specAt(b, id) !== undefined);
     await until(() => a.control.show("v").attachment === null);
     await leads(a, "10.0.0.2:3260");
     await a.cluster.saveReservations(id, RECORD).then(
@@ -273,15 +275,23 @@ describe("standby", () => {
       () => undefined,
     );
     await b.cluster.saveReservations(id, RECORD);
-    await c.control.attach("v", STANDBY);
+    await c.control.attach("v", { classic: { chap }, standby: true });
     await until(() => backing(b).standby === "c");
     assert.equal((await b.control.detach("v")).changed, true);
-    await until(() => c.control.show("v").state === "attached");
+    await until(() => specAt(c, id) !== undefined);
     assert.deepEqual(specAt(c, id).reservations, RECORD);
     assert.equal(specAt(c, id).powerWasLost, false);
     await leads(b, "10.0.0.3:3260");
     assert.equal((await c.control.detach("v")).changed, true);
     await leads(b, "");
+  });
+
+  test("without a secret a target is handed over to any node", async () => {
+    const id = await attached();
+    assert.equal((await c.cluster.handOver("v", { node: "b" })).changed, true);
+    await until(() => specAt(b, id) !== undefined);
+    assert.deepEqual(specAt(b, id).initiators, [HOST_A]);
+    await leads(a, "10.0.0.2:3260");
   });
 
   test("who may log in is the same at both; a guest's standby is another thing", async () => {

@@ -166,7 +166,7 @@ export class ClusterServing {
     if (!entry.serving && isTarget) await this.#standAside(entry, record);
     else if (!entry.serving) await this.#listen(entry, record, true);
     const { member, incarnation } = this.#context;
-    const portal = isTarget ? entry.portal : null;
+    const portal = isTarget && this.#hasSecret(entry) ? entry.portal : null;
     const { id, name } = record;
     await changeVolume(this.#context, id, `cannot stand by for volume ${name}`, (found) => {
       const { attachment } = found;
@@ -178,6 +178,17 @@ export class ClusterServing {
       const fresh = portal === null ? asked : { ...asked, portal };
       return { ...found, attachment: { ...attachment, standby: fresh } };
     });
+  }
+
+  /** Secrets are in no record: whoever was told none cannot let anybody in. */
+  #hasSecret({ id, name, declared }: ServedVolume): boolean {
+    if ((declared?.classic?.chapUser ?? null) === null) return true;
+    try {
+      this.#context.host.modules.classic.secretOf(id, name);
+      return true;
+    } catch {
+      return false;
+    }
   }
 
   /**

@@ -196,7 +196,7 @@ export class ClusterStandbys {
 
   /**
    * Sessions do not keep a target: initiators come again by themselves, and are led on. But it goes
-   * only where somebody has said who may log in.
+   * only where its portal listens, and its secret is known.
    */
   #holdTarget(entry: ServedVolume, { isWanted, portal }: Standby): void {
     if (!isWanted) return;

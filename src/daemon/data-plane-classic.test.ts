@@ -22,7 +22,7 @@ import {
   reserve,
   TEST_UNIT_READY,
   write10,
-} from "./_test-classic.ts";
+} from "../testing/nodes/classic-client.ts";
 import { TestCluster, type TestNode } from "./_test-cluster.ts";
 import { MIB, TestPlane, until, volume } from "./_test-plane.ts";
 

@@ -3,8 +3,8 @@
 // nexus whichever portal it has come to.
 
 import { setTimeout as sleep } from "node:timers/promises";
-import { ClassicClient, INITIATOR, read10, TEST_UNIT_READY } from "../../daemon/_test-classic.ts";
 import type { CommandOptions, InitiatorCommand, IscsiInitiator } from "../../load/index.ts";
+import { ClassicClient, INITIATOR, read10, TEST_UNIT_READY } from "./classic-client.ts";
 
 const MOVED = 0x0101;
 const PATIENCE_MS = 60_000;

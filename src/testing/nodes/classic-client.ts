@@ -8,11 +8,11 @@ import {
   type InitiatorCommand,
   IscsiInitiator,
   type LoginOptions,
-} from "../load/index.ts";
-import type { ClassicSpec, VolumeSpec } from "../ports/index.ts";
-import { Reactor } from "../reactor/index.ts";
-import { SystemClock, SystemMemory } from "../sys/index.ts";
-import { UringDialer } from "../uring/index.ts";
+} from "../../load/index.ts";
+import type { ClassicSpec, VolumeSpec } from "../../ports/index.ts";
+import { Reactor } from "../../reactor/index.ts";
+import { SystemClock, SystemMemory } from "../../sys/index.ts";
+import { UringDialer } from "../../uring/index.ts";
 
 export const INITIATOR = "iqn.2026-01.test:one";
 export const PORTAL = {
@@ -45,7 +45,7 @@ function be(value: number, bytes: number): number[] {
 }
 
 /** A CDB of 16 bytes. */
-export function cdb(...bytes: readonly number[]): Uint8Array {
+function cdb(...bytes: readonly number[]): Uint8Array {
   const whole = new Uint8Array(16);
   whole.set(bytes);
   return whole;
