@@ -2,8 +2,8 @@
 // the kernel's own initiator, and multipath-tools above two ways to one disk. For guests that ask:
 // with their libraries they are 12 MB that every other guest's boot does without.
 //
-// multipathd hears of disks from udev and takes their identifiers from it, so there is a udevd, with
-// as few rules as will do: Debian's for device-mapper, and one that asks a disk who it is.
+// multipathd hears of disks from udev and takes their identifiers from it, so there is a udevd,
+// with as few rules as will do: Debian's for device-mapper, and one that asks a disk who it is.
 
 import type { GuestProgram } from "./initramfs.ts";
 
