@@ -169,7 +169,9 @@ export class ClusterAttaching {
       readOnly,
       ...(classic === undefined ? {} : { classic: planClassic(request, classic) }),
     };
-    await this.#serving.declare(entry, { ...this.#serving.defaultsOf(record), ...settings });
+    // Who takes a target over by vhost-user makes no target of it.
+    const { classic: _, ...defaults } = this.#serving.defaultsOf(record);
+    await this.#serving.declare(entry, { ...defaults, ...settings });
   }
 
   #requireHeld(record: VolumeRecord, { takeOver }: VolumeAttach): void {

@@ -171,6 +171,10 @@ describe("reservations", () => {
     assert.deepEqual(await kept(id), RECORD);
     await b.cluster.saveReservations(id, { ...RECORD, generation: 4 });
     assert.equal((await kept(id))?.generation, 4);
+    // Nobody has claimed them since, but the volume is another's.
+    await c.control.attach("v", { takeOver: true });
+    await refused(b.cluster.saveReservations(id, late), "volume_unavailable", /another node/);
+    assert.equal((await kept(id))?.generation, 4);
   });
 
   test("what a run that ended had on its way finds another revision", async () => {
@@ -181,11 +185,16 @@ describe("reservations", () => {
     a = await reborn(a, 0);
     await until(() => specAt(a, id) !== undefined);
     const late = await store.compareAndSwap(key(id), before?.modRevision ?? 0, null);
-    store.close();
     assert.equal(late.outcome, "conflict");
-    // The next run writes under its own name alone.
     await a.cluster.saveReservations(id, { ...RECORD, generation: 5 });
     assert.equal((await kept(id))?.generation, 5);
+    // Each run writes under its own name alone.
+    const now = await store.get(key(id));
+    await store.compareAndSwap(key(id), now?.modRevision ?? 0, before?.value ?? null);
+    store.close();
+    const another = a.cluster.saveReservations(id, { ...RECORD, generation: 6 });
+    await refused(another, "volume_unavailable", /another/);
+    assert.deepEqual(await kept(id), RECORD);
   });
 
   test("without APTPL they end when it is detached, with it they stay; deleted, nothing does", async () => {

@@ -111,5 +111,8 @@ async function read(store: MetaStore, key: string): Promise<Found> {
 }
 
 function lost(what: string): ApiError {
-  return new ApiError("volume_unavailable", `${what}: another node has the volume`);
+  return new ApiError(
+    "volume_unavailable",
+    `${what}: another node, or another run of this one, has the volume`,
+  );
 }
