@@ -93,6 +93,13 @@ export async function initiatorGuest(
   return guest;
 }
 
+/** Waits until the portal lists the target. */
+export async function targetSoon(guest: Guest, portal: string, target: string): Promise<void> {
+  const discover = `iscsiadm -m discovery -t sendtargets -p ${portal}`;
+  const ask = async (): Promise<string> => (await guest.run(discover)).stdout;
+  await until(ask, (listed) => listed.includes(target), `${target} at ${portal}`);
+}
+
 /** As operators do: a record of the portal, what it needs, the login. Returns iscsiadm's status. */
 export async function tryLogin(guest: Guest, { target, portal, chap }: Login): Promise<number> {
   const node = `iscsiadm -m node -T ${target} -p ${portal}`;
@@ -102,7 +109,8 @@ export async function tryLogin(guest: Guest, { target, portal, chap }: Login): P
     chap === undefined
       ? []
       : [set("authmethod", "CHAP"), set("username", chap.user), set("password", chap.secret)];
-  await guest.must([`${node} -o new`, ...secret].join(" && "));
+  // With its portal group: discovery may have made this very record, and must not have it twice.
+  await guest.must([`${node},1 -o new`, ...secret].join(" && "));
   return (await guest.run(`${node} --login`)).exitCode;
 }
 
