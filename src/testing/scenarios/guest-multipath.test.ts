@@ -22,7 +22,7 @@ import {
 import { disksSoon, initiatorGuest, logIn, targetSoon } from "./initiator-fixture.ts";
 
 const VOLUME_BYTES: number = 96 * MIB;
-const SHORT_MS = 1500;
+const SHORT_MS = 1000;
 const MAP = "mpatha";
 const DEVICE = `/dev/mapper/${MAP}`;
 
@@ -40,20 +40,23 @@ async function assertNothingFailed(guest: Guest): Promise<void> {
   assert.equal(complaints, "");
 }
 
-/** The map is there, with a path through each portal. */
-async function mappedGuest(
-  host: GuestHost,
-  target: string,
-  portals: readonly string[],
-): Promise<Guest> {
-  const guest = await initiatorGuest(host, { hasMultipath: true });
+/** Both at once; both are waited for: what starts after a failure would outlive the cleanup. */
+async function started(host: GuestHost, cleanup: Cleanup): Promise<[NodeCluster, Guest]> {
+  const options = { nodeCount: 3, diskBytes: 320 * MIB, hasPortals: true } as const;
+  const starting = NodeCluster.start(cleanup, options);
+  const booting = initiatorGuest(host, { hasMultipath: true });
+  await Promise.allSettled([starting, booting]);
+  return [await starting, await booting];
+}
+
+/** Waits until the map is there, with a path through each portal. */
+async function mapSoon(guest: Guest, target: string, portals: readonly string[]): Promise<void> {
   // A portal that has not heard of the target yet would refuse the login for good.
   for (const portal of portals) await targetSoon(guest, portal, target);
   for (const portal of portals) await logIn(guest, { target, portal });
   await disksSoon(guest, portals.length);
   await pathsSoon(guest, (count) => count === portals.length);
   await guest.must(`until [ -b ${DEVICE} ]; do usleep 50000; done`);
-  return guest;
 }
 
 /** Another path takes over, and writes are safe again; then the node comes back as a second path. */
@@ -90,18 +93,17 @@ async function moveBack(guest: Guest, cluster: NodeCluster, from: number): Promi
 scenario("two portals, and the node of the target is killed", limit(), async (host) => {
   const cleanup = new Cleanup();
   try {
-    const options = { nodeCount: 3, diskBytes: 320 * MIB, hasPortals: true } as const;
-    const cluster = await NodeCluster.start(cleanup, options);
+    const [cluster, guest] = await started(host, cleanup);
     await cluster.api(0).createVolume({ name: "vm", sizeBytes: VOLUME_BYTES, replicas: 2 });
     const [, standby = 0] = await cluster.holders(0, "vm");
     const { classic } = await cluster.api(0).attachVolume("vm", { classic: {} });
     await cluster.volume(standby, "vm");
     await cluster.api(standby).attachVolume("vm", { classic: {}, standby: true });
     const portals = [cluster.portal(0), cluster.portal(standby)];
-    const guest = await mappedGuest(host, classic?.target ?? "", portals);
+    await mapSoon(guest, classic?.target ?? "", portals);
     await guest.must(`mkfs.ext4 -q ${DEVICE} && mount ${DEVICE} /mnt`);
     const more = "--bsrange=4k-64k --blockalign=4k --fsync=64 --fallocate=none";
-    const fio = verifiedFio({ device: "/mnt/data", size: "24M", seconds: 5, more });
+    const fio = verifiedFio({ device: "/mnt/data", size: "12M", seconds: 2, more });
     const load = guest.run(untilStopped(fio), { timeoutMs: limit().timeout });
     load.catch(() => undefined);
     await guest.must("until pidof fio; do usleep 20000; done");
