@@ -244,6 +244,7 @@ describe("standby", () => {
     assert.equal((await b.control.attach("v", STANDBY)).changed, false);
     await leads(b, "10.0.0.1:3260");
     assert.ok(!b.plane.calls.includes("openVolume v"), "nothing is open at a standby");
+    await until(() => a.plane.stoodBy.has(id));
     await a.control.resize("v", { sizeBytes: 2 * MIB }, REALLY);
     b = await reborn(b, 1);
     await until(() => b.control.list().length > 0 && b.control.show("v").state === "standby");
@@ -313,8 +314,9 @@ describe("standby", () => {
     const others = ["iqn.2026-01.com.example:b"];
     await refused(standby({ chap, initiators: others }), "attachment_differs", /other initiators/);
     await standby({ chap });
+    await until(() => a.plane.stoodBy.size === 1);
     assert.equal((await b.control.detach("v")).changed, true);
-    await until(() => backing(a).standby === null);
+    await until(() => backing(a).standby === null && a.plane.stoodBy.size === 0);
     assert.equal(b.control.show("v").attachment, null);
     await leads(b, "10.0.0.1:3260");
     await a.control.detach("v");

@@ -18,6 +18,7 @@ import type { ElsewhereTarget } from "../ports/classic-plane.ts";
 import { targetNameOf } from "./classic-attach.ts";
 import { type ClusterContext, changeVolume } from "./cluster-context.ts";
 import type { ServedVolume } from "./cluster-served.ts";
+import { isReady } from "./cluster-standby.ts";
 
 /** What every node may know of a target. */
 export function attachedTarget(
@@ -99,8 +100,20 @@ export class ClusterPortals {
   async #tellOwn(): Promise<void> {
     for (const entry of [...this.#context.served.values()]) {
       const record = this.#context.inventory.volumes.get(entry.id)?.record;
-      if (record !== undefined && this.#isUntold(entry, record)) await this.#tell(entry);
+      if (record === undefined) continue;
+      await this.#showStandby(entry, record);
+      if (this.#isUntold(entry, record)) await this.#tell(entry);
     }
+  }
+
+  async #showStandby(entry: ServedVolume, { attachment }: VolumeRecord): Promise<void> {
+    const { plane, member } = this.#context;
+    const { node, standby } = attachment;
+    const isOurs = node === member.nodeId && entry.serving && !entry.isStandby && !entry.busy;
+    const hasStandby = standby?.portal !== undefined && isReady(this.#context, standby);
+    if (!isOurs || entry.portal === null || hasStandby === entry.hasStandby) return;
+    entry.hasStandby = hasStandby;
+    await plane.setStandby(entry.id, hasStandby);
   }
 
   #isUntold(entry: ServedVolume, { attachment }: VolumeRecord): boolean {

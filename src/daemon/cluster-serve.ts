@@ -231,6 +231,7 @@ export class ClusterServing {
       throw error;
     }
     entry.serving = true;
+    entry.hasStandby = false;
     entry.problem = null;
     entry.retryCount = 0;
     entry.retryAtMs = 0;

@@ -23,6 +23,8 @@ export class ServedVolume extends OperationQueue {
   serving = false;
   /** Of a target that is served: the portal's `HOST:PORT`. */
   portal: string | null = null;
+  /** The same: its initiators were told that another node stands by. */
+  hasStandby = false;
   /**
    * Another node has it, and this one's socket is open in case its guest comes here; of a target
    * nothing is open, and the portal leads to that node.

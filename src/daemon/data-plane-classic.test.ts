@@ -15,6 +15,7 @@ import {
   INITIATOR,
   keysOf,
   PORTAL,
+  portGroups,
   READ_CAPACITY,
   READ_KEYS,
   read10,
@@ -305,6 +306,34 @@ test("a volume of the cluster: a target at its owner, which is not handed over",
   const late = await client.tryLogin(address, { targetName: target.targetName });
   await client.until(() => late.isEnded, "a session behind a held gate");
   await client.during(a.plane.detach(spec.id));
+});
+
+test("a node that stands by is a port group in standby; initiators hear of it", async (t) => {
+  const plane = await TestPlane.start(t, { portal: PORTAL });
+  const client = new ClassicClient();
+  const spec = volume("paths", { kind: "memory" });
+  await plane.plane.openVolume(spec, { create: true });
+  const target = classicSpec(spec);
+  const address = await plane.plane.attachClassic(target);
+  const initiator = await client.login(address, target.targetName);
+  assert.equal(await portGroups(client, initiator), "1:0");
+  for (const [hasStandby, groups] of [
+    [true, "1:0 2:2"],
+    [false, "1:0"],
+  ] as const) {
+    await plane.plane.setStandby(spec.id, hasStandby);
+    await plane.plane.setStandby(spec.id, hasStandby);
+    let told = await client.run(initiator, { cdb: TEST_UNIT_READY });
+    if (told.status === 0) told = await client.run(initiator, { cdb: TEST_UNIT_READY });
+    assert.equal(told.senseTriple, 0x062a06);
+    assert.equal((await client.run(initiator, { cdb: TEST_UNIT_READY })).status, 0, "told once");
+    assert.equal(await portGroups(client, initiator), groups);
+  }
+  await client.during(plane.plane.detach(spec.id));
+  await plane.plane.setStandby(spec.id, true);
+  await plane.plane.attachClassic(target);
+  const again = await client.login(address, target.targetName);
+  assert.equal(await portGroups(client, again), "1:0");
 });
 
 test("a port that somebody has: said so, and tried again", async (t) => {

@@ -303,6 +303,11 @@ export class ReactorDataPlane extends PlaneClusterHalf implements DataPlane {
     await this.classic.leadElsewhere(targets);
   }
 
+  async setStandby(volumeId: string, hasStandby: boolean): Promise<void> {
+    this.requireRunning();
+    this.classic.setStandby(volumeId, hasStandby);
+  }
+
   /** Attached after nobody waited any more. */
   private detachLate({ spec, thread }: OpenVolume): void {
     const { detachMs: timeoutMs } = this.limits;

@@ -81,6 +81,11 @@ export class PlaneClassic {
     await this.tellRedirects();
   }
 
+  /** Nothing where it has been detached meanwhile. */
+  setStandby(volumeId: string, hasStandby: boolean): void {
+    this.served.get(volumeId)?.thread.post({ op: "setStandby", volumeId, hasStandby });
+  }
+
   private portalOf(thread: ReactorThread): Promise<string> {
     const known = this.portals.get(thread);
     if (known !== undefined) return known;

@@ -20,11 +20,14 @@ import {
 import type { BlockDevice, ClassicSpec, PortalStats, ReservationRecord } from "../ports/index.ts";
 import type { Reactor } from "../reactor/index.ts";
 import {
+  ACCESS_OPTIMIZED,
+  ACCESS_STANDBY,
   LogicalUnit,
   type ReservationStore,
   Reservations,
   ScsiEngine,
   ScsiTarget,
+  type TargetPortGroup,
 } from "../scsi/index.ts";
 import { LimitedLog, type VolumeMeter } from "../telemetry/index.ts";
 import { UringListener } from "../uring/index.ts";
@@ -35,8 +38,26 @@ import { refusal } from "./reactor-volume.ts";
 
 /** Commands of all sessions that the device server has at once. */
 const TASK_COUNT = 4096;
-/** Relative target port of every portal of this node; one path leads to a volume. */
+/**
+ * Relative target port of whatever portal serves a target, on whichever node: an initiator that
+ * finds it elsewhere is the nexus that it was, with its registrations.
+ */
 const PORT_TAG = 1;
+/** Of the portal of a node that stands by for it, and leads here. */
+const STANDBY_TAG = 2;
+
+const SERVING: TargetPortGroup = {
+  id: PORT_TAG,
+  state: ACCESS_OPTIMIZED,
+  isPreferred: true,
+  ports: [PORT_TAG],
+};
+const STANDING_BY: TargetPortGroup = {
+  id: STANDBY_TAG,
+  state: ACCESS_STANDBY,
+  isPreferred: false,
+  ports: [STANDBY_TAG],
+};
 
 type StartPortal = ClassicCommand & { readonly op: "startPortal" };
 type Redirect = (ClassicCommand & { readonly op: "setRedirects" })["redirects"][number];
@@ -59,6 +80,7 @@ export interface ClassicVolume {
 /** One volume as a target. */
 class ClassicFront {
   readonly iscsi: IscsiTarget;
+  readonly volumeId: string;
   private readonly service: ClassicService;
   private readonly scsi: ScsiTarget;
   private readonly unit: LogicalUnit;
@@ -73,6 +95,7 @@ class ClassicFront {
     const { reactor, engine, store } = modules;
     const { device, meter } = volume;
     this.owner = owner;
+    this.volumeId = spec.volumeId;
     this.scsi = new ScsiTarget(engine);
     this.service = new ClassicService(engine, this.scsi, volume);
     this.unit = new LogicalUnit({
@@ -84,7 +107,7 @@ class ClassicFront {
         serial: device.info.serial,
       },
       reservations: new Reservations(store, spec.reservations, spec.powerWasLost),
-      groups: [{ id: 1, state: 0, isPreferred: true, ports: [PORT_TAG] }],
+      groups: [SERVING],
       transferBytesMax: TRANSFER_BYTES_MAX,
       isReadOnly: spec.readOnly,
       meter: new ClassicMeter(reactor, meter),
@@ -108,6 +131,11 @@ class ClassicFront {
   /** The device has another size: initiators hear of it. */
   capacityChanged(): void {
     this.unit.capacityChanged();
+  }
+
+  setStandby(hasStandby: boolean): void {
+    const groups = hasStandby ? [SERVING, STANDING_BY] : [SERVING];
+    if (groups.length !== this.unit.groups.length) this.unit.setGroups(groups);
   }
 
   /** Ends the sessions; `done` when nothing of them touches the device any more. */
@@ -153,6 +181,7 @@ export class ReactorClassic implements TargetDirectory {
   private readonly address: string;
   private readonly elsewhere: ScsiService;
   private readonly targets: Map<string, IscsiTarget> = new Map();
+  private readonly fronts: Map<string, ClassicFront> = new Map();
   private redirects: readonly IscsiTarget[] = [];
   private readonly saves: Map<number, (result: number) => void> = new Map();
   private nextSaveId = 1;
@@ -229,12 +258,18 @@ export class ReactorClassic implements TargetDirectory {
       throw refusal("INVALID_REQUEST", error.message);
     }
     this.targets.set(targetName, front.iscsi);
+    this.fronts.set(volumeId, front);
     return front;
   }
 
   /** New logins do not find it any more. */
-  forget({ iscsi }: ClassicFront): void {
+  forget({ iscsi, volumeId }: ClassicFront): void {
     this.targets.delete(iscsi.name);
+    this.fronts.delete(volumeId);
+  }
+
+  setStandby(volumeId: string, hasStandby: boolean): void {
+    this.fronts.get(volumeId)?.setStandby(hasStandby);
   }
 
   drop({ iscsi }: ClassicFront): void {

@@ -173,6 +173,7 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
       case "startPortal":
       case "attachClassic":
       case "setRedirects":
+      case "setStandby":
       case "reservationSaved":
         return this.dispatchClassic(command);
       case "detach":
@@ -225,6 +226,7 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
       return true;
     }
     if (command.op === "setRedirects") classic.setRedirects(command.redirects);
+    else if (command.op === "setStandby") classic.setStandby(command.volumeId, command.hasStandby);
     else classic.reservationSaved(command.saveId, command.result);
     return false;
   }

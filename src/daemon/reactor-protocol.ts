@@ -113,6 +113,8 @@ export type ClassicCommand =
         readonly initiators: readonly string[];
       }[];
     }
+  /** Another node stands by for the volume's target, or does no more. Not answered. */
+  | { readonly op: "setStandby"; readonly volumeId: string; readonly hasStandby: boolean }
   /** What became of a "reservation" message: 0 or a negated errno. Not answered. */
   | { readonly op: "reservationSaved"; readonly saveId: number; readonly result: number };
 

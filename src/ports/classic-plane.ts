@@ -75,6 +75,11 @@ export interface ClassicPlane {
    * initiators there. A target that is attached here counts before one of the same name.
    */
   leadElsewhere(targets: readonly ElsewhereTarget[]): Promise<void>;
+  /**
+   * Whether another node stands by for the target: initiators see its portal as a target port group
+   * in standby, and hear when that changes. None does for one that has just been attached.
+   */
+  setStandby(volumeId: string, hasStandby: boolean): Promise<void>;
   /** Of each portal that listens. */
   portalStats(): readonly PortalStats[];
 }

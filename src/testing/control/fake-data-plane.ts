@@ -68,6 +68,8 @@ export class FakeDataPlane implements DataPlane {
   /** Where the portal of this node listens. */
   portalAddress = "127.0.0.1:3260";
   elsewhere: readonly ElsewhereTarget[] = [];
+  /** Volumes whose targets have a node that stands by. */
+  readonly stoodBy: Set<string> = new Set();
   stopped = false;
   /** Consulted before each call: throw to fail it, return a promise to delay it. */
   intercept: (method: FakeMethod, name: string) => void | Promise<void> = () => undefined;
@@ -227,6 +229,7 @@ export class FakeDataPlane implements DataPlane {
     await this.#enter("attachClassic", volume.spec.name);
     if (volume.attachment !== null) throw new Error(`volume ${spec.volumeId} is attached`);
     volume.attachment = spec;
+    this.stoodBy.delete(spec.volumeId);
     return this.portalAddress;
   }
 
@@ -236,6 +239,11 @@ export class FakeDataPlane implements DataPlane {
 
   async leadElsewhere(targets: readonly ElsewhereTarget[]): Promise<void> {
     this.elsewhere = targets;
+  }
+
+  async setStandby(volumeId: string, hasStandby: boolean): Promise<void> {
+    if (hasStandby) this.stoodBy.add(volumeId);
+    else this.stoodBy.delete(volumeId);
   }
 
   portalStats(): readonly PortalStats[] {

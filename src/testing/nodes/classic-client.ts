@@ -73,6 +73,33 @@ export function reserve(key: number): CommandOptions {
   return { cdb: cdb(0x5f, 1, 1, 0, 0, 0, 0, 0, 24), data };
 }
 
+/** INQUIRY, VPD page 83h: who the unit is, and by which port it is seen. */
+export const IDENTIFICATION: CommandOptions = {
+  cdb: cdb(0x12, 1, 0x83, 1, 0),
+  readBytes: 256,
+};
+
+const PORT_GROUPS: CommandOptions = {
+  cdb: cdb(0xa3, 0x0a, 0, 0, 0, 0, 0, 0, 1, 0),
+  readBytes: 256,
+};
+
+/** REPORT TARGET PORT GROUPS: `group:state` of each, in the order of the answer. */
+export async function portGroups(
+  client: Pick<ClassicClient, "run">,
+  initiator: IscsiInitiator,
+): Promise<string> {
+  const { status, data } = await client.run(initiator, PORT_GROUPS);
+  assert.equal(status, 0);
+  const bytes = Buffer.from(data);
+  const end = 4 + bytes.readUInt32BE(0);
+  const groups: string[] = [];
+  for (let at = 4; at < end; at += 8 + 4 * (bytes[at + 7] as number)) {
+    groups.push(`${bytes.readUInt16BE(at + 2)}:${(bytes[at] as number) & 0x0f}`);
+  }
+  return groups.join(" ");
+}
+
 /** PERSISTENT RESERVE IN, READ KEYS. */
 export const READ_KEYS: CommandOptions = { cdb: cdb(0x5e, 0, 0, 0, 0, 0, 0, 1, 0), readBytes: 256 };
 

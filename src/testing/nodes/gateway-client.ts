@@ -61,18 +61,17 @@ export class GatewayClient {
 
   /** Takes the unit attentions of a session that begins; false: it has ended. */
   private async isReady(initiator: IscsiInitiator): Promise<boolean> {
-    for (;;) {
-      const { isDone, status, senseTriple } = await this.client.run(initiator, {
-        cdb: TEST_UNIT_READY,
-      });
-      if (!isDone) return false;
-      if (status === 0) return true;
-      if (senseTriple >>> 16 !== UNIT_ATTENTION) return false;
-    }
+    const { isDone, status } = await this.run(initiator, { cdb: TEST_UNIT_READY });
+    return isDone && status === 0;
   }
 
+  /** A command that met a unit attention is given again, as every driver does. */
   async run(initiator: IscsiInitiator, options: CommandOptions): Promise<InitiatorCommand> {
-    return await this.client.run(initiator, options);
+    for (;;) {
+      const command = await this.client.run(initiator, options);
+      const isTold = command.isDone && command.senseTriple >>> 16 === UNIT_ATTENTION;
+      if (!isTold) return command;
+    }
   }
 
   async read(initiator: IscsiInitiator, lba: number, blocks: number): Promise<Buffer> {

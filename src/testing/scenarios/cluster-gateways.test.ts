@@ -3,15 +3,30 @@
 // that was answered and the reservations that held, and nothing of the old path lands late.
 
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { promisify } from "node:util";
 import { KIB, MIB } from "../../base/index.ts";
 import type { IscsiInitiator } from "../../load/index.ts";
-import { keysOf, READ_KEYS, register, reserve, write10 } from "../nodes/classic-client.ts";
+import { requireOnSystem } from "../../vm/index.ts";
+import {
+  IDENTIFICATION,
+  keysOf,
+  portGroups,
+  READ_KEYS,
+  register,
+  reserve,
+  write10,
+} from "../nodes/classic-client.ts";
 import { GatewayClient } from "../nodes/gateway-client.ts";
-import { NodeCluster } from "../nodes/node-cluster.ts";
+import { NodeCluster, soon } from "../nodes/node-cluster.ts";
 import { cleanupOf } from "../soak/cleanup.ts";
 
+const run = promisify(execFile);
 const DISK_BYTES: number = 160 * MIB;
 const VOLUME_BYTES: number = 48 * MIB;
 const LIMIT = { timeout: 300_000 } as const;
@@ -24,6 +39,7 @@ const AREA_BLOCKS = 512;
 
 interface Scene {
   readonly cluster: NodeCluster;
+  readonly target: string;
   readonly gateway: GatewayClient;
   /** Nodes by index: the one that stands by, and the third. */
   readonly standby: number;
@@ -41,8 +57,9 @@ async function started(t: TestContext, isOnCopy: boolean): Promise<Scene> {
   const standby = isOnCopy ? other : spare;
   await cluster.volume(standby, "vm");
   await cluster.api(standby).attachVolume("vm", { classic: {}, standby: true });
-  const gateway = new GatewayClient(classic?.target ?? "");
-  return { cluster, gateway, standby, third: isOnCopy ? spare : other };
+  const target = classic?.target ?? "";
+  const gateway = new GatewayClient(target);
+  return { cluster, target, gateway, standby, third: isOnCopy ? spare : other };
 }
 
 const name = (index: number): string => `node${index + 1}`;
@@ -108,6 +125,9 @@ test("the node of a target is killed: the standby has all of it", LIMIT, async (
   const writer = new Writer(gateway);
   for (let count = 0; count < 64; count++) assert.ok(await writer.step(first));
   await writer.check(first);
+  const isSeen = async (): Promise<boolean> => (await portGroups(gateway, first)) === "1:0 2:2";
+  await soon("the standby is a port group", isSeen);
+  const identity = (await gateway.run(first, IDENTIFICATION)).data;
   assert.equal((await gateway.run(first, register(KEY, false))).status, 0);
   assert.equal((await gateway.run(first, reserve(KEY))).status, 0);
   const through = await gateway.login(cluster.portal(standby), OTHER_ISID);
@@ -125,6 +145,8 @@ test("the node of a target is killed: the standby has all of it", LIMIT, async (
   await writer.check(second);
   t.diagnostic(`${writer.count} writes before the kill; served again after ${tookMs} ms`);
   assert.deepEqual(await keysAt(gateway, second), [KEY_TEXT]);
+  assert.equal(await portGroups(gateway, second), "1:0");
+  assert.deepEqual((await gateway.run(second, IDENTIFICATION)).data, identity);
   for (let count = 0; count < 64; count++) assert.ok(await writer.step(second), "it is the holder");
   const again = await gateway.login(cluster.portal(third), OTHER_ISID);
   assert.deepEqual(again.path, [cluster.portal(third), cluster.portal(standby)]);
@@ -197,4 +219,26 @@ test("detached where it is, a target goes on at the standby without a loss", LIM
   assert.deepEqual(await keysAt(gateway, next), [KEY_TEXT]);
   next.close();
   assert.ok((await cluster.compareCopies("vm")) > 0);
+});
+
+test("libiscsi and QEMU are led on, and find the target where it has gone", LIMIT, async (t) => {
+  const { cluster, target, standby, third } = await started(t, true);
+  const portal = cluster.portal(third);
+  const ls = requireOnSystem("iscsi-ls", "libiscsi-bin");
+  const qemuImg = requireOnSystem("qemu-img", "qemu-utils");
+  const { stdout } = await run(ls, [`iscsi://${portal}`]);
+  assert.ok(stdout.includes(`Target:${target} Portal:${cluster.portal(0)},1`), stdout);
+  const file = join(cluster.folder, "image");
+  writeFileSync(file, randomBytes(4 * MIB));
+  const url = `iscsi://${portal}/${target}/0`;
+  await run(qemuImg, ["convert", "-n", "-f", "raw", "-O", "raw", file, url]);
+  await cluster.kill(0);
+  await soon("the standby serves", async () => {
+    const { state, backing } = await cluster.volume(standby, "vm");
+    return state === "attached" && backing.attachedTo === name(standby);
+  });
+  const led = await run(ls, [`iscsi://${portal}`]);
+  assert.ok(led.stdout.includes(`Portal:${cluster.portal(standby)},1`), led.stdout);
+  const compared = ["compare", "-f", "raw", "-F", "raw", file, url];
+  assert.match((await run(qemuImg, compared)).stdout, /^Images are identical/m);
 });
