@@ -19,7 +19,10 @@ export const OPEN_ISCSI: readonly GuestProgram[] = [
 export const ISCSI_MODULES: readonly string[] = ["virtio_net", "sd_mod", "iscsi_tcp"];
 
 const RULES = "/lib/udev/rules.d";
-const PLUGINS = ["/lib/multipath/libchecktur.so", "/lib/multipath/libprioconst.so"];
+/** How it checks paths, and how it ranks them: the kernel is asked, or the disk itself. */
+const PLUGINS = ["checktur", "prioconst", "priosysfs", "prioalua"].map(
+  (name) => `/lib/multipath/lib${name}.so`,
+);
 
 export const MULTIPATH: readonly GuestProgram[] = [
   {
@@ -33,7 +36,17 @@ export const MULTIPATH: readonly GuestProgram[] = [
   { program: "udevadm", debianPackage: "udev", paths: ["/bin/udevadm", "/sbin/systemd-udevd"] },
 ];
 
-export const MULTIPATH_MODULES: readonly string[] = ["dm_multipath", "dm_service_time"];
+/**
+ * Of the usual kernel: the cloud kernel has no ALUA, which hosts have between their paths and the
+ * map. What the cloud kernel has built in is a module there.
+ */
+export const MULTIPATH_MODULES: readonly string[] = [
+  "scsi_dh_alua",
+  "dm_multipath",
+  "dm_service_time",
+  "crc32c_generic",
+  "ext4",
+];
 
 /** The line of Debian's 60-persistent-storage.rules that counts here. */
 export const MULTIPATH_FILES: Readonly<Record<string, { content: string }>> = {

@@ -68,6 +68,7 @@ export async function initiatorGuest(
   const guest = await host.guest({
     cpuCount: 2,
     memoryMiB: 384,
+    kernel: hasMultipath ? "usual" : "cloud",
     extraArguments: NETWORK,
     initramfs: {
       programs: [...GUEST_PROGRAMS, ...OPEN_ISCSI, ...(hasMultipath ? MULTIPATH : [])],
