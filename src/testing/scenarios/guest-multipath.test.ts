@@ -49,12 +49,12 @@ async function started(host: GuestHost, cleanup: Cleanup): Promise<[NodeCluster,
   return [await starting, await booting];
 }
 
-/** The kernel ranks paths by what the target says of its ports, and does so for both alike. */
-async function assertAlua(guest: Guest): Promise<void> {
-  const topology = await guest.must("multipathd show topology");
+/** Paths are ranked by what the target says of its ports, as soon as they have been checked. */
+async function ranksSoon(guest: Guest): Promise<void> {
+  const ask = (): Promise<string> => guest.must("multipathd show topology");
+  const topology = await until(ask, (seen) => / prio=50 /.test(seen), "ranked by ALUA");
   assert.match(topology, /hwhandler='1 alua'/);
-  assert.equal(topology.match(/policy=/g)?.length, 1, topology);
-  assert.match(topology, /prio=50 /);
+  assert.equal(topology.match(/policy=/g)?.length, 1, "both paths are alike");
 }
 
 /** Waits until the map is there, with a path through each portal. */
@@ -109,7 +109,7 @@ scenario("two portals, and the node of the target is killed", limit(), async (ho
     await cluster.api(standby).attachVolume("vm", { classic: {}, standby: true });
     const portals = [cluster.portal(0), cluster.portal(standby)];
     await mapSoon(guest, classic?.target ?? "", portals);
-    await assertAlua(guest);
+    await ranksSoon(guest);
     await guest.must(`mkfs.ext4 -q ${DEVICE} && mount ${DEVICE} /mnt`);
     const more = "--bsrange=4k-64k --blockalign=4k --fsync=64 --fallocate=none";
     const fio = verifiedFio({ device: "/mnt/data", size: "12M", seconds: 2, more });
