@@ -144,6 +144,19 @@ describe("portals", () => {
   });
 });
 
+test("a target that is lost while the metadata is away hangs up on its initiators", async () => {
+  const id = await attached();
+  const owner = a.plane.owners.get(id);
+  assert.ok(owner !== undefined);
+  await scene.stopMetadata();
+  await until(async () => (await a.cluster.show())?.metadata.reachable === false);
+  assert.ok(specAt(a, id) !== undefined, "without metadata a target is served on");
+  a.plane.tell({ ...owner, state: "surrendered" });
+  await until(() => a.plane.calls.some((call) => call === "closeVolume v"));
+  assert.equal(specAt(a, id), undefined);
+  await scene.startMetadata();
+});
+
 describe("reservations", () => {
   const key = (id: string): string => new MetaKeys().volumeReservations(id);
 

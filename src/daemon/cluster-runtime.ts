@@ -164,6 +164,9 @@ export class ClusterRuntime {
     const entry = this.context.served.get(stats.volumeId);
     if (stats.state !== "surrendered" || entry === undefined) return;
     if (entry.serving) this.#deposed.add(stats.volumeId);
+    const { isReachable } = this.context.link;
+    // No look comes so far then.
+    if (entry.serving && entry.portal !== null && !isReachable) void this.#align(entry);
     if (entry.serving || entry.working) this.look();
   }
 
