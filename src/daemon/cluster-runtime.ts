@@ -251,6 +251,7 @@ export class ClusterRuntime {
     // None keeps the others from being done.
     const steps = [
       () => this.#portals.reconcile(),
+      () => this.context.reservations.settle(),
       () => tellMembers(this.context),
       () => this.#disks.reconcile(),
       () => this.#reconcileReplicas(),
