@@ -249,6 +249,10 @@ describe("reservations", () => {
     isAnswered = true;
     await reservations.settle();
     assert.deepEqual(await kept(id), RECORD);
+    isAnswered = false;
+    await refused(reservations.save(id, RECORD), "metadata_unavailable", /may have been done/);
+    isAnswered = true;
+    // What is answered after that counts.
     await reservations.save(id, { ...RECORD, generation: 6 });
     await reservations.settle();
     assert.equal((await kept(id))?.generation, 6);
