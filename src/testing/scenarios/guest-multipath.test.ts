@@ -1,6 +1,6 @@
 // A Linux guest with two ways to one volume of a cluster: sessions through the portals of two nodes,
-// multipathd above them, configured as docs/classic.md says. The node that serves the target is
-// killed under verified load; the one that stands by takes the target over while the map keeps the
+// with CHAP, and multipathd above them, configured as docs/classic.md says. The node that serves the
+// target is killed under verified load; the one that stands by takes it over while the map keeps the
 // guest's requests, and gives it back when the first has returned. The guest sees no error, its files
 // are whole, and both copies are the same.
 
@@ -20,11 +20,14 @@ import {
   verifiedFio,
 } from "./guest-fixture.ts";
 import { disksSoon, initiatorGuest, logIn, targetSoon } from "./initiator-fixture.ts";
+import { CHAP } from "./iscsi-fixture.ts";
 
 const VOLUME_BYTES: number = 96 * MIB;
 const SHORT_MS = 1000;
 const MAP = "mpatha";
 const DEVICE = `/dev/mapper/${MAP}`;
+/** On every node that serves the target: whoever is led there proves himself there. */
+const CLASSIC = { chap: CHAP };
 
 /** Waits until that many paths of the map are active, as the kernel sees them. */
 async function pathsSoon(guest: Guest, isRight: (count: number) => boolean): Promise<void> {
@@ -61,7 +64,7 @@ async function ranksSoon(guest: Guest): Promise<void> {
 async function mapSoon(guest: Guest, target: string, portals: readonly string[]): Promise<void> {
   // A portal that has not heard of the target yet would refuse the login for good.
   for (const portal of portals) await targetSoon(guest, portal, target);
-  for (const portal of portals) await logIn(guest, { target, portal });
+  for (const portal of portals) await logIn(guest, { target, portal, chap: CHAP });
   await disksSoon(guest, portals.length);
   await pathsSoon(guest, (count) => count === portals.length);
   await guest.must(`until [ -b ${DEVICE} ]; do usleep 50000; done`);
@@ -91,7 +94,7 @@ async function loseNode(
 
 /** A planned move: the target is detached where it is, and goes on at node 1, which stands by. */
 async function moveBack(guest: Guest, cluster: NodeCluster, from: number): Promise<void> {
-  await cluster.api(0).attachVolume("vm", { classic: {}, standby: true });
+  await cluster.api(0).attachVolume("vm", { classic: CLASSIC, standby: true });
   await cluster.api(from).detachVolume("vm");
   await guest.must("dd if=/dev/urandom of=/mnt/moved bs=64k count=16 conv=fsync 2>/dev/null");
   assert.equal((await cluster.volume(0, "vm")).backing.attachedTo, "node1");
@@ -104,9 +107,9 @@ scenario("two portals, and the node of the target is killed", limit(), async (ho
     const [cluster, guest] = await started(host, cleanup);
     await cluster.api(0).createVolume({ name: "vm", sizeBytes: VOLUME_BYTES, replicas: 2 });
     const [, standby = 0] = await cluster.holders(0, "vm");
-    const { classic } = await cluster.api(0).attachVolume("vm", { classic: {} });
+    const { classic } = await cluster.api(0).attachVolume("vm", { classic: CLASSIC });
     await cluster.volume(standby, "vm");
-    await cluster.api(standby).attachVolume("vm", { classic: {}, standby: true });
+    await cluster.api(standby).attachVolume("vm", { classic: CLASSIC, standby: true });
     const portals = [cluster.portal(0), cluster.portal(standby)];
     await mapSoon(guest, classic?.target ?? "", portals);
     await ranksSoon(guest);
