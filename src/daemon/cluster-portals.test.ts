@@ -9,8 +9,12 @@ import { exportMetadata, MetaKeys, readArchive, reservationsCodec } from "../met
 import type { ClusterBackingView } from "../model/cluster-types.ts";
 import type { VolumeAttach } from "../model/types.ts";
 import type { ClassicSpec, ElsewhereTarget } from "../ports/classic-plane.ts";
+import type { MetaOutcome, MetaStore, MetaTransaction } from "../ports/meta-store.ts";
 import type { ReservationRecord } from "../ports/reservation-record.ts";
 import { ClusterFixture, NodeFixture, refused, until } from "../testing/control/cluster-fixture.ts";
+import type { ClusterContext } from "./cluster-context.ts";
+import { MetaLink } from "./cluster-link.ts";
+import { ClusterReservations } from "./cluster-reservations.ts";
 
 const REALLY = { dryRun: false } as const;
 const MIB = 2 ** 20;
@@ -144,6 +148,19 @@ describe("portals", () => {
   });
 });
 
+test("a target that is lost while the metadata is away hangs up on its initiators", async () => {
+  const id = await attached();
+  const owner = a.plane.owners.get(id);
+  assert.ok(owner !== undefined);
+  await scene.stopMetadata();
+  await until(async () => (await a.cluster.show())?.metadata.reachable === false);
+  assert.ok(specAt(a, id) !== undefined, "without metadata a target is served on");
+  a.plane.tell({ ...owner, state: "surrendered" });
+  await until(() => a.plane.calls.some((call) => call === "closeVolume v"));
+  assert.equal(specAt(a, id), undefined);
+  await scene.startMetadata();
+});
+
 describe("reservations", () => {
   const key = (id: string): string => new MetaKeys().volumeReservations(id);
 
@@ -195,6 +212,51 @@ describe("reservations", () => {
     const another = a.cluster.saveReservations(id, { ...RECORD, generation: 6 });
     await refused(another, "volume_unavailable", /another/);
     assert.deepEqual(await kept(id), RECORD);
+  });
+
+  test("a change whose answer was lost is put back: nobody was promised it", async () => {
+    const id = await attached();
+    const store = scene.store();
+    let isAnswered = true;
+    const forgetful: MetaStore = Object.create(store, {
+      transact: {
+        value: async (transaction: MetaTransaction): Promise<MetaOutcome> => {
+          const outcome = await store.transact(transaction);
+          return isAnswered ? outcome : { outcome: "unknown", reason: "the answer was lost" };
+        },
+      },
+    });
+    const node = (await a.cluster.listNodes()).find(({ name }) => name === "a");
+    const context = {
+      member: { nodeId: node?.id },
+      incarnation: 99,
+      keys: new MetaKeys(),
+      link: new MetaLink(forgetful, []),
+      inventory: { until: async () => true },
+      host: { stopping: false },
+      timings: { settleMs: 100 },
+      look: () => undefined,
+    };
+    const reservations = new ClusterReservations(context as unknown as ClusterContext);
+    await reservations.claim(id, "v");
+    await reservations.save(id, RECORD);
+    isAnswered = false;
+    for (const generation of [4, 5]) {
+      const change = reservations.save(id, { ...RECORD, generation });
+      await refused(change, "metadata_unavailable", /may have been done/);
+      assert.equal((await kept(id))?.generation, generation, "it was done");
+    }
+    isAnswered = true;
+    await reservations.settle();
+    assert.deepEqual(await kept(id), RECORD);
+    isAnswered = false;
+    await refused(reservations.save(id, RECORD), "metadata_unavailable", /may have been done/);
+    isAnswered = true;
+    // What is answered after that counts.
+    await reservations.save(id, { ...RECORD, generation: 6 });
+    await reservations.settle();
+    assert.equal((await kept(id))?.generation, 6);
+    store.close();
   });
 
   test("without APTPL they end when it is detached, with it they stay; deleted, nothing does", async () => {

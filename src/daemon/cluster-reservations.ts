@@ -9,6 +9,8 @@
 //    here: a node that has lost the volume changes nothing, however late its word arrives;
 //  - whoever claims changes the record, so that what an earlier run of this daemon may still have
 //    on its way meets another revision;
+//  - a change whose answer was lost is refused, and what initiators know is put back as soon as the
+//    metadata answers: the next node must not find what nobody was promised;
 //  - what is not understood is no record without reservations: the target is not served.
 //
 // Power: without APTPL reservations end when the target has been detached (SPC-4 5.12.5). A daemon
@@ -37,6 +39,10 @@ type Found = Known<ReservationsRecord> | null;
 
 export class ClusterReservations {
   readonly #context: ClusterContext;
+  /** What initiators know of volumes whose last change came to no definite end. */
+  readonly #unsettled = new Map<string, ReservationRecord>();
+  /** Changes of one volume come one after the other. */
+  readonly #turns = new Map<string, Promise<void>>();
 
   constructor(context: ClusterContext) {
     this.#context = context;
@@ -44,25 +50,81 @@ export class ClusterReservations {
 
   /** Rejects with ApiError where the volume is not attached here. */
   async claim(volumeId: string, name: string): Promise<KeptReservations> {
+    const what = `cannot serve the target of volume ${name}`;
     let kept: KeptReservations = { record: null, powerWasLost: false };
-    await this.#change(volumeId, `cannot serve the target of volume ${name}`, (volume, found) => {
-      const { target, generation } = volume.attachment;
-      const since = target?.since ?? generation;
-      const powerWasLost = found !== null && found.record.since !== since;
-      kept = { record: found?.record.record ?? null, powerWasLost };
-      const isGone = powerWasLost && found?.record.record.aptpl !== true;
-      return { since, record: isGone ? NOBODY : (found?.record.record ?? NOBODY) };
+    await this.#inTurn(volumeId, async () => {
+      await this.#change(volumeId, what, (volume, found) => {
+        const { target, generation } = volume.attachment;
+        const since = target?.since ?? generation;
+        const powerWasLost = found !== null && found.record.since !== since;
+        const record = this.#unsettled.get(volumeId) ?? found?.record.record ?? null;
+        kept = { record, powerWasLost };
+        const isGone = powerWasLost && record?.aptpl !== true;
+        return { since, record: isGone ? NOBODY : (record ?? NOBODY) };
+      });
+      this.#unsettled.delete(volumeId);
     });
     return kept;
   }
 
   /** Resolves when it is safe. Rejects with ApiError; then initiators hear that it is not. */
   async save(volumeId: string, record: ReservationRecord): Promise<void> {
-    const what = "cannot keep reservations";
-    await this.#change(volumeId, what, (_, found) => {
-      if (found === null || !this.#isOurs(found.record)) throw lost(what);
-      return { since: found.record.since, record };
+    await this.#inTurn(volumeId, async () => {
+      let known = this.#unsettled.get(volumeId);
+      try {
+        await this.#replace(volumeId, record, (before) => {
+          known ??= before;
+        });
+        this.#unsettled.delete(volumeId);
+      } catch (error) {
+        if (known !== undefined) {
+          this.#unsettled.set(volumeId, known);
+          this.#context.look();
+        }
+        throw error;
+      }
     });
+  }
+
+  /** At every look: puts back what initiators know, where that is not certain. */
+  async settle(): Promise<void> {
+    for (const [volumeId, record] of [...this.#unsettled]) {
+      await this.#inTurn(volumeId, async () => {
+        if (this.#unsettled.get(volumeId) !== record) return;
+        try {
+          await this.#replace(volumeId, record, () => undefined);
+        } catch (error) {
+          // Whoever has it now has claimed what was there.
+          if (!isLost(error)) throw error;
+        }
+        this.#unsettled.delete(volumeId);
+      });
+    }
+  }
+
+  async #replace(
+    volumeId: string,
+    record: ReservationRecord,
+    found: (before: ReservationRecord) => void,
+  ): Promise<void> {
+    const what = "cannot keep reservations";
+    await this.#change(volumeId, what, (_, present) => {
+      if (present === null || !this.#isOurs(present.record)) throw lost(what);
+      found(present.record.record);
+      return { since: present.record.since, record };
+    });
+  }
+
+  async #inTurn(volumeId: string, work: () => Promise<void>): Promise<void> {
+    const before = this.#turns.get(volumeId) ?? Promise.resolve();
+    const turn = before.then(work);
+    const ended = turn.catch(() => undefined);
+    this.#turns.set(volumeId, ended);
+    try {
+      await turn;
+    } finally {
+      if (this.#turns.get(volumeId) === ended) this.#turns.delete(volumeId);
+    }
   }
 
   #isOurs({ keeper }: ReservationsRecord): boolean {
@@ -110,9 +172,12 @@ async function read(store: MetaStore, key: string): Promise<Found> {
   return { record: reservationsCodec.decode(key, entry.value), modRevision: entry.modRevision };
 }
 
+const LOST = "volume_unavailable";
+
+function isLost(error: unknown): boolean {
+  return (error as { readonly code?: unknown }).code === LOST;
+}
+
 function lost(what: string): ApiError {
-  return new ApiError(
-    "volume_unavailable",
-    `${what}: another node, or another run of this one, has the volume`,
-  );
+  return new ApiError(LOST, `${what}: another node, or another run of this one, has the volume`);
 }

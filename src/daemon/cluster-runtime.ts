@@ -164,6 +164,9 @@ export class ClusterRuntime {
     const entry = this.context.served.get(stats.volumeId);
     if (stats.state !== "surrendered" || entry === undefined) return;
     if (entry.serving) this.#deposed.add(stats.volumeId);
+    const { isReachable } = this.context.link;
+    // No look comes so far then.
+    if (entry.serving && entry.portal !== null && !isReachable) void this.#align(entry);
     if (entry.serving || entry.working) this.look();
   }
 
@@ -248,6 +251,7 @@ export class ClusterRuntime {
     // None keeps the others from being done.
     const steps = [
       () => this.#portals.reconcile(),
+      () => this.context.reservations.settle(),
       () => tellMembers(this.context),
       () => this.#disks.reconcile(),
       () => this.#reconcileReplicas(),

@@ -26,6 +26,7 @@ import {
   processText,
   readVolume,
 } from "./cluster-context.ts";
+import type { Known } from "./cluster-inventory.ts";
 import { ServedVolume } from "./cluster-served.ts";
 import { nameBytesMax } from "./data-directory.ts";
 import { asApiError } from "./failure.ts";
@@ -342,7 +343,13 @@ export class ClusterServing {
     const { events, log } = host.modules;
     const { id, name } = entry;
     const what = `cannot serve volume ${name}`;
-    const known = await link.ask(what, (store) => readVolume(this.#context, store, id));
+    let known: Known<VolumeRecord> | null;
+    try {
+      known = await link.ask(what, (store) => readVolume(this.#context, store, id));
+    } catch (error) {
+      await this.#hangUp(entry);
+      throw error;
+    }
     const role = known === null ? null : roleOf(known.record, member.nodeId);
     if (known !== null && role !== null) {
       if (entry.declared?.phase === "detaching") {
@@ -360,6 +367,18 @@ export class ClusterServing {
     if (!wasServing) return;
     events.add("volume.detached", name, "it was taken over by another node");
     log.log("warn", "cluster.volume-moved", { volume: name });
+  }
+
+  /**
+   * The metadata does not answer. A target whose owner here is deposed has nothing to give but
+   * errors: its initiators are hung up on, so that they look for whoever has it.
+   */
+  async #hangUp(entry: ServedVolume): Promise<void> {
+    if (!entry.open || entry.isStandby || entry.portal === null) return;
+    if (!this.#isDeposed(entry.id)) return;
+    await this.cutOff(entry);
+    const { events } = this.#context.host.modules;
+    events.add("volume.detached", entry.name, "another node has it, the metadata is not reached");
   }
 
   async #assume(role: Role, entry: ServedVolume, record: VolumeRecord): Promise<void> {

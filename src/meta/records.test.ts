@@ -132,6 +132,7 @@ test("a record in a newer format, or with an unknown feature, is refused by name
 
 test("what a volume record must never say cannot be written, nor read", () => {
   const wrong: [Partial<Record<keyof VolumeRecord, unknown>>, RegExp][] = [
+    [{ attachment: { generation: 3, node: null, readOnly: false, target } }, /is a target/],
     [{ out: [...volume.out, { ...volume.out[0], disk: DISK_A }] }, /all of its members are out/],
     [{ out: [{ ...volume.out[0], disk: NODE }] }, /is out and no member/],
     [{ members: [DISK_A, DISK_A] }, /twice among its members/],

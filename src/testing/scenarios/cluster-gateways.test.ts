@@ -23,7 +23,7 @@ import {
   write10,
 } from "../nodes/classic-client.ts";
 import { GatewayClient } from "../nodes/gateway-client.ts";
-import { NodeCluster, soon } from "../nodes/node-cluster.ts";
+import { NodeCluster, type NodeClusterOptions, soon } from "../nodes/node-cluster.ts";
 import { cleanupOf } from "../soak/cleanup.ts";
 
 const run = promisify(execFile);
@@ -47,8 +47,12 @@ interface Scene {
 }
 
 /** Three nodes; the target is node 1's, another that has a copy or has none stands by. */
-async function started(t: TestContext, isOnCopy: boolean): Promise<Scene> {
-  const options = { nodeCount: 3, diskBytes: DISK_BYTES, hasPortals: true };
+async function started(
+  t: TestContext,
+  isOnCopy: boolean,
+  more: Partial<NodeClusterOptions> = {},
+): Promise<Scene> {
+  const options = { nodeCount: 3, diskBytes: DISK_BYTES, hasPortals: true, ...more };
   const cluster = await NodeCluster.start(cleanupOf(t), options);
   await cluster.api(0).createVolume({ name: "vm", sizeBytes: VOLUME_BYTES, replicas: 2 });
   const [, other = 0] = await cluster.holders(0, "vm");
@@ -201,6 +205,32 @@ test("an owner that slept lands no late write, and keeps no reservation", LIMIT,
   for (const one of [now, led.initiator]) one.close();
   assert.ok((await cluster.compareCopies("vm")) > 0);
 });
+
+test(
+  "a gateway that is cut off from the metadata alone is left by its initiators",
+  LIMIT,
+  async (t) => {
+    const { cluster, gateway, standby, third } = await started(t, true, { hasFaultyNetwork: true });
+    const { initiator: old } = await gateway.login(cluster.portal(0));
+    const writer = new Writer(gateway);
+    for (let count = 0; count < 64; count++) assert.ok(await writer.step(old));
+    cluster.faults.cutMetadata(0);
+    const beganMs = performance.now();
+    // Writes go on until another has the volume; then they fail, and the session is ended.
+    await gateway.client.until(() => old.isEnded, "the end of the old path");
+    t.diagnostic(`hung up on after ${Math.round(performance.now() - beganMs)} ms`);
+    const { initiator: now, path } = await gateway.login(cluster.portal(third));
+    assert.deepEqual(path, [cluster.portal(third), cluster.portal(standby)]);
+    await writer.check(now);
+    for (let count = 0; count < 64; count++) assert.ok(await writer.step(now));
+    cluster.faults.heal();
+    const led = await gateway.login(cluster.portal(0), OTHER_ISID);
+    assert.deepEqual(led.path, [cluster.portal(0), cluster.portal(standby)]);
+    await cluster.copiesSoon(standby, "vm", { node1: "in-sync", [name(standby)]: "in-sync" });
+    for (const one of [now, led.initiator]) one.close();
+    assert.ok((await cluster.compareCopies("vm")) > 0);
+  },
+);
 
 test("detached where it is, a target goes on at the standby without a loss", LIMIT, async (t) => {
   const { cluster, gateway, standby, third } = await started(t, true);
