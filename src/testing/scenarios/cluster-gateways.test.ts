@@ -267,8 +267,11 @@ test("libiscsi and QEMU are led on, and find the target where it has gone", LIMI
     const { state, backing } = await cluster.volume(standby, "vm");
     return state === "attached" && backing.attachedTo === name(standby);
   });
-  const led = await run(ls, [`iscsi://${portal}`]);
-  assert.ok(led.stdout.includes(`Portal:${cluster.portal(standby)},1`), led.stdout);
+  // The third node hears of it a moment later.
+  await soon("the third node leads to the standby", async () => {
+    const led = await run(ls, [`iscsi://${portal}`]);
+    return led.stdout.includes(`Portal:${cluster.portal(standby)},1`);
+  });
   const compared = ["compare", "-f", "raw", "-F", "raw", file, url];
   assert.match((await run(qemuImg, compared)).stdout, /^Images are identical/m);
 });
