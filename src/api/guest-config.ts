@@ -4,13 +4,13 @@
 // seconds, which 9.2 renames to `reconnect-ms` (the old name is deprecated there). vhost-user needs
 // guest memory that can be shared: memory-backend-memfd, share=on.
 
-import { QUEUE_COUNT_HINT } from "../model/limits.ts";
 import type { AttachReply, Volume } from "../model/types.ts";
 import { classicReply } from "./guest-config-classic.ts";
+import { escapeOption, escapeXml, queueHint, sharedMemory } from "./guest-config-parts.ts";
+import { scsiReply } from "./guest-config-scsi.ts";
 
 const VM_MEMORY_DEFAULT_BYTES: number = 1024 ** 3;
 const RECONNECT_SECONDS = 1;
-const MEMORY_ID = "ringstore-mem";
 
 export function attachReply(
   volume: Volume,
@@ -19,21 +19,26 @@ export function attachReply(
 ): AttachReply {
   const { attachment } = volume;
   if (attachment === null) throw new Error(`volume ${volume.name} is not attached`);
-  const { socket, classic = null } = attachment;
+  const { socket, classic = null, scsi = null } = attachment;
   if (socket === null) {
     if (classic === null) throw new Error(`volume ${volume.name} is attached in no known way`);
     return classicReply(volume, classic, changed);
   }
-  const queueCount = Math.min(attachment.queueCountMax, QUEUE_COUNT_HINT);
+  const memory = sharedMemory(vmMemoryBytes);
+  if (scsi !== null) {
+    const parts = { socket, scsi, memory, libvirtMemoryXml: LIBVIRT_MEMORY, changed };
+    return scsiReply(volume, attachment, parts);
+  }
+  const queueCount = queueHint(attachment);
   const qemuDevice = {
     "7.2": device(volume.name, socket, queueCount, `reconnect=${RECONNECT_SECONDS}`),
     "9.2": device(volume.name, socket, queueCount, `reconnect-ms=${RECONNECT_SECONDS * 1000}`),
   };
-  const memory = sharedMemory(vmMemoryBytes);
   return {
     volume: volume.name,
     socket,
     classic: null,
+    scsi: null,
     generation: attachment.generation,
     changed,
     qemu: {
@@ -46,16 +51,6 @@ export function attachReply(
   };
 }
 
-/** Without `-m`, QEMU takes the machine's memory size from this backend. */
-function sharedMemory(bytes: number): string[] {
-  return [
-    "-object",
-    `memory-backend-memfd,id=${MEMORY_ID},size=${sizeForQemu(bytes)},share=on`,
-    "-machine",
-    `memory-backend=${MEMORY_ID}`,
-  ];
-}
-
 function device(name: string, socket: string, queueCount: number, reconnect: string): string[] {
   // A name may begin with a digit, a QEMU id may not.
   const id = `ringstore-${name}`;
@@ -65,22 +60,6 @@ function device(name: string, socket: string, queueCount: number, reconnect: str
     "-device",
     `vhost-user-blk-pci,id=${id}-disk,chardev=${id},num-queues=${queueCount}`,
   ];
-}
-
-/** In a QEMU option a comma is written twice. */
-function escapeOption(text: string): string {
-  return text.replaceAll(",", ",,");
-}
-
-function sizeForQemu(bytes: number): string {
-  for (const [unit, suffix] of [
-    [1024 ** 3, "G"],
-    [1024 ** 2, "M"],
-    [1024, "K"],
-  ] as const) {
-    if (bytes % unit === 0) return `${bytes / unit}${suffix}`;
-  }
-  return String(bytes);
 }
 
 const LIBVIRT_MEMORY = `<memoryBacking>
@@ -96,13 +75,4 @@ function libvirtDisk(socket: string, queueCount: number): string {
   </source>
   <target dev='vdb' bus='virtio'/>
 </disk>`;
-}
-
-function escapeXml(text: string): string {
-  return text
-    .replaceAll("&", "&amp;")
-    .replaceAll("<", "&lt;")
-    .replaceAll(">", "&gt;")
-    .replaceAll("'", "&apos;")
-    .replaceAll('"', "&quot;");
 }

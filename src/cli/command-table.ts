@@ -1,7 +1,7 @@
 // The command table: every command of `ringstore` in one place. Parsing, --help, completion and man
 // pages are made from it (program.ts, completion.ts, man.ts).
 
-import { QUEUE_COUNT_MAX, REPLICA_COUNT_MAX } from "../model/limits.ts";
+import { LUN_MAX, QUEUE_COUNT_MAX, REPLICA_COUNT_MAX } from "../model/limits.ts";
 import { CLUSTER_COMMANDS } from "./cluster-commands.ts";
 import type { ArgumentSpec, CommandSpec, CommandTable, OptionSpec } from "./command-spec.ts";
 import { DISK_COMMANDS } from "./disk-commands.ts";
@@ -213,6 +213,12 @@ const VOLUME_COMMANDS: readonly CommandSpec[] = [
       "With --classic the volume is an iSCSI target instead, LUN 0, where --iscsi-listen of the " +
         "daemon says: for hypervisors without vhost-user. Prints its URL, and the forms for QEMU " +
         "and libvirt.",
+      "With --classic --standby the node takes the target over when the node that has it is seen " +
+        "to be gone; until then its portal leads initiators there.",
+      "With --bus scsi the volume is a unit of a virtio-scsi controller: one socket and one " +
+        "device of the VM for up to 256 volumes, which come and go while the VM runs. The first " +
+        "volume makes the controller, with --queues and --no-packed for all of them, the last " +
+        "detach removes it.",
     ],
     arguments: [NAME],
     options: [
@@ -234,7 +240,7 @@ const VOLUME_COMMANDS: readonly CommandSpec[] = [
       {
         long: "standby",
         kind: "switch",
-        description: "of a volume of the cluster: for a VM that is about to move here",
+        description: "of a volume of the cluster: for a VM that moves here, or a node that is lost",
       },
       {
         long: "vm-memory",
@@ -250,6 +256,28 @@ const VOLUME_COMMANDS: readonly CommandSpec[] = [
         description: "print only the arguments for this QEMU version or later, on one line",
       },
       { long: "libvirt-xml", kind: "switch", description: "print only the <disk> element" },
+      {
+        long: "bus",
+        metavar: "BUS",
+        kind: "text",
+        choices: ["blk", "scsi"],
+        description:
+          "blk (default): a socket of its own, virtio-blk; scsi: with --controller, virtio-scsi",
+      },
+      {
+        long: "controller",
+        metavar: "NAME",
+        kind: "text",
+        description: "with --bus scsi: the controller whose unit the volume becomes",
+      },
+      {
+        long: "lun",
+        metavar: "N",
+        kind: "integer",
+        minimum: 0,
+        maximum: LUN_MAX,
+        description: "with --bus scsi: its number (default: the lowest that is free)",
+      },
       { long: "classic", kind: "switch", description: "as an iSCSI target, not by vhost-user" },
       {
         long: "chap-user",
@@ -278,12 +306,14 @@ const VOLUME_COMMANDS: readonly CommandSpec[] = [
       "ringstore volume attach db1 --libvirt-xml > disk.xml && virsh attach-device vm1 disk.xml",
       "qemu-system-x86_64 -cpu host -enable-kvm $(ringstore volume attach db1 --qemu 7.2)",
       "ringstore volume attach db1 --standby",
+      "ringstore volume attach db1 --classic --standby",
+      "ringstore volume attach db1 --bus scsi --controller vm1-scsi",
     ],
     load: async () => (await import("./commands/volume-attach.ts")).attach,
   },
   {
     path: ["volume", "detach"],
-    summary: "close a volume's socket after finishing what is in flight",
+    summary: "stop serving a volume after finishing what is in flight",
     arguments: [NAME],
     options: [],
     examples: ["ringstore volume detach db1"],

@@ -1,27 +1,35 @@
-// What stands in front of a volume that is open: its vhost-user socket, or an iSCSI target.
+// What stands in front of a volume that is open: its vhost-user socket, an iSCSI target, or a
+// virtio-scsi controller of which it is a unit.
 
 import type { DeclaredAttachment } from "../model/declared.ts";
 import type { DataPlane } from "../ports/data-plane.ts";
-import { classicSpecOf } from "./classic-attach.ts";
-import type { ClassicKeeper } from "./classic-keeper.ts";
+import { type ClassicParts, classicSpecOf } from "./classic-attach.ts";
+import { scsiSpecOf } from "./scsi-attach.ts";
 import { attachmentSpecOf } from "./volume-entry.ts";
 import type { HostOptions } from "./volume-host.ts";
 
-export interface FrontParts {
+export interface FrontParts extends ClassicParts {
   readonly options: HostOptions;
   readonly plane: DataPlane;
-  readonly keeper: ClassicKeeper;
+  /** More volumes of that controller are about to be served. */
+  readonly isAwaited: (controller: string) => boolean;
 }
 
 /** Resolves with a target's portal, `HOST:PORT`; null: a socket. Rejects with ApiError. */
 export async function attachFront(
-  { options, plane, keeper }: FrontParts,
+  parts: FrontParts,
   identity: Parameters<typeof attachmentSpecOf>[1],
-  settings: Pick<DeclaredAttachment, "queueCountMax" | "packedAllowed" | "readOnly" | "classic">,
+  settings: Omit<DeclaredAttachment, "attachedAt">,
 ): Promise<string | null> {
-  const { classic } = settings;
+  const { options, plane, keeper, isAwaited } = parts;
+  const { classic, scsi } = settings;
   if (classic !== undefined) {
-    return await plane.attachClassic(await classicSpecOf(identity, settings, classic, keeper));
+    return await plane.attachClassic(await classicSpecOf(identity, settings, classic, parts));
+  }
+  if (scsi !== undefined) {
+    const how = { keeper, listens: !isAwaited(scsi.controller) };
+    await plane.attachScsi(await scsiSpecOf(options, identity, settings, scsi, how));
+    return null;
   }
   await plane.attach(attachmentSpecOf(options, identity, settings));
   return null;

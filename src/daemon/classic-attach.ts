@@ -15,7 +15,7 @@ import { ApiError } from "../model/errors.ts";
 import type { ClassicAttach, ClassicAttachment, VolumeAttach } from "../model/types.ts";
 import type { ClassicSpec, PortalSettings } from "../ports/classic-plane.ts";
 import { parseListen } from "./api-listener.ts";
-import type { ClassicKeeper } from "./classic-keeper.ts";
+import type { ClassicKeeper, KeptReservations } from "./classic-keeper.ts";
 import { StartError } from "./data-directory.ts";
 
 const NAMING_AUTHORITY = "iqn.2024-01.io.ringstore";
@@ -25,12 +25,12 @@ const LUN = 0;
 type Identity = Pick<DeclaredVolume, "id" | "name">;
 
 /** Whoever sees two nodes' targets must not take one for the other: the id is part of it. */
-function targetNameOf({ id, name }: Identity): string {
+export function targetNameOf({ id, name }: Identity): string {
   return `${NAMING_AUTHORITY}:${name}.${id.replaceAll("-", "").slice(0, ID_DIGITS)}`;
 }
 
 /** NAA 3h, locally assigned: 60 bits of the id's hash (SPC-4 7.8.6.6.4). */
-function naaOf(id: string): string {
+export function naaOf(id: string): string {
   return `3${createHash("sha256").update(id).digest("hex").slice(0, 15)}`;
 }
 
@@ -44,12 +44,17 @@ export function shownClassic(
   return { target, lun: LUN, portal, url, chapUser, initiators };
 }
 
+/** As a record that every node reads has it. */
+export function classicOf({ chapUser, initiators }: DeclaredClassic): DeclaredClassic {
+  return { chapUser, initiators };
+}
+
 /** Throws ApiError for what an iSCSI target has not got. */
 export function planClassic(request: VolumeAttach, classic: ClassicAttach): DeclaredClassic {
-  for (const field of ["queueCountMax", "packedAllowed", "vmMemoryBytes", "standby"] as const) {
+  for (const field of ["queueCountMax", "packedAllowed", "vmMemoryBytes"] as const) {
     if (request[field] === undefined) continue;
     throw new ApiError("invalid_request", `${field} does not go with classic`, {
-      advice: "queues, packed rings, VM memory and standing by are of vhost-user: leave them out",
+      advice: "queues, packed rings and VM memory are of vhost-user: leave them out",
     });
   }
   return { chapUser: classic.chap?.user ?? null, initiators: checkClassic(classic) };
@@ -88,15 +93,21 @@ function differs(name: string, how: string): ApiError {
   });
 }
 
+/** Where a target's secret and its reservations are kept. */
+export interface ClassicParts {
+  readonly keeper: ClassicKeeper;
+  readonly reservationsOf: (volumeId: string, name: string) => Promise<KeptReservations>;
+}
+
 /** Rejects with ApiError where what is kept for it cannot be read. */
 export async function classicSpecOf(
   { id, name }: Identity,
   { readOnly }: Pick<DeclaredAttachment, "readOnly">,
   { chapUser, initiators }: DeclaredClassic,
-  keeper: ClassicKeeper,
+  { keeper, reservationsOf }: ClassicParts,
 ): Promise<ClassicSpec> {
   const chap = chapUser === null ? null : { user: chapUser, secret: keeper.secretOf(id, name) };
-  const { record, powerWasLost } = await keeper.reservationsOf(id, name);
+  const { record, powerWasLost } = await reservationsOf(id, name);
   return {
     volumeId: id,
     targetName: targetNameOf({ id, name }),

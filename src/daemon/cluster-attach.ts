@@ -7,19 +7,22 @@
 // that is served at the next start, or a detach that is ended then.
 
 import type { AttachResult } from "../api/control-plane.ts";
-import type { VolumeRecord } from "../meta/records.ts";
+import type { AttachedTarget, VolumeRecord } from "../meta/records.ts";
 import { ApiError } from "../model/errors.ts";
 import { QUEUE_COUNT_MAX } from "../model/limits.ts";
 import type { DetachReply, Volume, VolumeAttach } from "../model/types.ts";
 import { checkQueueCount } from "../model/volume-rules.ts";
 import { planClassic, requireSameClassic } from "./classic-attach.ts";
 import { type ClusterContext, changeVolume, isNodeLive, readVolume } from "./cluster-context.ts";
+import { attachedTarget } from "./cluster-portals.ts";
 import type { ClusterServing } from "./cluster-serve.ts";
 import type { ServedVolume } from "./cluster-served.ts";
 import { type ClusterStandbys, isReady } from "./cluster-standby.ts";
 import { asApiError } from "./failure.ts";
 import { requireSameSettings } from "./volume-attach.ts";
 import { placeText } from "./volume-entry.ts";
+
+const NO_CONTROLLER = "and a virtio-scsi controller has volumes of its node alone";
 
 export class ClusterAttaching {
   readonly #context: ClusterContext;
@@ -42,7 +45,12 @@ export class ClusterAttaching {
     const { host } = this.#context;
     host.requireRunning();
     if (request.queueCountMax !== undefined) checkQueueCount(request.queueCountMax);
-    const { classic } = request;
+    const { classic, scsi } = request;
+    if (scsi !== undefined) {
+      throw new ApiError("unsupported", `volume ${name} is of the cluster, ${NO_CONTROLLER}`, {
+        advice: "attach it by virtio-blk or with --classic, or make a volume of this node",
+      });
+    }
     if (classic !== undefined) planClassic(request, classic);
     this.#serving.checkName(name);
     const entry = this.#serving.entryOf(id, name);
@@ -63,6 +71,7 @@ export class ClusterAttaching {
       return await this.#attachAgain(entry, found, request);
     }
     await this.#requireFree(found, request);
+    const portal = request.classic === undefined ? null : await this.#openPortal(what);
     const readOnly = request.readOnly ?? false;
     await this.#declare(entry, found, request, readOnly);
     let record: VolumeRecord;
@@ -72,7 +81,8 @@ export class ClusterAttaching {
         const isAsFound = now.attachment.generation === attachment.generation;
         if (!isAsFound) throw this.#moved(now);
         const generation = attachment.generation + 1;
-        return { ...now, attachment: { generation, node: member.nodeId, readOnly } };
+        const target = this.#targetOf(entry, now, portal);
+        return { ...now, attachment: { generation, node: member.nodeId, readOnly, ...target } };
       });
     } catch (error) {
       // Whether it is attached here is not known after a lost answer: the next look finds out.
@@ -91,6 +101,27 @@ export class ClusterAttaching {
     return { volume, changed: true };
   }
 
+  async #openPortal(what: string): Promise<string> {
+    try {
+      return await this.#context.plane.openPortal();
+    } catch (error) {
+      throw asApiError(error, what);
+    }
+  }
+
+  /** Told with the attachment, so that no initiator is lost while it begins. */
+  #targetOf(
+    { declared }: ServedVolume,
+    { attachment }: VolumeRecord,
+    portal: string | null,
+  ): Pick<VolumeRecord["attachment"], "target"> {
+    if (declared?.classic === undefined || portal === null) return {};
+    const { node, target, generation } = attachment;
+    // Taken from another node it keeps its power.
+    const since = node === null ? generation + 1 : (target?.since ?? generation + 1);
+    return { target: attachedTarget(declared.classic, portal, since) };
+  }
+
   /** A socket for a guest that is about to move here; the volume stays where it is until then. */
   async #attachStandby(entry: ServedVolume, request: VolumeAttach): Promise<AttachResult> {
     const { member, host } = this.#context;
@@ -99,10 +130,11 @@ export class ClusterAttaching {
     const found = await this.#find(entry, what);
     this.#requireHeld(found, request);
     const { attachment } = found;
+    const wanted = requestOf(name, request, attachment.target);
     if (attachment.standby?.node === member.nodeId && entry.serving) {
       return { volume: this.#view(found), changed: false };
     }
-    await this.#declare(entry, found, request, attachment.readOnly);
+    await this.#declare(entry, found, wanted, attachment.readOnly);
     try {
       const record = await changeVolume(this.#context, id, what, (now) => {
         this.#requireHeld(now, request);
@@ -116,7 +148,8 @@ export class ClusterAttaching {
     }
     const record = this.#context.inventory.volumes.get(id)?.record ?? found;
     const volume = this.#view(record);
-    host.modules.events.add("volume.attached", name, `stands by at ${volume.attachment?.socket}`);
+    const where = volume.attachment?.socket ?? volume.attachment?.classic?.portal;
+    host.modules.events.add("volume.attached", name, `stands by at ${where}`);
     return { volume, changed: true };
   }
 
@@ -143,7 +176,9 @@ export class ClusterAttaching {
       readOnly,
       ...(classic === undefined ? {} : { classic: planClassic(request, classic) }),
     };
-    await this.#serving.declare(entry, { ...this.#serving.defaultsOf(record), ...settings });
+    // Who takes a target over by vhost-user makes no target of it.
+    const { classic: _, ...defaults } = this.#serving.defaultsOf(record);
+    await this.#serving.declare(entry, { ...defaults, ...settings });
   }
 
   #requireHeld(record: VolumeRecord, { takeOver }: VolumeAttach): void {
@@ -331,6 +366,33 @@ export class ClusterAttaching {
       return { ...record, attachment: { generation, node: null, readOnly: false } };
     });
   }
+}
+
+/** Whoever stands by for a target lets in whom the holder lets in. Throws ApiError. */
+function requestOf(
+  name: string,
+  request: VolumeAttach,
+  target: AttachedTarget | undefined,
+): VolumeAttach {
+  const { classic } = request;
+  const differs = (how: string, advice: string): ApiError =>
+    new ApiError("attachment_differs", `volume ${name} is attached ${how}`, { advice });
+  if (target === undefined) {
+    if (classic === undefined) return request;
+    throw differs("by vhost-user, not as an iSCSI target", "stand by for it without --classic");
+  }
+  if (classic === undefined) {
+    throw differs("as an iSCSI target, not by vhost-user", "stand by for it with --classic");
+  }
+  const { chapUser, initiators } = planClassic(request, classic);
+  if (chapUser !== target.chapUser) {
+    const how = target.chapUser === null ? "without CHAP" : `with CHAP name ${target.chapUser}`;
+    throw differs(how, "stand by for it with the same --chap-user, and the same secret");
+  }
+  if (classic.initiators !== undefined && initiators.join(" ") !== target.initiators.join(" ")) {
+    throw differs("for other initiators", "stand by for it with the same ones, or name none");
+  }
+  return { ...request, classic: { ...classic, initiators: target.initiators } };
 }
 
 export function requireReady({ name, phase }: VolumeRecord): void {

@@ -18,6 +18,7 @@ import type { Membership } from "./cluster-file.ts";
 import type { ClusterInventory, Known } from "./cluster-inventory.ts";
 import type { MetaLink } from "./cluster-link.ts";
 import type { ClusterNotes } from "./cluster-notes.ts";
+import type { ClusterReservations } from "./cluster-reservations.ts";
 import type { ServedVolume } from "./cluster-served.ts";
 import type { ClusterTimings } from "./cluster-timings.ts";
 import type { VolumeHost } from "./volume-host.ts";
@@ -33,6 +34,7 @@ export interface ClusterContext {
   readonly inventory: ClusterInventory;
   readonly timings: ClusterTimings;
   readonly notes: ClusterNotes;
+  readonly reservations: ClusterReservations;
   /** The metadata that this node knows to be its cluster's. */
   readonly trusted: TrustedMetadata;
   /** What this node serves or means to, by volume id. */

@@ -28,8 +28,9 @@ export async function handOverVolume(
     if (attachment.node === target.id) return null;
     check(context, record, target.id);
     const { standby } = attachment;
-    const known = standby?.node === target.id ? standby.incarnation : 0;
-    const wish = { node: target.id, incarnation: known, isWanted: true, isMove: true };
+    const nobody = { node: target.id, incarnation: 0 };
+    const known = standby?.node === target.id ? standby : nobody;
+    const wish = { ...known, isWanted: true, isMove: true };
     return { ...record, attachment: { ...attachment, standby: wish } };
   });
   const reply = { volume: name, node: nodeName };
@@ -51,8 +52,13 @@ export async function handOverVolume(
       advice: "see whether both nodes are well: ringstore node list",
     });
   }
-  throw new ApiError("volume_attached", `volume ${name} serves a guest on node ${where}`, {
-    advice: `move the guest: on node ${nodeName}, ringstore volume attach ${name} --standby`,
+  const isTarget = asked.attachment.target !== undefined;
+  const attach = `on node ${nodeName}, ringstore volume attach ${name}`;
+  const user = isTarget ? "is an iSCSI target" : "serves a guest";
+  throw new ApiError("volume_attached", `volume ${name} ${user} on node ${where}`, {
+    advice: isTarget
+      ? `let that node stand by for it: ${attach} --classic --standby`
+      : `move the guest: ${attach} --standby`,
   });
 }
 

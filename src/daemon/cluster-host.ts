@@ -32,6 +32,7 @@ import type { Health } from "../model/types.ts";
 import { quote } from "../model/volume-rules.ts";
 import type { ClusterPlane } from "../ports/cluster-plane.ts";
 import type { DataPlane } from "../ports/data-plane.ts";
+import type { ReservationRecord } from "../ports/reservation-record.ts";
 import type { TrustedMetadata } from "./cluster-context.ts";
 import type { ClusterFile, Membership } from "./cluster-file.ts";
 import type { FormingModules } from "./cluster-forming.ts";
@@ -142,6 +143,11 @@ export class ClusterHost implements ClusterControl, DaemonCluster {
 
   diskBecameReady(): void {
     this.#runtime?.diskBecameReady();
+  }
+
+  async saveReservations(volumeId: string, record: ReservationRecord): Promise<void> {
+    const { context } = await this.#require();
+    await context.reservations.save(volumeId, record);
   }
 
   async show(): Promise<ClusterView | null> {

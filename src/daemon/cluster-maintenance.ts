@@ -112,6 +112,7 @@ function targetOf(
 
 const NOBODY = "no other node is there to take it";
 const GUEST = "its guest runs there: shut it down, or move it";
+const TARGET = "it is an iSCSI target, and no node stands by for it";
 
 async function move(
   context: ClusterContext,
@@ -126,7 +127,8 @@ async function move(
     return { volume, node: target.name };
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
-    return { volume, reason: error.code === "volume_attached" ? GUEST : error.message };
+    const kept = record.attachment.target === undefined ? GUEST : TARGET;
+    return { volume, reason: error.code === "volume_attached" ? kept : error.message };
   }
 }
 
@@ -141,7 +143,8 @@ function planned(
   for (const record of volumes) {
     const { id, name: volume } = record;
     const target = targetOf(context, record, from);
-    const isRunning = context.served.get(id)?.front.isRunning === true;
+    const isTarget = record.attachment.standby?.portal !== undefined;
+    const isRunning = !isTarget && context.served.get(id)?.front.isRunning === true;
     if (target === null || isRunning) kept.push({ volume, reason: isRunning ? GUEST : NOBODY });
     else handedOver.push({ volume, node: target.name });
   }

@@ -173,9 +173,15 @@ function merged(
 
 /** To the node of the new owner; the one before stands by in turn, unless it was not to. */
 function movedTo(to: ProcessName | null, { attachment, owner }: VolumeRecord): Attachment {
-  const { generation, node, readOnly, standby } = attachment;
+  const { generation, node, readOnly, standby, target } = attachment;
   if (to === null || node === null || node === to.node) return attachment;
-  const moved = { generation: generation + 1, node: to.node, readOnly };
+  const portal = standby?.node === to.node ? standby.portal : undefined;
+  const moved = {
+    generation: generation + 1,
+    node: to.node,
+    readOnly,
+    ...(target === undefined || portal === undefined ? {} : { target: { ...target, portal } }),
+  };
   if (standby?.isMove === true || owner?.node !== node) return moved;
   const { incarnation } = owner;
   return { ...moved, standby: { node, incarnation, isWanted: false, isMove: false } };

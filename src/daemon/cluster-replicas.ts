@@ -204,6 +204,7 @@ export class ClusterReplicas {
       writes: [
         { key, value: null },
         { key: keys.volumeName(name), value: null },
+        { key: keys.volumeReservations(volumeId), value: null },
         ...noMapPages(keys, volumeId, sizeBytes),
       ],
     });

@@ -19,10 +19,12 @@ import { Liveness } from "./cluster-liveness.ts";
 import type { MemberPlane } from "./cluster-member-plane.ts";
 import { tellMembers } from "./cluster-members.ts";
 import { ClusterNotes } from "./cluster-notes.ts";
+import { ClusterPortals } from "./cluster-portals.ts";
 import { ClusterRecords } from "./cluster-records.ts";
 import { ClusterRepair } from "./cluster-repair.ts";
 import { ClusterReplicas } from "./cluster-replicas.ts";
 import { ClusterReports } from "./cluster-reports.ts";
+import { ClusterReservations } from "./cluster-reservations.ts";
 import { type AttachmentStore, ClusterServing, roleOf } from "./cluster-serve.ts";
 import type { ServedVolume } from "./cluster-served.ts";
 import { ClusterStandbys } from "./cluster-standby.ts";
@@ -54,6 +56,7 @@ export class ClusterRuntime {
   readonly #liveness: Liveness;
   readonly #disks: ClusterDisks;
   readonly #replicas: ClusterReplicas;
+  readonly #portals: ClusterPortals;
   readonly #serving: ClusterServing;
   readonly #standbys: ClusterStandbys;
   readonly #workers: ClusterWorkers;
@@ -95,8 +98,12 @@ export class ClusterRuntime {
       get notes() {
         return notes;
       },
+      get reservations() {
+        return reservations;
+      },
     };
     const notes = new ClusterNotes(this.context);
+    const reservations = new ClusterReservations(this.context);
     this.reports = new ClusterReports(this.context);
     const { log, now, fatal } = host.modules;
     const { link } = this.context;
@@ -109,6 +116,7 @@ export class ClusterRuntime {
     this.#liveness = new Liveness(member.nodeId, incarnation, parts);
     this.#disks = new ClusterDisks(this.context);
     this.#replicas = new ClusterReplicas(this.context);
+    this.#portals = new ClusterPortals(this.context);
     this.#serving = new ClusterServing(this.context, modules.attachments);
     this.#workers = new ClusterWorkers(this.context, this.#serving);
     this.repair = new ClusterRepair(this.context, this.#liveness);
@@ -156,6 +164,9 @@ export class ClusterRuntime {
     const entry = this.context.served.get(stats.volumeId);
     if (stats.state !== "surrendered" || entry === undefined) return;
     if (entry.serving) this.#deposed.add(stats.volumeId);
+    const { isReachable } = this.context.link;
+    // No look comes so far then.
+    if (entry.serving && entry.portal !== null && !isReachable) void this.#align(entry);
     if (entry.serving || entry.working) this.look();
   }
 
@@ -239,6 +250,8 @@ export class ClusterRuntime {
     this.#workers.alignAll();
     // None keeps the others from being done.
     const steps = [
+      () => this.#portals.reconcile(),
+      () => this.context.reservations.settle(),
       () => tellMembers(this.context),
       () => this.#disks.reconcile(),
       () => this.#reconcileReplicas(),

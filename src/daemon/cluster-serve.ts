@@ -16,6 +16,8 @@ import { QUEUE_COUNT_MAX } from "../model/limits.ts";
 import type { ClusterBacking, ReplicaPlace } from "../ports/cluster-plane.ts";
 import type { VolumeSpec } from "../ports/data-plane.ts";
 import { attachFront } from "./attach-front.ts";
+import { classicOf } from "./classic-attach.ts";
+import type { KeptReservations } from "./classic-keeper.ts";
 import {
   type ClusterContext,
   changeVolume,
@@ -24,6 +26,7 @@ import {
   processText,
   readVolume,
 } from "./cluster-context.ts";
+import type { Known } from "./cluster-inventory.ts";
 import { ServedVolume } from "./cluster-served.ts";
 import { nameBytesMax } from "./data-directory.ts";
 import { asApiError } from "./failure.ts";
@@ -99,6 +102,7 @@ export class ClusterServing {
 
   /** What an attachment is without a word about it. */
   defaultsOf({ id, name, attachment }: VolumeRecord): DeclaredClusterAttachment {
+    const { target } = attachment;
     return {
       volumeId: id,
       name,
@@ -107,6 +111,7 @@ export class ClusterServing {
       packedAllowed: true,
       readOnly: attachment.readOnly,
       attachedAt: this.#context.host.modules.now().toISOString(),
+      ...(target === undefined ? {} : { classic: classicOf(target) }),
     };
   }
 
@@ -136,6 +141,11 @@ export class ClusterServing {
       await plane.takeVolume(entry.id, this.#backingOf(record));
       entry.isStandby = false;
     }
+    if (!entry.open && entry.isStandby) {
+      // A target: until now nothing of it was open here.
+      entry.isStandby = false;
+      entry.serving = false;
+    }
     if (!entry.serving) await this.#listen(entry, record, false);
   }
 
@@ -151,19 +161,53 @@ export class ClusterServing {
 
   /** The record has just been read, and says that this node stands by. */
   async standBy(entry: ServedVolume, record: VolumeRecord): Promise<void> {
+    const isTarget = record.attachment.target !== undefined;
     if (entry.open) await this.#grow(entry, record);
-    if (!entry.serving) await this.#listen(entry, record, true);
+    else if (isTarget) entry.sizeBytes = record.sizeBytes;
+    if (!entry.serving && isTarget) await this.#standAside(entry, record);
+    else if (!entry.serving) await this.#listen(entry, record, true);
     const { member, incarnation } = this.#context;
+    const portal = isTarget && this.#hasSecret(entry) ? entry.portal : null;
     const { id, name } = record;
     await changeVolume(this.#context, id, `cannot stand by for volume ${name}`, (found) => {
       const { attachment } = found;
       const { standby } = attachment;
       if (standby?.node !== member.nodeId || standby.incarnation === incarnation) return null;
       // What an earlier run of this daemon asked for it does not wait for any more.
-      const { isMove, isWanted } = standby;
-      const fresh = { ...standby, incarnation, isWanted: isMove && isWanted };
+      const { node, isMove, isWanted } = standby;
+      const asked = { node, incarnation, isWanted: isMove && isWanted, isMove };
+      const fresh = portal === null ? asked : { ...asked, portal };
       return { ...found, attachment: { ...attachment, standby: fresh } };
     });
+  }
+
+  /** Secrets are in no record: whoever was told none cannot let anybody in. */
+  #hasSecret({ id, name, declared }: ServedVolume): boolean {
+    if ((declared?.classic?.chapUser ?? null) === null) return true;
+    try {
+      this.#context.host.modules.classic.secretOf(id, name);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  /**
+   * For a target that another node has. Nothing is opened: the portal leads initiators to the one
+   * that has it, and a takeover is one of a volume that was closed here.
+   */
+  async #standAside(entry: ServedVolume, record: VolumeRecord): Promise<void> {
+    this.checkName(record.name);
+    if (entry.declared === null) await this.declare(entry, this.defaultsOf(record));
+    entry.working = false;
+    if (entry.open) await this.#close(entry);
+    entry.portal = await this.#context.plane.openPortal();
+    entry.sizeBytes = record.sizeBytes;
+    entry.isStandby = true;
+    entry.serving = true;
+    entry.problem = null;
+    entry.retryCount = 0;
+    entry.retryAtMs = 0;
   }
 
   async #listen(entry: ServedVolume, record: VolumeRecord, isStandby: boolean): Promise<void> {
@@ -177,7 +221,11 @@ export class ClusterServing {
     }
     if (!entry.open) await this.open(entry, record, isStandby);
     const { readOnly } = record.attachment;
-    const parts = { options: host.options, plane, keeper: host.modules.classic };
+    const { classic: keeper } = host.modules;
+    const reservationsOf = (id: string, name: string): Promise<KeptReservations> =>
+      this.#context.reservations.claim(id, name);
+    const isAwaited = (): boolean => false;
+    const parts = { options: host.options, plane, keeper, reservationsOf, isAwaited };
     try {
       entry.portal = await attachFront(parts, record, { ...settings, readOnly });
     } catch (error) {
@@ -185,6 +233,7 @@ export class ClusterServing {
       throw error;
     }
     entry.serving = true;
+    entry.hasStandby = false;
     entry.problem = null;
     entry.retryCount = 0;
     entry.retryAtMs = 0;
@@ -262,7 +311,7 @@ export class ClusterServing {
   /** Another node has it now. */
   async cutOff(entry: ServedVolume): Promise<void> {
     const { plane, timings } = this.#context;
-    if (entry.serving) {
+    if (entry.serving && entry.open) {
       let timer: NodeJS.Timeout | undefined;
       const patience = new Promise<void>((resolve) => {
         timer = setTimeout(resolve, timings.drainMs);
@@ -278,6 +327,7 @@ export class ClusterServing {
     }
     if (entry.open) await this.#close(entry);
     entry.serving = false;
+    entry.isStandby = false;
   }
 
   /**
@@ -293,7 +343,13 @@ export class ClusterServing {
     const { events, log } = host.modules;
     const { id, name } = entry;
     const what = `cannot serve volume ${name}`;
-    const known = await link.ask(what, (store) => readVolume(this.#context, store, id));
+    let known: Known<VolumeRecord> | null;
+    try {
+      known = await link.ask(what, (store) => readVolume(this.#context, store, id));
+    } catch (error) {
+      await this.#hangUp(entry);
+      throw error;
+    }
     const role = known === null ? null : roleOf(known.record, member.nodeId);
     if (known !== null && role !== null) {
       if (entry.declared?.phase === "detaching") {
@@ -311,6 +367,18 @@ export class ClusterServing {
     if (!wasServing) return;
     events.add("volume.detached", name, "it was taken over by another node");
     log.log("warn", "cluster.volume-moved", { volume: name });
+  }
+
+  /**
+   * The metadata does not answer. A target whose owner here is deposed has nothing to give but
+   * errors: its initiators are hung up on, so that they look for whoever has it.
+   */
+  async #hangUp(entry: ServedVolume): Promise<void> {
+    if (!entry.open || entry.isStandby || entry.portal === null) return;
+    if (!this.#isDeposed(entry.id)) return;
+    await this.cutOff(entry);
+    const { events } = this.#context.host.modules;
+    events.add("volume.detached", entry.name, "another node has it, the metadata is not reached");
   }
 
   async #assume(role: Role, entry: ServedVolume, record: VolumeRecord): Promise<void> {

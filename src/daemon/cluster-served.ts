@@ -19,11 +19,16 @@ export class ServedVolume extends OperationQueue {
   open = false;
   /** With this size; meaningless while it is not open. */
   sizeBytes = 0;
-  /** The data plane listens on its socket, or has the target. */
+  /** The data plane listens on its socket, or has the target; or it is stood by for. */
   serving = false;
   /** Of a target that is served: the portal's `HOST:PORT`. */
   portal: string | null = null;
-  /** Another node has it, and this one's socket is open in case its guest comes here. */
+  /** The same: its initiators were told that another node stands by. */
+  hasStandby = false;
+  /**
+   * Another node has it, and this one's socket is open in case its guest comes here; of a target
+   * nothing is open, and the portal leads to that node.
+   */
   isStandby = false;
   /** What front-ends here do with its rings. */
   front: { readonly isRunning: boolean; readonly isWaiting: boolean } = NO_FRONT;

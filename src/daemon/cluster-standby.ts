@@ -7,6 +7,10 @@
 //   rings run, and the standby asks  -- "no" ----> hangs up on whoever waits
 //   no word for takeOverMs, or dead                attaches itself, takes over as from a crash
 //
+// An iSCSI target has no rings that wait: its standby asks for nothing, and takes the volume over
+// when the holder's liveness has expired. Whoever slept meanwhile is fenced by the takeover before
+// the standby serves, so that no late write of the old path lands.
+//
 // A migration that is cancelled goes the same way back: whoever gave the volume away stands by.
 //
 // Invariants: what happens to one volume happens in its queue, after a linearizable read; nobody
@@ -79,8 +83,28 @@ export class ClusterStandbys {
     const { node, standby } = record.attachment;
     const isHere = node === member.nodeId;
     if (entry.isStandby && isHere) this.#align(entry);
-    else if (entry.isStandby && standby?.node === member.nodeId) this.#wait(entry, standby);
-    else if (!entry.isStandby && isHere && standby !== undefined) this.#hold(entry, standby);
+    else if (entry.isStandby && standby?.node === member.nodeId) {
+      if (entry.open) this.#wait(entry, standby);
+      else this.#watch(entry, node);
+    } else if (!entry.isStandby && isHere && standby !== undefined) this.#hold(entry, standby);
+  }
+
+  // The standby of a target -----------------------------------------------------------------------
+
+  #watch(entry: ServedVolume, holder: string | null): void {
+    if (holder === null || this.#context.inventory.isAlive(holder)) return;
+    this.#run(entry, () => this.#succeed(entry));
+  }
+
+  /** What a watch tells is a reason to look, no more. */
+  async #succeed(entry: ServedVolume): Promise<void> {
+    const { link, member } = this.#context;
+    const what = `cannot take volume ${entry.name} over`;
+    const known = await link.ask(what, (store) => readVolume(this.#context, store, entry.id));
+    const { node = null, standby } = known?.record.attachment ?? {};
+    if (node === null || node === member.nodeId || standby?.node !== member.nodeId) return;
+    if (await isNodeLive(this.#context, node, what)) return;
+    await this.#takeOver(entry);
   }
 
   // The standby -----------------------------------------------------------------------------------
@@ -143,12 +167,12 @@ export class ClusterStandbys {
     entry.askedAtMs = 0;
     const what = `cannot take volume ${name} over`;
     const record = await changeVolume(this.#context, id, what, (found) => {
-      const { generation, readOnly, standby } = found.attachment;
+      const { generation, readOnly, standby, target } = found.attachment;
       if (standby?.node !== member.nodeId) return null;
-      return {
-        ...found,
-        attachment: { generation: generation + 1, node: member.nodeId, readOnly },
-      };
+      const moved = { generation: generation + 1, node: member.nodeId, readOnly };
+      const { portal } = entry;
+      if (target === undefined || portal === null) return { ...found, attachment: moved };
+      return { ...found, attachment: { ...moved, target: { ...target, portal } } };
     });
     if (record.attachment.node !== member.nodeId) return;
     host.modules.log.log("warn", "cluster.standby-takes-over", { volume: name });
@@ -161,26 +185,50 @@ export class ClusterStandbys {
   #hold(entry: ServedVolume, standby: Standby): void {
     if (entry.declared?.phase === "detaching" || !isReady(this.#context, standby)) return;
     if (!standby.isWanted && !entry.isLeaving) return;
-    // An iSCSI target has no other end to be handed over to: initiators come again here.
-    const isClassic = entry.declared?.classic !== undefined;
-    if (isClassic && !standby.isWanted) return;
-    if (entry.front.isRunning || isClassic) {
+    if (entry.declared?.classic !== undefined) {
+      this.#holdTarget(entry, standby);
+    } else if (entry.front.isRunning) {
       if (standby.isWanted) this.#run(entry, () => this.#setWanted(entry, false));
     } else if (ownerOf(this.#context, entry.id)?.state === "serving") {
       this.#run(entry, () => this.#give(entry));
     }
   }
 
-  async #give(entry: ServedVolume): Promise<void> {
+  /**
+   * Sessions do not keep a target: initiators come again by themselves, and are led on. But it goes
+   * only where its portal listens, and its secret is known.
+   */
+  #holdTarget(entry: ServedVolume, { isWanted, portal }: Standby): void {
+    if (!isWanted) return;
+    if (portal === undefined) this.#run(entry, () => this.#setWanted(entry, false));
+    else if (ownerOf(this.#context, entry.id)?.state === "serving") {
+      this.#run(entry, () => this.#giveTarget(entry));
+    }
+  }
+
+  /** Whom the volume may be handed to, by a linearizable read; null = nobody. */
+  async #heir({ id, name }: ServedVolume): Promise<Standby | null> {
     const { link, member } = this.#context;
-    const { id, name } = entry;
     const what = `cannot hand volume ${name} over`;
     const known = await link.ask(what, (store) => readVolume(this.#context, store, id));
     const { node, standby } = known?.record.attachment ?? {};
-    if (standby === undefined || node !== member.nodeId || !isReady(this.#context, standby)) return;
-    if (entry.front.isRunning) return;
+    const isOurs = node === member.nodeId && isReady(this.#context, standby);
+    return isOurs ? (standby ?? null) : null;
+  }
+
+  async #giveTarget(entry: ServedVolume): Promise<void> {
+    const heir = await this.#heir(entry);
+    if (heir === null) return;
+    await this.#context.plane.detach(entry.id);
+    entry.serving = false;
+    await this.handOver(entry, heir);
+  }
+
+  async #give(entry: ServedVolume): Promise<void> {
+    const heir = await this.#heir(entry);
+    if (heir === null || entry.front.isRunning) return;
     entry.isLeaving = false;
-    await this.handOver(entry, standby);
+    await this.handOver(entry, heir);
   }
 
   /** In the entry's queue; the front end has been stopped, or has no rings that run. */

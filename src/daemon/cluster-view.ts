@@ -131,7 +131,10 @@ export class ClusterViews {
     if (node === null) return "detached";
     if (standby?.node === member.nodeId && served.get(id)?.serving === true) return "standby";
     if (node !== member.nodeId) return inventory.isAlive(node) ? "attached" : "unavailable";
-    if (served.get(id)?.serving !== true) return "unavailable";
+    const entry = served.get(id);
+    // A target that is about to be taken over is not there yet.
+    const isComing = entry?.isStandby === true && !entry.open;
+    if (entry?.serving !== true || isComing) return "unavailable";
     return stats.get(id)?.connected === true ? "connected" : "attached";
   }
 

@@ -316,8 +316,8 @@ describe("attach", () => {
     await until(() => has(b, "v"));
     await refused(
       b.control.attach("v", { standby: true, classic: {} }),
-      "invalid_request",
-      /standby does not go with classic/,
+      "attachment_differs",
+      /with CHAP name vm1/,
     );
     await refused(a.cluster.handOver("v", { node: "b" }), "volume_attached", /on node a/);
     a = await scene.restart(a);
@@ -328,6 +328,17 @@ describe("attach", () => {
     assert.equal(a.control.show("v").attachment, null);
     await a.control.attach("v", {});
     assert.ok(existsSync(socketOf(a, "v")));
+  });
+
+  test("as a unit of a controller: refused, and nothing is begun", async () => {
+    await a.create({ name: "v", sizeBytes: MIB, replicas: 2 });
+    const wanted = { scsi: { controller: "k" } };
+    const message = /volume v is of the cluster, and a virtio-scsi controller/;
+    await refused(a.control.attach("v", wanted), "unsupported", message);
+    assert.equal(a.control.show("v").state, "detached");
+    await a.control.attach("v", {});
+    await refused(a.control.attach("v", wanted), "unsupported", message);
+    assert.equal(a.control.show("v").attachment?.scsi ?? null, null);
   });
 
   test("detach surrenders, then another node may have it", async () => {

@@ -29,6 +29,7 @@ test("virtio's counter indices are telemetry's", () => {
     [virtio.COUNTER_CONNECTED, VOLUME_COUNTERS.connected],
     [virtio.COUNTER_PAUSE, VOLUME_COUNTERS.pauseCount],
     [virtio.COUNTER_OPEN_SESSIONS, VOLUME_COUNTERS.openSessionCount],
+    [virtio.COUNTER_COMMAND, VOLUME_COUNTERS.commandCount],
   ];
   for (const [ours, theirs] of pairs) assert.equal(ours, theirs);
   const names = Object.keys(virtio).filter((name) => /^COUNTER_[A-Z_]+$/.test(name));

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { describe, test } from "node:test";
 import type { Caller } from "../api/control-plane.ts";
 import type { ClassicSpec } from "../ports/classic-plane.ts";
+import type { ScsiSpec } from "../ports/scsi-plane.ts";
 import { readDiskFile } from "../testing/control/fake-disk-file.ts";
 import { HostFixture } from "../testing/control/host-fixture.ts";
 import { socketPathOf } from "./data-directory.ts";
@@ -55,6 +56,8 @@ const attach: Operation = ({ host }) => attachVolume(host, "v", {});
 const SECRET = "correct-horse-battery";
 const attachClassic: Operation = ({ host }) =>
   attachVolume(host, "v", { classic: { chap: { user: "vm1", secret: SECRET } } });
+const attachUnit: Operation = ({ host }) =>
+  attachVolume(host, "v", { scsi: { controller: "k", lun: 3 } });
 const detach: Operation = ({ host }) => detachVolume(host, "v");
 const remove: Operation = ({ host }) => removeVolume(host, "v", DO_IT);
 const resizeTo =
@@ -125,6 +128,22 @@ const SCENARIOS: readonly Scenario[] = [
   {
     name: "detach a target",
     prepare: [createFile, attachClassic],
+    operation: detach,
+    sizes: [MIB],
+    answered: MIB,
+    attached: { mayBe: [false, true], answered: false },
+  },
+  {
+    name: "attach as a unit",
+    prepare: [createFile],
+    operation: attachUnit,
+    sizes: [MIB],
+    answered: MIB,
+    attached: { mayBe: [false, true], answered: true },
+  },
+  {
+    name: "detach a unit",
+    prepare: [createFile, attachUnit],
     operation: detach,
     sizes: [MIB],
     answered: MIB,
@@ -319,8 +338,13 @@ function checkRecovered(scenario: Scenario, fixture: HostFixture, answered: bool
   const mayBe = answered ? [scenario.attached.answered] : scenario.attached.mayBe;
   assert.ok(mayBe.includes(isAttached), `attached ${isAttached} is none of ${mayBe}`);
   assert.equal(entry.serving, isAttached, "declared attached is served");
-  const classic = entry.declared.attachment?.classic;
-  if (classic !== undefined) {
+  const { classic, scsi } = entry.declared.attachment ?? {};
+  const controllers = isAttached && scsi !== undefined ? ["k"] : [];
+  assert.deepEqual([...fixture.dataPlane.controllers], controllers);
+  if (scsi !== undefined) {
+    const served = fixture.dataPlane.open.get(entry.declared.id)?.attachment;
+    assert.equal((served as ScsiSpec).lun, 3);
+  } else if (classic !== undefined) {
     const served = fixture.dataPlane.open.get(entry.declared.id)?.attachment;
     assert.equal((served as ClassicSpec).chap?.secret, SECRET, "served with its secret");
   } else if (isAttached) {

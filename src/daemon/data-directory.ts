@@ -8,7 +8,8 @@
 //   DATA/iscsi/           0700   ID.json: reservations, ID.chap: secrets (classic-keeper.ts)
 //   DATA/cluster.*        0600   of which cluster it is a node (cluster-file.ts)
 //   DATA/volumes/         0700   ID.img: managed data files
-//   DATA/vhost/           0750   NAME.sock: vhost-user sockets, for the socket group
+//   DATA/vhost/           0750   NAME.sock: vhost-user sockets, for the socket group;
+//                                NAME.scsi.sock: those of virtio-scsi controllers
 //
 // Invariant: every socket path fits sun_path. The API's socket is checked at start; a volume whose
 // name makes its path too long is refused when it is created.
@@ -74,6 +75,11 @@ export function layOutDataDirectory(dataPath: string, socketPath: string): DataD
 
 export function socketPathOf(paths: DataDirectory, name: string): string {
   return join(paths.socketDirectory, `${name}.sock`);
+}
+
+/** No volume's socket is called so: names have no dots. */
+export function controllerSocketOf(paths: DataDirectory, controller: string): string {
+  return join(paths.socketDirectory, `${controller}.scsi.sock`);
 }
 
 /** The longest volume name whose socket path still fits. */

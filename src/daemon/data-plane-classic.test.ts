@@ -15,13 +15,15 @@ import {
   INITIATOR,
   keysOf,
   PORTAL,
+  portGroups,
   READ_CAPACITY,
   READ_KEYS,
   read10,
   register,
+  reserve,
   TEST_UNIT_READY,
   write10,
-} from "./_test-classic.ts";
+} from "../testing/nodes/classic-client.ts";
 import { TestCluster, type TestNode } from "./_test-cluster.ts";
 import { MIB, TestPlane, until, volume } from "./_test-plane.ts";
 
@@ -29,6 +31,7 @@ const AUTHENTICATION_FAILED = 0x0201;
 const NOT_ALLOWED = 0x0202;
 const NOT_FOUND = 0x0203;
 const MOVED = 0x0101;
+const UNAVAILABLE = 0x0301;
 const CONFLICT = 0x18;
 
 function statsOf({ plane }: TestPlane, volumeId: string): VolumeStats {
@@ -180,11 +183,7 @@ test("two initiators: the reservation of one keeps the other's writes out", asyn
   const one = await client.login(address, target.targetName);
   const two = await client.login(address, target.targetName);
   assert.equal((await client.run(one, register(1, false))).status, 0);
-  const reserve = { cdb: Uint8Array.from(register(1, false).cdb), data: new Uint8Array(24) };
-  reserve.cdb[1] = 1;
-  reserve.cdb[2] = 1;
-  reserve.data[7] = 1;
-  assert.equal((await client.run(one, reserve)).status, 0);
+  assert.equal((await client.run(one, reserve(1))).status, 0);
   const write = { cdb: write10(0, 1), data: Buffer.alloc(512, 1) };
   assert.equal((await client.run(two, write)).status, CONFLICT);
   assert.equal((await client.run(one, write)).status, 0);
@@ -220,6 +219,45 @@ test("several reactors: one address leads to every volume, by redirection", asyn
   await client.until(() => listing.isDone, "SendTargets");
   const text = Buffer.from(listing.answer).toString("utf8");
   for (const { targetName } of targets) assert.ok(text.includes(targetName), text);
+});
+
+test("targets of other nodes: listed, led to, and told to wait for; one's own counts first", async (t) => {
+  const plane = await TestPlane.start(t, { portal: PORTAL, reactorCount: 2 });
+  const client = new ClassicClient();
+  const door = await plane.plane.openPortal();
+  assert.equal(await plane.plane.openPortal(), door);
+  const there = "10.0.0.7:3260";
+  const [far, away] = ["iqn.2024-01.io.ringstore:far", "iqn.2024-01.io.ringstore:away"];
+  const spec = volume("near", { kind: "memory" });
+  const near = classicSpec(spec);
+  await plane.plane.leadElsewhere([
+    { targetName: far, initiators: [], address: there },
+    { targetName: away, initiators: [INITIATOR], address: null },
+    { targetName: near.targetName, initiators: [], address: there },
+    { targetName: `${far}-2`, initiators: ["iqn.2026-01.test:two"], address: there },
+  ]);
+  const statusOf = async (targetName: string): Promise<number> =>
+    (await client.tryLogin(door, { targetName })).login.status;
+  await plane.plane.openVolume(spec, { create: true });
+  assert.equal(await statusOf(near.targetName), MOVED);
+  await plane.plane.attachClassic(near);
+  const own = await client.tryLogin(door, { targetName: near.targetName });
+  assert.notEqual(own.login.keys.get("TargetAddress"), there);
+  const led = await client.tryLogin(door, { targetName: far });
+  assert.equal(led.login.status, MOVED);
+  assert.equal(led.login.keys.get("TargetAddress"), there);
+  assert.equal(await statusOf(away), UNAVAILABLE);
+  assert.equal(await statusOf(`${far}-2`), NOT_ALLOWED);
+  const discovery = await client.tryLogin(door, { targetName: null });
+  const listing = discovery.text("SendTargets=All\0");
+  await client.until(() => listing.isDone, "SendTargets");
+  const text = Buffer.from(listing.answer).toString("utf8");
+  assert.ok(text.includes(`TargetName=${far}\0TargetAddress=${there},1\0`), text);
+  assert.ok(text.includes(`TargetName=${away}\0TargetAddress=${door},1\0`), text);
+  assert.ok(!text.includes(`${far}-2`), "shown to those alone that may log in");
+  assert.equal(text.split(near.targetName).length, 2, "its own is listed once");
+  await plane.plane.leadElsewhere([]);
+  assert.equal(await statusOf(far), NOT_FOUND);
 });
 
 test("detached and stopped in the middle of writes: every one ends", async (t) => {
@@ -268,6 +306,34 @@ test("a volume of the cluster: a target at its owner, which is not handed over",
   const late = await client.tryLogin(address, { targetName: target.targetName });
   await client.until(() => late.isEnded, "a session behind a held gate");
   await client.during(a.plane.detach(spec.id));
+});
+
+test("a node that stands by is a port group in standby; initiators hear of it", async (t) => {
+  const plane = await TestPlane.start(t, { portal: PORTAL });
+  const client = new ClassicClient();
+  const spec = volume("paths", { kind: "memory" });
+  await plane.plane.openVolume(spec, { create: true });
+  const target = classicSpec(spec);
+  const address = await plane.plane.attachClassic(target);
+  const initiator = await client.login(address, target.targetName);
+  assert.equal(await portGroups(client, initiator), "1:0");
+  for (const [hasStandby, groups] of [
+    [true, "1:0 2:2"],
+    [false, "1:0"],
+  ] as const) {
+    await plane.plane.setStandby(spec.id, hasStandby);
+    await plane.plane.setStandby(spec.id, hasStandby);
+    let told = await client.run(initiator, { cdb: TEST_UNIT_READY });
+    if (told.status === 0) told = await client.run(initiator, { cdb: TEST_UNIT_READY });
+    assert.equal(told.senseTriple, 0x062a06);
+    assert.equal((await client.run(initiator, { cdb: TEST_UNIT_READY })).status, 0, "told once");
+    assert.equal(await portGroups(client, initiator), groups);
+  }
+  await client.during(plane.plane.detach(spec.id));
+  await plane.plane.setStandby(spec.id, true);
+  await plane.plane.attachClassic(target);
+  const again = await client.login(address, target.targetName);
+  assert.equal(await portGroups(client, again), "1:0");
 });
 
 test("a port that somebody has: said so, and tried again", async (t) => {

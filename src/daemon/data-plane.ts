@@ -17,11 +17,13 @@ import type {
   Backing,
   DataPlane,
   HealthItem,
+  OpenOptions,
   ReactorStats,
   VolumeSpec,
   VolumeStats,
 } from "../ports/data-plane.ts";
 import type { LogFields, LogLevel } from "../ports/log.ts";
+import type { PlacementGroup, ScsiSpec } from "../ports/scsi-plane.ts";
 import type { StoreDiskFacts, StoreDiskSpec, StoreDiskStats } from "../ports/store-disk.ts";
 import { affinity } from "../sys/index.ts";
 import { createLogRing, VolumeMeter } from "../telemetry/index.ts";
@@ -33,6 +35,7 @@ import { PlaneClusterHalf } from "./plane-cluster-half.ts";
 import { PlaneDisks } from "./plane-disks.ts";
 import { attachedError, stopped } from "./plane-errors.ts";
 import { leastLoaded } from "./plane-loads.ts";
+import { PlaneScsi } from "./plane-scsi.ts";
 import {
   backingBytes,
   cutBacking,
@@ -101,7 +104,8 @@ export class ReactorDataPlane extends PlaneClusterHalf implements DataPlane {
   private readonly opening: Map<string, ReactorThread> = new Map();
   private readonly disks: PlaneDisks;
   protected readonly cluster: PlaneCluster;
-  private readonly classic: PlaneClassic;
+  protected readonly classic: PlaneClassic;
+  private readonly scsi: PlaneScsi;
   private readonly unresponsiveSinceMs: Map<ReactorThread, number> = new Map();
   private lookTimer: NodeJS.Timeout | null;
   private pingTimer: NodeJS.Timeout | null;
@@ -130,9 +134,11 @@ export class ReactorDataPlane extends PlaneClusterHalf implements DataPlane {
       };
       this.threads.push(new ReactorThread(start, { fatal, entry }));
     }
+    this.scsi = new PlaneScsi(this.limits);
     this.disks = new PlaneDisks({
       threads: this.threads,
       limits: this.limits,
+      threadOf: (diskId, pick) => this.scsi.threadOfDisk(diskId, pick),
       threadHealth: (thread) => this.threadHealth(thread),
     });
     const [thread] = this.threads as [ReactorThread];
@@ -159,14 +165,16 @@ export class ReactorDataPlane extends PlaneClusterHalf implements DataPlane {
 
   // Volumes ---------------------------------------------------------------------------------------
 
-  async openVolume(spec: VolumeSpec, options: { readonly create: boolean }): Promise<void> {
+  async openVolume(spec: VolumeSpec, options: OpenOptions): Promise<void> {
     this.requireRunning();
     if (this.volumes.has(spec.id) || this.opening.has(spec.id)) {
       throw new RingstoreError("VOLUME_BUSY", `volume ${spec.name} is open already`);
     }
     const { backing } = spec;
     const isStored = backing.kind === "store";
-    const thread = this.threadFor(backing);
+    const { controller = null } = options;
+    const thread = this.threadFor(backing, controller);
+    if (controller !== null) this.scsi.claim(controller, spec.id, thread);
     this.opening.set(spec.id, thread);
     try {
       const opened = await this.openBacking(spec, options.create);
@@ -176,14 +184,23 @@ export class ReactorDataPlane extends PlaneClusterHalf implements DataPlane {
       const { sizeBytes } = spec;
       const volume = { spec, thread, opened, meter, sizeBytes, attached: false, seen: 0 };
       this.volumes.set(spec.id, volume);
+    } catch (error) {
+      this.scsi.release(spec.id);
+      throw error;
     } finally {
       this.opening.delete(spec.id);
     }
   }
 
-  private threadFor(backing: Backing): ReactorThread {
+  private threadFor(backing: Backing, controller: string | null): ReactorThread {
     if (backing.kind === "store") return this.disks.threadOf(backing.diskId);
     if (backing.kind === "cluster") return this.threads[0] as ReactorThread;
+    const pick = (besideDisks: boolean): ReactorThread =>
+      besideDisks ? this.disks.pick() : this.leastLoaded();
+    return controller === null ? pick(false) : this.scsi.threadFor(controller, pick);
+  }
+
+  private leastLoaded(): ReactorThread {
     const used = [...this.volumes.values()].map(({ thread }) => thread);
     return leastLoaded(this.threads, [...used, ...this.opening.values()]);
   }
@@ -228,6 +245,7 @@ export class ReactorDataPlane extends PlaneClusterHalf implements DataPlane {
     if (volume.attached) throw attachedError(volume.spec.name, "closed");
     await volume.thread.request({ op: "close", volumeId }, this.quick);
     this.volumes.delete(volumeId);
+    this.scsi.release(volumeId);
     this.cluster.forget(volumeId);
     if (volume.opened !== null) closeBacking(volume.opened);
   }
@@ -293,6 +311,22 @@ export class ReactorDataPlane extends PlaneClusterHalf implements DataPlane {
     return address;
   }
 
+  placeTogether(groups: readonly PlacementGroup[]): void {
+    this.scsi.placeTogether(groups);
+  }
+
+  async attachScsi(spec: ScsiSpec): Promise<void> {
+    const volume = this.find(spec.volumeId);
+    if (volume.attached) throw attachedError(volume.spec.name, "attached twice");
+    await this.scsi.attach(volume.thread, spec, () => this.detachLate(volume));
+    volume.attached = true;
+  }
+
+  async openController(controller: string): Promise<void> {
+    this.requireRunning();
+    await this.scsi.open(controller);
+  }
+
   /** Attached after nobody waited any more. */
   private detachLate({ spec, thread }: OpenVolume): void {
     const { detachMs: timeoutMs } = this.limits;
@@ -304,6 +338,7 @@ export class ReactorDataPlane extends PlaneClusterHalf implements DataPlane {
     const volume = this.find(volumeId);
     const detached = async (): Promise<void> => {
       volume.attached = false;
+      this.scsi.release(volumeId);
       await this.classic.detached(volumeId);
     };
     const options = { timeoutMs: this.limits.detachMs, onLate: () => void detached() };

@@ -3,12 +3,15 @@
 
 import type { ClusterControl } from "../api/cluster-control.ts";
 import { ApiError } from "../model/errors.ts";
+import type { SaveReservations } from "../ports/classic-plane.ts";
 import type { ClusterVolumes } from "./cluster-volumes.ts";
 
 export interface DaemonCluster extends ClusterControl {
   /** null: in no cluster. */
   readonly volumes: ClusterVolumes | null;
   diskBecameReady(): void;
+  /** Of a volume of the cluster. */
+  readonly saveReservations: SaveReservations;
   /** Before any disk is opened. Rejects never. */
   prepare(): Promise<void>;
   /** In the background: nobody waits for it. */
@@ -40,6 +43,7 @@ export class NoCluster implements DaemonCluster {
   rebuildLimit = async (): Promise<never> => refuse();
   setRebuildLimit = async (): Promise<never> => refuse();
   diskBecameReady = (): void => undefined;
+  saveReservations = async (): Promise<never> => refuse();
   prepare = async (): Promise<void> => undefined;
   begin = (): void => undefined;
   stop = async (): Promise<void> => undefined;

@@ -1,13 +1,15 @@
 // The classic path as the data plane's main thread holds it: which reactors have a portal, which of
 // them has which target, and the reservations on their way to be kept.
 //
-// A portal is opened with the first volume of its reactor that is attached so, and listens until
-// the daemon ends. Each knows the targets of the others and sends initiators there, so that one
-// address leads to every volume, whichever reactor it has come to after a restart.
+// A portal is opened with the first volume of its reactor that is attached so, the first reactor's
+// also when another node of the cluster has such a volume, and listens until the daemon ends. Each
+// knows the targets of the others and of other nodes, and sends initiators there, so that one
+// address leads to every volume, whichever reactor or node it has come to.
 
 import { EIO, errnoName, RingstoreError } from "../base/index.ts";
 import type {
   ClassicSpec,
+  ElsewhereTarget,
   PortalSettings,
   PortalStats,
   SaveReservations,
@@ -43,6 +45,7 @@ export class PlaneClassic {
   private readonly portals: Map<ReactorThread, Promise<string>> = new Map();
   private readonly served: Map<string, Served> = new Map();
   private readonly told: Map<ReactorThread, PortalStats> = new Map();
+  private elsewhere: readonly ElsewhereTarget[] = [];
 
   constructor(modules: PlaneClassicModules) {
     this.modules = modules;
@@ -53,11 +56,9 @@ export class PlaneClassic {
 
   /** Rejects with RingstoreError when the portal cannot listen, or the reactor refuses. */
   async attach(thread: ReactorThread, spec: ClassicSpec, onLate: () => void): Promise<string> {
-    const { threads, limits } = this.modules;
-    const [first] = threads as [ReactorThread];
-    // The address that is printed is the first reactor's, whichever has the volume.
-    const door = await this.portalOf(first);
-    if (thread !== first) await this.portalOf(thread);
+    const { limits } = this.modules;
+    const door = await this.openDoor();
+    await this.portalOf(thread);
     const command = { op: "attachClassic", spec } as const;
     await thread.request(command, { timeoutMs: limits.commandMs, onLate });
     this.served.set(spec.volumeId, { spec, thread });
@@ -67,6 +68,22 @@ export class PlaneClassic {
 
   async detached(volumeId: string): Promise<void> {
     if (this.served.delete(volumeId)) await this.tellRedirects();
+  }
+
+  /** The address that is printed is the first reactor's, whichever has the volume. */
+  openDoor(): Promise<string> {
+    const [first] = this.modules.threads as [ReactorThread];
+    return this.portalOf(first);
+  }
+
+  async leadElsewhere(targets: readonly ElsewhereTarget[]): Promise<void> {
+    this.elsewhere = targets;
+    await this.tellRedirects();
+  }
+
+  /** Nothing where it has been detached meanwhile. */
+  setStandby(volumeId: string, hasStandby: boolean): void {
+    this.served.get(volumeId)?.thread.post({ op: "setStandby", volumeId, hasStandby });
   }
 
   private portalOf(thread: ReactorThread): Promise<string> {
@@ -104,16 +121,18 @@ export class PlaneClassic {
   }
 
   private async tellRedirects(): Promise<void> {
-    if (this.portals.size < 2) return;
     const addresses = new Map<ReactorThread, string>();
-    for (const [thread, address] of this.portals) addresses.set(thread, await address);
+    for (const [thread, opening] of this.portals) {
+      const address = await opening.catch(() => null);
+      if (address !== null) addresses.set(thread, address);
+    }
     for (const thread of addresses.keys()) {
       const redirects = [...this.served.values()]
         .filter((one) => one.thread !== thread)
         .map(({ spec: { targetName, initiators }, thread: home }) => {
           return { targetName, initiators, address: addresses.get(home) as string };
         });
-      thread.post({ op: "setRedirects", redirects });
+      thread.post({ op: "setRedirects", redirects: [...redirects, ...this.elsewhere] });
     }
   }
 

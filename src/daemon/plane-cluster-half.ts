@@ -1,6 +1,7 @@
 // The half of the data plane that is the cluster's: asked of the part that knows the first reactor
-// (plane-cluster.ts), unless the plane is stopping.
+// (plane-cluster.ts), unless the plane is stopping; and where its iSCSI targets are.
 
+import type { ElsewhereTarget } from "../ports/classic-plane.ts";
 import type {
   ClusterBacking,
   ClusterPeer,
@@ -14,10 +15,12 @@ import type {
   VolumeMembers,
 } from "../ports/cluster-plane.ts";
 import type { ReplicaNote } from "../ports/replica-note.ts";
+import type { PlaneClassic } from "./plane-classic.ts";
 import type { ClusterModules, PlaneCluster } from "./plane-cluster.ts";
 
 export abstract class PlaneClusterHalf implements ClusterPlane {
   protected abstract readonly cluster: PlaneCluster;
+  protected abstract readonly classic: PlaneClassic;
   /** Throws when the plane is stopping. */
   protected abstract requireRunning(): void;
   /** Throws when it is stopping, or the volume is not open. */
@@ -87,5 +90,22 @@ export abstract class PlaneClusterHalf implements ClusterPlane {
 
   async cutWaiting(volumeId: string): Promise<void> {
     await this.cluster.cutWaiting(volumeId);
+  }
+
+  // Where iSCSI targets are -----------------------------------------------------------------------
+
+  async openPortal(): Promise<string> {
+    this.requireRunning();
+    return await this.classic.openDoor();
+  }
+
+  async leadElsewhere(targets: readonly ElsewhereTarget[]): Promise<void> {
+    this.requireRunning();
+    await this.classic.leadElsewhere(targets);
+  }
+
+  async setStandby(volumeId: string, hasStandby: boolean): Promise<void> {
+    this.requireRunning();
+    this.classic.setStandby(volumeId, hasStandby);
   }
 }

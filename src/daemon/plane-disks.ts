@@ -19,6 +19,8 @@ const STORE_BLOCK_BYTES = 4096;
 export interface PlaneDisksModules {
   readonly threads: readonly ReactorThread[];
   readonly limits: PlaneLimits;
+  /** Where a disk has to be for another reason than its load; otherwise what `pick` says. */
+  readonly threadOf: (diskId: string, pick: () => ReactorThread) => ReactorThread;
   /** What is the matter with a thread, if anything. */
   readonly threadHealth: (thread: ReactorThread) => readonly HealthItem[];
 }
@@ -65,8 +67,7 @@ export class PlaneDisks {
       closeBacking(opened);
       throw error;
     }
-    const [first] = this.modules.threads as [ReactorThread];
-    const thread = this.areTogether ? first : this.leastLoaded();
+    const thread = this.modules.threadOf(spec.id, () => this.pick());
     const disk = { spec, thread, opened };
     this.disks.set(spec.id, disk);
     try {
@@ -128,8 +129,10 @@ export class PlaneDisks {
     return all;
   }
 
-  private leastLoaded(): ReactorThread {
+  /** Where a disk would be opened now. */
+  pick(): ReactorThread {
     const { threads } = this.modules;
+    if (this.areTogether) return threads[0] as ReactorThread;
     const countOf = (thread: ReactorThread): number =>
       [...this.disks.values()].filter((disk) => disk.thread === thread).length;
     const first = threads[0] as ReactorThread;

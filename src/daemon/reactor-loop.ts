@@ -24,8 +24,11 @@ import type {
   ReactorMessage,
   ReactorRequest,
   ReactorStart,
+  ScsiCommand,
   WireError,
 } from "./reactor-protocol.ts";
+import { ReactorScsi } from "./reactor-scsi.ts";
+import { ReactorUnits } from "./reactor-units.ts";
 import { ReactorVolume, refusal } from "./reactor-volume.ts";
 
 const GAUGE_PERIOD_MS = 1000;
@@ -74,6 +77,8 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
   private readonly workspace: Workspace;
   private readonly volumes: Map<string, ReactorVolume> = new Map();
   private readonly disks: ReactorDisks;
+  private readonly units: ReactorUnits;
+  private readonly scsi: ReactorScsi;
   private cluster: ReactorCluster | null = null;
   private classic: ReactorClassic | null = null;
   private stopPatienceMs = 0;
@@ -107,6 +112,9 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
       changed: (stats) => this.send({ kind: "disk", stats }),
       scrubMibPerSecond: start.scrubMibPerSecond ?? 0,
     });
+    const send = (message: ReactorMessage): void => this.send(message);
+    this.units = new ReactorUnits({ reactor, copier: workspace.copier, send });
+    this.scsi = new ReactorScsi({ reactor, units: this.units, trustMemory: start.trustMemory });
     this.reactor.watch(start.wakeFd, POLLIN, this, 0);
     this.reactor.setTimer(GAUGE_PERIOD_MS, this, TIMER_GAUGES);
   }
@@ -140,8 +148,13 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
   }
 
   private carryOut({ id, command }: ReactorRequest): void {
+    this.carryOutNow(id, () => this.dispatch(id, command));
+  }
+
+  /** Answers when `work` returns true, or throws what is an answer. */
+  private carryOutNow(id: number, work: () => boolean): void {
     try {
-      if (this.dispatch(id, command)) this.answer(id);
+      if (work()) this.answer(id);
     } catch (error) {
       if (!(error instanceof RingstoreError)) throw error;
       this.answer(id, toWire(error));
@@ -173,8 +186,12 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
       case "startPortal":
       case "attachClassic":
       case "setRedirects":
-      case "reservationSaved":
+      case "setStandby":
         return this.dispatchClassic(command);
+      case "attachScsi":
+      case "listenScsi":
+      case "reservationSaved":
+        return this.dispatchScsi(id, command);
       case "detach":
         this.find(command.volumeId).detach(() => this.answer(id));
         return false;
@@ -213,9 +230,9 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
   private dispatchClassic(command: ClassicCommand): boolean {
     if (command.op === "startPortal") {
       assert(this.classic === null, "a portal is started once");
-      const { reactor, workspace } = this;
+      const { reactor, units } = this;
       const send = (message: ReactorMessage): void => this.send(message);
-      this.classic = new ReactorClassic(command, { reactor, copier: workspace.copier, send });
+      this.classic = new ReactorClassic(command, { reactor, units, send });
       return true;
     }
     const { classic } = this;
@@ -225,7 +242,28 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
       return true;
     }
     if (command.op === "setRedirects") classic.setRedirects(command.redirects);
-    else classic.reservationSaved(command.saveId, command.result);
+    else classic.setStandby(command.volumeId, command.hasStandby);
+    return false;
+  }
+
+  /** True where it is answered now. */
+  private dispatchScsi(id: number, command: ScsiCommand): boolean {
+    if (command.op === "listenScsi") {
+      this.scsi.listen(command.controller);
+      return true;
+    }
+    if (command.op === "reservationSaved") {
+      this.units.reservationSaved(command.saveId, command.result);
+      return false;
+    }
+    const { spec } = command;
+    // One of that name whose last unit has just gone is waited for.
+    this.scsi.whenSettled(spec.controller, () => {
+      this.carryOutNow(id, () => {
+        this.requireDetached(spec.volumeId).attachScsi(spec, this.scsi);
+        return true;
+      });
+    });
     return false;
   }
 
@@ -318,6 +356,7 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
     this.disks.report();
     this.cluster?.look();
     this.classic?.look();
+    this.scsi.look();
     this.log.reportLost();
     this.reactor.setTimer(GAUGE_PERIOD_MS, this, TIMER_GAUGES);
   }
@@ -334,6 +373,10 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
     this.stopId = id;
     this.stopPatienceMs = patienceMs;
     this.stopTimer = this.reactor.setTimer(patienceMs, this, TIMER_STOP);
+    this.scsi.end(() => this.detachAll());
+  }
+
+  private detachAll(): void {
     let waiting = this.volumes.size;
     if (waiting === 0) this.closeAll();
     for (const volume of [...this.volumes.values()]) {

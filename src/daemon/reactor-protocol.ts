@@ -20,6 +20,7 @@ import type {
 import type { AttachmentSpec, VolumeSpec } from "../ports/data-plane.ts";
 import type { ReplicaNote } from "../ports/replica-note.ts";
 import type { ReservationRecord } from "../ports/reservation-record.ts";
+import type { ScsiSpec } from "../ports/scsi-plane.ts";
 import type { StoreDiskSpec, StoreDiskStats } from "../ports/store-disk.ts";
 import type { OwnedRecord, RecordEntry, RecordSwap } from "../ports/volume-records.ts";
 import type { ReactorOptions } from "../reactor/index.ts";
@@ -103,21 +104,30 @@ export type ClassicCommand =
       readonly connectionsPerAddressMax: number;
     }
   | { readonly op: "attachClassic"; readonly spec: ClassicSpec }
-  /** Targets of the other reactors. Not answered. */
+  /** Targets of the other reactors and of other nodes. Not answered. */
   | {
       readonly op: "setRedirects";
       readonly redirects: readonly {
         readonly targetName: string;
-        readonly address: string;
+        /** Null: nobody serves it at the moment. */
+        readonly address: string | null;
         readonly initiators: readonly string[];
       }[];
     }
+  /** Another node stands by for the volume's target, or does no more. Not answered. */
+  | { readonly op: "setStandby"; readonly volumeId: string; readonly hasStandby: boolean };
+
+/** Of virtio-scsi controllers, and of the reservations of whatever is a SCSI unit. */
+export type ScsiCommand =
+  | { readonly op: "attachScsi"; readonly spec: ScsiSpec }
+  | { readonly op: "listenScsi"; readonly controller: string }
   /** What became of a "reservation" message: 0 or a negated errno. Not answered. */
   | { readonly op: "reservationSaved"; readonly saveId: number; readonly result: number };
 
 export type ReactorCommand =
   | ClusterCommand
   | ClassicCommand
+  | ScsiCommand
   | {
       readonly op: "open";
       readonly spec: VolumeSpec;

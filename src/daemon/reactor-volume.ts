@@ -1,5 +1,5 @@
 // One open volume on its reactor: the disk, the block device over it, and while it is attached the
-// vhost-user device or the iSCSI target in front.
+// vhost-user device, the iSCSI target or the controller in front.
 //
 // Invariants:
 //  - everything here runs on the reactor's thread;
@@ -17,12 +17,14 @@ import {
 import type { BlockDevice } from "../ports/block-device.ts";
 import type { ClassicSpec } from "../ports/classic-plane.ts";
 import type { AttachmentSpec, VolumeSpec } from "../ports/data-plane.ts";
+import type { ScsiSpec } from "../ports/scsi-plane.ts";
 import type { Reactor } from "../reactor/index.ts";
 import { VOLUME_COUNTERS, VolumeMeter } from "../telemetry/index.ts";
 import { createDisk, type OwnedDisk } from "../uring/index.ts";
 import { BlkModel, type FrontGate, listenError, VhostUserDevice } from "../vhost-user/index.ts";
 import type { ReactorClassic } from "./reactor-classic.ts";
 import type { OpenedForReactor } from "./reactor-protocol.ts";
+import type { ReactorScsi } from "./reactor-scsi.ts";
 
 /** Where a volume lives. */
 export interface VolumeModules {
@@ -46,7 +48,7 @@ export interface MadeDevice {
 }
 
 /** What stands in front of an attached volume. */
-interface VolumeFront {
+export interface VolumeFront {
   capacityChanged(): void;
   /** Ends the sessions; `done` when nothing of them touches the device any more. */
   close(done: () => void): void;
@@ -139,6 +141,13 @@ export class ReactorVolume {
     assert(this.front === null, "volume attached twice");
     const { device, meter, gate } = this;
     this.front = classic.open(spec, { name: this.spec.name, device, meter, gate });
+  }
+
+  /** Makes it a unit of a controller. Throws RingstoreError when it cannot be one. */
+  attachScsi(spec: ScsiSpec, scsi: ReactorScsi): void {
+    assert(this.front === null, "volume attached twice");
+    const { device, meter } = this;
+    this.front = scsi.open(spec, { name: this.spec.name, device, meter });
   }
 
   /** Stops listening, drains, ends the sessions; then `done`. At once when not attached. */

@@ -44,7 +44,7 @@ import { DISK_STATE, StateStore, VOLUME_STATE } from "./state-store.ts";
 import { TokenFile } from "./token-file.ts";
 import { readVersion } from "./version.ts";
 import { VolumeHost } from "./volume-host.ts";
-import { diskBecameReady, finishStart, serveDeclared } from "./volume-recovery.ts";
+import { diskBecameReady, finishStart, placeDeclared, serveDeclared } from "./volume-recovery.ts";
 
 export interface DaemonOptions {
   readonly config: DaemonConfig;
@@ -169,9 +169,9 @@ export class Daemon {
       scrubMibPerSecond: config.scrubMibPerSecond,
       portal,
       saveReservations: async (volumeId, record) => {
-        // Of the cluster's they belong into the metadata: on this node another would miss them.
-        if (daemon?.hasVolume(volumeId) !== true) throw new Error("not a volume of this node");
-        await classic.save(volumeId, record);
+        if (daemon?.hasVolume(volumeId) === true) await classic.save(volumeId, record);
+        else if (daemon !== null) await daemon.#cluster.saveReservations(volumeId, record);
+        else throw new Error("the daemon is starting");
       },
       log,
       changed: () => daemon?.look(),
@@ -184,6 +184,7 @@ export class Daemon {
       await daemon.#cluster.prepare();
       const { disks, store } = host.modules;
       const state = store.load();
+      placeDeclared(host, state);
       openDeclared(disks, disks.modules.store.load());
       await serveDeclared(host, state);
       daemon.#cluster.begin();

@@ -16,6 +16,7 @@ import { join } from "node:path";
 import {
   DECLARED_FORMAT_CLASSIC,
   DECLARED_FORMAT_FIRST,
+  DECLARED_FORMAT_SCSI,
   DECLARED_FORMAT_STORE,
   DECLARED_FORMATS,
   type DeclaredClusterAttachment,
@@ -61,6 +62,7 @@ export const VOLUME_STATE: StateKind<DeclaredVolume> = {
   field: "volume",
   schema: async () => (await import("../model/declared-schema.ts")).DeclaredVolumeSchema,
   formatOf: ({ backing, attachment }) => {
+    if (attachment?.scsi !== undefined) return DECLARED_FORMAT_SCSI;
     if (attachment?.classic !== undefined) return DECLARED_FORMAT_CLASSIC;
     return backing.kind === "store" ? DECLARED_FORMAT_STORE : DECLARED_FORMAT_FIRST;
   },

@@ -1,4 +1,5 @@
-// Attaching a volume and detaching it, by vhost-user or as an iSCSI target (classic-attach.ts):
+// Attaching a volume and detaching it: by vhost-user, as an iSCSI target (classic-attach.ts) or as
+// a unit of a virtio-scsi controller (scsi-attach.ts):
 //
 //   attach   [keep the secret] -> declare attached -> open, listen
 //   detach   drain, stop listening -> declare detached -> [forget what ends with its power]
@@ -7,13 +8,14 @@
 // beside a declaration that is gone is forgotten at the next attach, or with the volume.
 
 import type { AttachResult } from "../api/control-plane.ts";
-import type { DeclaredClassic } from "../model/declared.ts";
+import type { DeclaredAttachment } from "../model/declared.ts";
 import { ApiError } from "../model/errors.ts";
 import { QUEUE_COUNT_MAX } from "../model/limits.ts";
 import type { DetachReply, VolumeAttach } from "../model/types.ts";
 import { checkQueueCount } from "../model/volume-rules.ts";
 import { planClassic, requireSameClassic } from "./classic-attach.ts";
 import { asApiError } from "./failure.ts";
+import { planScsi, requireSameScsi, unitText } from "./scsi-attach.ts";
 import { type AttachmentSettings, placeText, type VolumeEntry } from "./volume-entry.ts";
 import type { VolumeHost } from "./volume-host.ts";
 import { requireReady } from "./volume-operations.ts";
@@ -27,26 +29,19 @@ export async function attachVolume(
     requireReady(entry);
     if (request.queueCountMax !== undefined) checkQueueCount(request.queueCountMax);
     const { declared } = entry;
+    if (request.classic !== undefined && request.standby !== undefined) {
+      const message = `standby does not go with classic: volume ${name} is on this node alone`;
+      throw new ApiError("invalid_request", message, { advice: "leave standby out" });
+    }
     if (declared.attachment !== null) return await attachAgain(host, entry, request);
-    const classic = request.classic === undefined ? null : planClassic(request, request.classic);
-    await beginClassic(host, entry, request);
-    await host.declare(entry, {
-      generation: declared.generation + 1,
-      attachment: {
-        queueCountMax: request.queueCountMax ?? QUEUE_COUNT_MAX,
-        packedAllowed: request.packedAllowed ?? true,
-        readOnly: declared.readOnly || (request.readOnly ?? false),
-        attachedAt: host.modules.now().toISOString(),
-        ...(classic === null ? {} : { classic }),
-      },
-    });
+    const attachment = await declareAttached(host, entry, request);
     try {
       await host.serve(entry);
     } catch (error) {
       const failure = asApiError(error, `cannot attach volume ${name}`);
       entry.problem = { code: "NOT_SERVED", severity: "error", message: failure.message };
       await host.declare(entry, { attachment: null });
-      await endClassic(host, entry, classic ?? undefined);
+      await endScsi(host, entry, attachment);
       entry.problem = null;
       throw failure;
     }
@@ -56,31 +51,60 @@ export async function attachVolume(
   });
 }
 
-/** What a detached volume still has of its last attachment ends here, if it did not then. */
-async function beginClassic(
-  { modules }: VolumeHost,
-  { declared: { id } }: VolumeEntry,
-  { classic }: VolumeAttach,
-): Promise<void> {
-  if (classic === undefined) return;
-  await modules.classic.powerOff(id);
-  if (classic.chap !== undefined) await modules.classic.saveSecret(id, classic.chap.secret);
+async function declareAttached(
+  host: VolumeHost,
+  entry: VolumeEntry,
+  request: VolumeAttach,
+): Promise<DeclaredAttachment> {
+  const { readOnly, generation } = entry.declared;
+  const classic = request.classic === undefined ? null : planClassic(request, request.classic);
+  // Nothing is waited for between this and the next line: the number is taken at once.
+  const planned = request.scsi === undefined ? null : planScsi(host, request, request.scsi);
+  entry.planned = planned;
+  try {
+    await beginScsi(host, entry, request);
+    const attachment: DeclaredAttachment = {
+      queueCountMax: request.queueCountMax ?? QUEUE_COUNT_MAX,
+      packedAllowed: request.packedAllowed ?? true,
+      readOnly: readOnly || (request.readOnly ?? false),
+      attachedAt: host.modules.now().toISOString(),
+      ...(classic === null ? {} : { classic }),
+      ...planned,
+    };
+    await host.declare(entry, { generation: generation + 1, attachment });
+    return attachment;
+  } finally {
+    entry.planned = null;
+  }
 }
 
-async function endClassic(
+/** What a detached volume still has of its last attachment ends here, if it did not then. */
+async function beginScsi(
   { modules }: VolumeHost,
   { declared: { id } }: VolumeEntry,
-  classic: DeclaredClassic | undefined,
+  { classic, scsi }: VolumeAttach,
 ): Promise<void> {
-  if (classic === undefined) return;
+  if (classic === undefined && scsi === undefined) return;
   await modules.classic.powerOff(id);
-  if (classic.chapUser !== null) await modules.classic.forgetSecret(id);
+  if (classic?.chap !== undefined) await modules.classic.saveSecret(id, classic.chap.secret);
+}
+
+/** By iSCSI or virtio-scsi: reservations without APTPL end with the volume's power. */
+async function endScsi(
+  { modules }: VolumeHost,
+  { declared: { id } }: VolumeEntry,
+  { classic, scsi }: DeclaredAttachment,
+): Promise<void> {
+  if (classic === undefined && scsi === undefined) return;
+  await modules.classic.powerOff(id);
+  if ((classic?.chapUser ?? null) !== null) await modules.classic.forgetSecret(id);
 }
 
 /** For events. */
 export function restoredText({ declared }: VolumeEntry): string {
-  const what = declared.attachment?.classic === undefined ? "socket" : "target";
-  return `its ${what} is served again`;
+  const { classic, scsi } = declared.attachment ?? {};
+  if (scsi !== undefined) return `it is ${unitText(scsi)} again`;
+  return `its ${classic === undefined ? "socket" : "target"} is served again`;
 }
 
 /** An attachment that is there is not changed by asking for another. */
@@ -106,6 +130,7 @@ async function attachAgain(
   request: VolumeAttach,
 ): Promise<AttachResult> {
   const { name, attachment, readOnly } = entry.declared;
+  requireSameScsi(entry.declared, attachment?.scsi, request.scsi);
   requireSameClassic(entry.declared, attachment?.classic, request, host.modules.classic);
   const present = { ...attachment, readOnly: attachment?.readOnly === true };
   requireSameSettings(name, present, readOnly ? { ...request, readOnly: true } : request);
@@ -121,6 +146,11 @@ async function attachAgain(
   return { volume: host.view(entry), changed: false };
 }
 
+function detachedText({ classic, scsi }: DeclaredAttachment): string {
+  if (scsi !== undefined) return `it is no longer ${unitText(scsi)}`;
+  return classic === undefined ? "its socket is closed" : "its target is gone";
+}
+
 export async function detachVolume(host: VolumeHost, name: string): Promise<DetachReply> {
   return await host.withVolume(name, async (entry) => {
     const { attachment } = entry.declared;
@@ -131,13 +161,12 @@ export async function detachVolume(host: VolumeHost, name: string): Promise<Deta
       entry.problem = null;
       entry.cancelRetry();
       await host.declare(entry, { attachment: null });
-      await endClassic(host, entry, attachment.classic);
+      await endScsi(host, entry, attachment);
       await host.restBacking(entry);
     } catch (error) {
       throw asApiError(error, `cannot detach volume ${name}`);
     }
-    const what = attachment.classic === undefined ? "socket is closed" : "target is gone";
-    host.modules.events.add("volume.detached", name, `its ${what}`);
+    host.modules.events.add("volume.detached", name, detachedText(attachment));
     return { volume: name, changed: true };
   });
 }

@@ -7,8 +7,14 @@ import { SERIAL_LENGTH_MAX, SOCKET_MODE } from "../model/limits.ts";
 import type { Attachment, Health, Volume, VolumeBacking, VolumeState } from "../model/types.ts";
 import type { AttachmentSpec, Backing, VolumeSpec, VolumeStats } from "../ports/data-plane.ts";
 import { shownClassic } from "./classic-attach.ts";
-import { type DataDirectory, socketPathOf, volumeFileOf } from "./data-directory.ts";
+import {
+  controllerSocketOf,
+  type DataDirectory,
+  socketPathOf,
+  volumeFileOf,
+} from "./data-directory.ts";
 import { OperationQueue } from "./operation-queue.ts";
+import { type PlannedScsi, unitText } from "./scsi-attach.ts";
 
 export class VolumeEntry extends OperationQueue {
   declared: DeclaredVolume;
@@ -18,6 +24,8 @@ export class VolumeEntry extends OperationQueue {
   serving = false;
   /** Of a target that is served: the portal's `HOST:PORT`. */
   portal: string | null = null;
+  /** What it is about to be declared as: the number is taken. */
+  planned: PlannedScsi | null = null;
   /** Why a declared attachment is not served, or an operation could not be finished. */
   problem: Health | null = null;
   retryTimer: NodeJS.Timeout | null = null;
@@ -149,12 +157,17 @@ export function shownAttachment(
     readonly stats: VolumeStats | undefined;
   },
 ): Attachment {
-  const { queueCountMax, packedAllowed, readOnly, attachedAt, classic } = settings;
+  const { queueCountMax, packedAllowed, readOnly, attachedAt, classic, scsi } = settings;
   const isSocket = classic === undefined;
+  const socket =
+    scsi === undefined
+      ? socketPathOf(paths, identity.name)
+      : controllerSocketOf(paths, scsi.controller);
   return {
     generation,
-    socket: isSocket ? socketPathOf(paths, identity.name) : null,
+    socket: isSocket ? socket : null,
     classic: isSocket ? null : shownClassic(identity, classic, portal),
+    scsi: scsi ?? null,
     queueCountMax,
     packedAllowed,
     readOnly,
@@ -165,7 +178,8 @@ export function shownAttachment(
 
 /** Where it is served, for events. */
 export function placeText({ attachment }: Volume): string {
-  const classic = attachment?.classic ?? null;
+  const { classic = null, scsi = null } = attachment ?? {};
+  if (scsi !== null) return unitText(scsi);
   return classic === null ? `socket ${attachment?.socket}` : `target ${classic.target}`;
 }
 

@@ -11,7 +11,8 @@ import { quote } from "../model/volume-rules.ts";
 import type { DataPlane, VolumeStats } from "../ports/data-plane.ts";
 import type { Log } from "../ports/log.ts";
 import { attachFront } from "./attach-front.ts";
-import type { ClassicKeeper } from "./classic-keeper.ts";
+import type { ClassicKeeper, KeptReservations } from "./classic-keeper.ts";
+import { ControllerWaits } from "./controller-waits.ts";
 import type { DataDirectory } from "./data-directory.ts";
 import type { DiskHost, DiskUser } from "./disk-host.ts";
 import type { EventLog } from "./event-log.ts";
@@ -44,6 +45,7 @@ export class VolumeHost {
   readonly entries: Map<string, VolumeEntry> = new Map();
   /** Refused declarations by volume name. */
   readonly damaged: Map<string, DamagedFile> = new Map();
+  readonly controllerWaits: ControllerWaits = new ControllerWaits();
   stopping = false;
   /** Of the cluster's volumes, those with a copy on a disk of this node. */
   clusterUsersOf: (diskId: string) => readonly DiskUser[] = () => [];
@@ -153,7 +155,9 @@ export class VolumeHost {
     if (entry.open) return;
     const spec = specOf(this.options.paths, entry.declared, sizeBytes);
     if (spec.backing.kind === "store") await this.modules.disks.requireReady(spec.backing.diskId);
-    await this.modules.dataPlane.openVolume(spec, { create });
+    const controller = entry.declared.attachment?.scsi?.controller;
+    const options = controller === undefined ? { create } : { create, controller };
+    await this.modules.dataPlane.openVolume(spec, options);
     entry.open = true;
   }
 
@@ -193,7 +197,10 @@ export class VolumeHost {
     if (attachment === null) throw new Error(`volume ${name} is not declared attached`);
     await this.reopenBacking(entry);
     const { dataPlane: plane, classic: keeper } = this.modules;
-    const parts = { options: this.options, plane, keeper };
+    const reservationsOf = (id: string): Promise<KeptReservations> =>
+      keeper.reservationsOf(id, name);
+    const isAwaited = (controller: string): boolean => this.controllerWaits.isWaiting(controller);
+    const parts = { options: this.options, plane, keeper, reservationsOf, isAwaited };
     try {
       entry.portal = await attachFront(parts, entry.declared, attachment);
     } catch (error) {

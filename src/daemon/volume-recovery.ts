@@ -7,6 +7,7 @@
 import type { DeclaredVolume } from "../model/declared.ts";
 import { ApiError } from "../model/errors.ts";
 import { asApiError } from "./failure.ts";
+import { placementGroups } from "./scsi-attach.ts";
 import { isDamaged, type LoadedState } from "./state-store.ts";
 import { restoredText } from "./volume-attach.ts";
 import { staysOpen, type VolumeEntry } from "./volume-entry.ts";
@@ -18,6 +19,11 @@ const RETRY_MAX_MS = 30_000;
 /** One device that hangs while it is opened must not keep the API from starting. */
 const SERVE_PATIENCE_MS = 2000;
 
+/** Before any disk or volume is opened: what has to be on one reactor. */
+export function placeDeclared(host: VolumeHost, state: LoadedState<DeclaredVolume>): void {
+  host.modules.dataPlane.placeTogether(placementGroups(state.declared));
+}
+
 /** Part one. Resolves when every attachment is served, has failed, or was waited for enough. */
 export async function serveDeclared(
   host: VolumeHost,
@@ -25,7 +31,9 @@ export async function serveDeclared(
 ): Promise<void> {
   for (const file of state.damaged) host.damaged.set(file.name, file);
   const entries = state.declared.map((declared) => admit(host, declared));
-  const attempts = entries.filter(isToBeServed).map((entry) => tryToServe(host, entry));
+  const served = entries.filter(isToBeServed);
+  host.controllerWaits.expect(served.map(({ declared }) => declared));
+  const attempts = served.map((entry) => tryToServe(host, entry));
   let timer: NodeJS.Timeout | undefined;
   const patience = new Promise<void>((resolve) => {
     timer = setTimeout(resolve, SERVE_PATIENCE_MS);
@@ -91,6 +99,32 @@ function isToBeServed(entry: VolumeEntry | null): entry is VolumeEntry {
 
 /** Never rejects. */
 async function tryToServe(host: VolumeHost, entry: VolumeEntry): Promise<void> {
+  // As it is now: it may be detached before its turn comes, and is waited for no more.
+  const { declared } = entry;
+  await attempt(host, entry);
+  const controller = host.controllerWaits.tried(declared);
+  if (controller !== null) await openController(host, controller);
+}
+
+async function openController(host: VolumeHost, controller: string): Promise<void> {
+  const { dataPlane } = host.modules;
+  try {
+    await dataPlane.openController(controller);
+  } catch (error) {
+    // Its volumes are served by nobody, and each is tried again.
+    for (const entry of host.entries.values()) {
+      if (entry.declared.attachment?.scsi?.controller !== controller || !entry.serving) continue;
+      await entry.exclusively(async () => {
+        await dataPlane.detach(entry.declared.id);
+        entry.serving = false;
+        await host.restBacking(entry);
+      });
+      noteFailure(host, entry, error);
+    }
+  }
+}
+
+async function attempt(host: VolumeHost, entry: VolumeEntry): Promise<void> {
   const { name, backing, generation } = entry.declared;
   let wasServed = true;
   try {

@@ -110,6 +110,10 @@ test("login redirection names where the volume's owner is, for now or for good",
     assert.equal(initiator.login.status, status);
     assert.equal(initiator.login.keys.get("TargetAddress"), address);
   }
+  rig.addTarget(TARGET_NAME, { redirect: { address: null, isPermanent: false } });
+  const early = rig.dial();
+  rig.until(() => early.isEnded, "the end of a login that comes too early");
+  assert.equal(early.login.status, 0x0301);
   rig.checkEmpty();
 });
 

@@ -21,6 +21,7 @@ import {
   LOGIN_MOVED_TEMPORARILY,
   LOGIN_NOT_FOUND,
   LOGIN_REQUEST,
+  LOGIN_SERVICE_UNAVAILABLE,
   LOGIN_SESSION_TYPE_NOT_SUPPORTED,
   LOGIN_STAGE_MASK,
   LOGIN_SUCCESS,
@@ -214,6 +215,9 @@ export class Login {
     }
     if (target.redirect !== null) {
       const { address, isPermanent } = target.redirect;
+      if (address === null) {
+        throw new LoginRefusal(LOGIN_SERVICE_UNAVAILABLE, "served nowhere at the moment");
+      }
       const status = isPermanent ? LOGIN_MOVED_PERMANENTLY : LOGIN_MOVED_TEMPORARILY;
       throw new LoginRefusal(status, "served elsewhere", [["TargetAddress", address]]);
     }

@@ -36,8 +36,11 @@ export interface ScsiService {
 }
 
 export interface TargetRedirect {
-  /** As TargetAddress has it: `10.0.0.2:3260` or `[fe80::1]:3260`. */
-  readonly address: string;
+  /**
+   * As TargetAddress has it: `10.0.0.2:3260` or `[fe80::1]:3260`. Null: nowhere at the moment; the
+   * initiator is told to come again (RFC 7143 section 11.13.5, service unavailable).
+   */
+  readonly address: string | null;
   /** The initiator may remember it. */
   readonly isPermanent: boolean;
 }

@@ -5,7 +5,14 @@ import type { MetaEntry } from "../ports/meta-store.ts";
 import { MetaError } from "./errors.ts";
 import type { MetaKeys } from "./keys.ts";
 import { decodePage, PAGE_SEGMENTS, type PlacementPage, SEGMENT_BYTES } from "./placement-page.ts";
-import { clusterCodec, copyCodec, diskCodec, nodeCodec, volumeCodec } from "./record-codec.ts";
+import {
+  clusterCodec,
+  copyCodec,
+  diskCodec,
+  nodeCodec,
+  reservationsCodec,
+  volumeCodec,
+} from "./record-codec.ts";
 import type { ClusterRecord, DiskRecord, NodeRecord, VolumeRecord } from "./records.ts";
 
 export interface Inventory {
@@ -25,6 +32,8 @@ interface Draft {
   readonly pages: Map<string, PlacementPage[]>;
   /** Volume and disk, of each copy that is told of. */
   readonly copies: (readonly [volume: string, disk: string])[];
+  /** Volumes with reservations. */
+  readonly reserved: string[];
   /** Disk number -> disk, volume name -> volume: as the index keys say. */
   readonly numbers: Map<string, string>;
   readonly names: Map<string, string>;
@@ -51,6 +60,7 @@ export function readInventory(keys: MetaKeys, entries: readonly MetaEntry[]): In
     volumes: new Map(),
     pages: new Map(),
     copies: [],
+    reserved: [],
     numbers: new Map(),
     names: new Map(),
   };
@@ -79,6 +89,11 @@ function readVolume(draft: Draft, key: string, rest: string, value: Uint8Array):
     const { disk } = copyCodec.decode(key, value);
     if (disk !== page) throw wrong(`${key} tells of a copy on disk ${disk}`);
     draft.copies.push([id, disk]);
+    return;
+  }
+  if (kind === "reservations" && page === undefined) {
+    reservationsCodec.decode(key, value);
+    draft.reserved.push(id);
     return;
   }
   if (kind !== "map" || page === undefined) throw wrong(`${key} is no key that this version knows`);
@@ -138,7 +153,8 @@ function checkVolume({ disks, pages, cluster }: Draft, volume: VolumeRecord): vo
   throw wrong(`the map of volume ${name} has ${found} segments instead of ${segments}`);
 }
 
-function checkIndexes({ volumes, disks, pages, copies, names, numbers }: Draft): void {
+function checkIndexes(draft: Draft): void {
+  const { volumes, disks, pages, copies, reserved, names, numbers } = draft;
   for (const { id, name } of volumes.values()) {
     if (names.get(name) !== id) throw wrong(`the name ${name} does not lead to volume ${id}`);
   }
@@ -152,6 +168,9 @@ function checkIndexes({ volumes, disks, pages, copies, names, numbers }: Draft):
     if (!volumes.has(volume))
       throw wrong(`there is a copy of volume ${volume}, which is not there`);
     if (!disks.has(disk)) throw wrong(`a copy is on disk ${disk}, which is not there`);
+  }
+  for (const id of reserved) {
+    if (!volumes.has(id)) throw wrong(`there are reservations of volume ${id}, which is not there`);
   }
   for (const id of pages.keys()) {
     if (!volumes.has(id)) throw wrong(`there is a map of volume ${id}, which is not there`);

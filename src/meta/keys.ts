@@ -9,6 +9,7 @@
 //   <root>volume/<volume>/record   a volume: who owns it, and which replicas count
 //   <root>volume/<volume>/map/<page>   which disks hold its segments, 1024 to a page
 //   <root>volume/<volume>/copy/<disk>  the disk has its replica, of the size that is told
+//   <root>volume/<volume>/reservations   persistent reservations of a volume that is a target
 //   <root>volume-name/<name>       which volume has the name
 //   <root>leader                   on a lease: who plans
 //   <root>recovery/<node>/<disk>   on a lease: what a disk knows, while there is no cluster record
@@ -118,6 +119,10 @@ export class MetaKeys {
 
   volumeCopy(volumeId: string, diskId: string): string {
     return this.volumeCopies(volumeId) + checked(diskId);
+  }
+
+  volumeReservations(volumeId: string): string {
+    return `${this.volume(volumeId)}reservations`;
   }
 
   volumeName(name: string): string {

@@ -10,6 +10,7 @@ import {
   LIVE_SCHEMA,
   NODE_SCHEMA,
   REPORT_SCHEMA,
+  RESERVATIONS_SCHEMA,
   VOLUME_SCHEMA,
 } from "./record-schemas.ts";
 import {
@@ -21,6 +22,7 @@ import {
   type NodeRecord,
   RECORD_FORMAT,
   type RecoveryReport,
+  type ReservationsRecord,
   type VolumeRecord,
 } from "./records.ts";
 
@@ -85,7 +87,8 @@ function checkVolume(record: VolumeRecord): string | null {
     return `growToBytes ${growToBytes} is no size that it can grow to`;
   }
   if (record.owner !== null && record.epoch === 0) return "it has an owner without an epoch";
-  const { node, standby } = record.attachment;
+  const { node, standby, target } = record.attachment;
+  if (target !== undefined && node === null) return "a volume that is attached nowhere is a target";
   if (standby !== undefined && (node === null || node === standby.node)) {
     return "a node stands by for a volume that is attached nowhere, or there";
   }
@@ -111,6 +114,10 @@ export const volumeCodec: RecordCodec<VolumeRecord> = codec(
 export const copyCodec: RecordCodec<CopyRecord> = codec(
   "record of a copy",
   compileValidator(COPY_SCHEMA),
+);
+export const reservationsCodec: RecordCodec<ReservationsRecord> = codec(
+  "record of reservations",
+  compileValidator(RESERVATIONS_SCHEMA),
 );
 export const nodeCodec: RecordCodec<NodeRecord> = codec(
   "node record",

@@ -2,7 +2,11 @@
 // something's damage: it is refused with the field, its value and what it must be.
 
 import Type from "typebox";
+import { reservationRecord } from "../model/declared-schema.ts";
 import {
+  CHAP_USER_PATTERN,
+  INITIATOR_COUNT_MAX,
+  ISCSI_NAME_LENGTH_MAX,
   VOLUME_NAME_LENGTH_MAX,
   VOLUME_NAME_PATTERN,
   VOLUME_SIZE_MAX_BYTES,
@@ -18,6 +22,7 @@ import {
   RECORD_FORMAT,
   REPLICAS_MAX,
   type RecoveryReport,
+  type ReservationsRecord,
   VOLUME_MEMBERS_MAX,
   type VolumeRecord,
 } from "./records.ts";
@@ -61,8 +66,28 @@ const replacement = Type.Object(
   closed,
 );
 
+const place = Type.String({ pattern: "^[^\\s]{1,255}:\\d{1,5}$" });
+
 const standby = Type.Object(
-  { node: id, incarnation: count, isWanted: Type.Boolean(), isMove: Type.Boolean() },
+  {
+    node: id,
+    incarnation: count,
+    isWanted: Type.Boolean(),
+    isMove: Type.Boolean(),
+    portal: Type.Optional(place),
+  },
+  closed,
+);
+
+const target = Type.Object(
+  {
+    portal: place,
+    chapUser: Type.Union([Type.String({ pattern: CHAP_USER_PATTERN }), Type.Null()]),
+    initiators: Type.Array(Type.String({ minLength: 1, maxLength: ISCSI_NAME_LENGTH_MAX }), {
+      maxItems: INITIATOR_COUNT_MAX,
+    }),
+    since: count,
+  },
   closed,
 );
 
@@ -72,6 +97,7 @@ const attachment = Type.Object(
     node: Type.Union([id, Type.Null()]),
     readOnly: Type.Boolean(),
     standby: Type.Optional(standby),
+    target: Type.Optional(target),
   },
   closed,
 );
@@ -120,13 +146,20 @@ export const COPY_SCHEMA: SchemaOf<CopyRecord> = describes<CopyRecord>()(
   ),
 );
 
+export const RESERVATIONS_SCHEMA: SchemaOf<ReservationsRecord> = describes<ReservationsRecord>()(
+  Type.Object(
+    { format, changeId, keeper: process, since: count, record: reservationRecord },
+    closed,
+  ),
+);
+
 const wireFormat = Type.Integer({ minimum: 1, maximum: 0xffff });
 
 const nodeFields = {
   format,
   id,
   name,
-  address: Type.String({ pattern: "^[^\\s]{1,255}:\\d{1,5}$" }),
+  address: place,
   rack: Type.Union([name, Type.Null()]),
   joinedAt: when,
   wireFormats: Type.Tuple([wireFormat, wireFormat]),

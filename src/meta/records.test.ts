@@ -13,7 +13,14 @@ import {
   placementOf,
   SEGMENT_EXTENTS,
 } from "./placement-page.ts";
-import { clusterCodec, diskCodec, liveCodec, nodeCodec, volumeCodec } from "./record-codec.ts";
+import {
+  clusterCodec,
+  diskCodec,
+  liveCodec,
+  nodeCodec,
+  reservationsCodec,
+  volumeCodec,
+} from "./record-codec.ts";
 import type { ClusterRecord, VolumeRecord } from "./records.ts";
 
 const VOLUME = "00000000-0000-4000-8000-000000000001";
@@ -55,8 +62,32 @@ const cluster: ClusterRecord = {
   createdAt: AT,
 };
 
+const target = {
+  portal: "[fd00::1]:3260",
+  chapUser: "vm1",
+  initiators: ["iqn.2026-01.com.example:host1"],
+  since: 2,
+};
+
 test("records of every kind come back as they were written", () => {
   assert.deepEqual(volumeCodec.decode("k", volumeCodec.encode(volume)), volume);
+  const served = { ...volume, attachment: { ...volume.attachment, target } };
+  assert.deepEqual(volumeCodec.decode("k", volumeCodec.encode(served)), served);
+  const reservations = {
+    format: 1,
+    changeId: "0123456789abcdef",
+    keeper: { node: NODE, incarnation: 3 },
+    since: 2,
+    record: {
+      generation: 7,
+      aptpl: true,
+      type: 1,
+      holder: 0,
+      registrations: [{ transportId: "0500000069716e2e", relativePort: 1, key: "00".repeat(8) }],
+    },
+  };
+  const bytes = reservationsCodec.encode(reservations);
+  assert.deepEqual(reservationsCodec.decode("k", bytes), reservations);
   assert.deepEqual(clusterCodec.decode("k", clusterCodec.encode(cluster)), cluster);
   const node = {
     format: 1,
@@ -101,6 +132,7 @@ test("a record in a newer format, or with an unknown feature, is refused by name
 
 test("what a volume record must never say cannot be written, nor read", () => {
   const wrong: [Partial<Record<keyof VolumeRecord, unknown>>, RegExp][] = [
+    [{ attachment: { generation: 3, node: null, readOnly: false, target } }, /is a target/],
     [{ out: [...volume.out, { ...volume.out[0], disk: DISK_A }] }, /all of its members are out/],
     [{ out: [{ ...volume.out[0], disk: NODE }] }, /is out and no member/],
     [{ members: [DISK_A, DISK_A] }, /twice among its members/],

@@ -8,7 +8,7 @@
 //   so that who lost the answer to a swap can tell its own change from anybody else's (swap.ts).
 // - Times are for people. No decision compares clocks of two machines.
 
-import type { OwnedState, ReplicaFacts, Stamp } from "../ports/index.ts";
+import type { OwnedState, ReplicaFacts, ReservationRecord, Stamp } from "../ports/index.ts";
 
 /** Numbers are never used again. */
 export const RECORD_FORMAT = 1;
@@ -58,6 +58,23 @@ export interface Attachment {
   readonly readOnly: boolean;
   /** Another node that stands by to take the attachment over, with its owner. */
   readonly standby?: Standby;
+  /** Absent: by vhost-user. */
+  readonly target?: AttachedTarget;
+}
+
+/** The volume as an iSCSI target: where it is, and what every node must know of it. No secrets. */
+export interface AttachedTarget {
+  /** `HOST:PORT` of the portal that serves it, or is about to. */
+  readonly portal: string;
+  /** What initiators prove themselves as; null: nobody has to. */
+  readonly chapUser: string | null;
+  /** Who may log in, in lower case, sorted; empty: everybody. */
+  readonly initiators: readonly string[];
+  /**
+   * The generation of the attachment that came from nowhere. It stays while the target moves from
+   * node to node: a target with another has been without power.
+   */
+  readonly since: number;
 }
 
 /** A node whose socket for the volume is open while another node has the volume. */
@@ -69,6 +86,8 @@ export interface Standby {
   readonly isWanted: boolean;
   /** Whoever has the volume shall not stand by in turn. */
   readonly isMove: boolean;
+  /** Of a target: `HOST:PORT` of the portal that will serve it. */
+  readonly portal?: string;
 }
 
 /**
@@ -125,6 +144,20 @@ export interface CopyRecord {
   readonly madeAt: string;
   /** Why it could not be made, or grown, at the last attempt. */
   readonly problem?: string;
+}
+
+/**
+ * Persistent reservations of a volume that is, or was, an iSCSI target. Changed only by the run of
+ * a daemon that has the volume attached and has put its name here, in one transaction with a guard
+ * on the volume's record: whoever lost the volume changes nothing any more.
+ */
+export interface ReservationsRecord {
+  readonly format: number;
+  readonly changeId: string;
+  readonly keeper: ProcessName;
+  /** See AttachedTarget: without APTPL the reservations are of that time of power alone. */
+  readonly since: number;
+  readonly record: ReservationRecord;
 }
 
 export type NodePhase = "active" | "maintenance" | "draining";

@@ -1,7 +1,7 @@
 // Schemas of the declared state files: what a file is checked against when its checksum does not
 // already prove that this program wrote it.
 
-import Type from "typebox";
+import Type, { type TUnsafe } from "typebox";
 import type {
   DeclaredClusterAttachment,
   DeclaredDisk,
@@ -13,6 +13,7 @@ import {
   CHAP_USER_PATTERN,
   INITIATOR_COUNT_MAX,
   ISCSI_NAME_LENGTH_MAX,
+  LUN_MAX,
   PATH_LENGTH_MAX,
   QUEUE_COUNT_MAX,
   SERIAL_PATTERN,
@@ -20,7 +21,7 @@ import {
   VOLUME_NAME_PATTERN,
   VOLUME_SIZE_MAX_BYTES,
 } from "./limits.ts";
-import { describes, type SchemaOf } from "./schema.ts";
+import { describes, partOf, type SchemaOf } from "./schema.ts";
 
 const closed = { additionalProperties: false } as const;
 const id = Type.String({ pattern: "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$" });
@@ -51,6 +52,14 @@ const classic = Type.Object(
   closed,
 );
 
+const scsi = Type.Object(
+  {
+    controller: Type.String({ pattern: VOLUME_NAME_PATTERN, maxLength: VOLUME_NAME_LENGTH_MAX }),
+    lun: Type.Integer({ minimum: 0, maximum: LUN_MAX }),
+  },
+  closed,
+);
+
 const attachment = Type.Object(
   {
     queueCountMax: Type.Integer({ minimum: 1, maximum: QUEUE_COUNT_MAX }),
@@ -58,6 +67,7 @@ const attachment = Type.Object(
     readOnly: Type.Boolean(),
     attachedAt: when,
     classic: Type.Optional(classic),
+    scsi: Type.Optional(scsi),
   },
   closed,
 );
@@ -71,22 +81,29 @@ const registration = Type.Object(
   closed,
 );
 
+/** What scsi/ wants kept, wherever it lies. */
+export const reservationRecord: TUnsafe<DeclaredReservations["record"]> = partOf<
+  DeclaredReservations["record"]
+>()(
+  Type.Object(
+    {
+      generation: Type.Integer({ minimum: 0, maximum: 0xffffffff }),
+      aptpl: Type.Boolean(),
+      type: Type.Integer({ minimum: 0, maximum: 8 }),
+      holder: Type.Integer({ minimum: -1, maximum: 191 }),
+      registrations: Type.Array(registration, { maxItems: 192 }),
+    },
+    closed,
+  ),
+);
+
 export const DeclaredReservationsSchema: SchemaOf<DeclaredReservations> =
   describes<DeclaredReservations>()(
     Type.Object(
       {
         name: id,
         bootId: Type.String({ maxLength: 64 }),
-        record: Type.Object(
-          {
-            generation: Type.Integer({ minimum: 0, maximum: 0xffffffff }),
-            aptpl: Type.Boolean(),
-            type: Type.Integer({ minimum: 0, maximum: 8 }),
-            holder: Type.Integer({ minimum: -1, maximum: 191 }),
-            registrations: Type.Array(registration, { maxItems: 192 }),
-          },
-          closed,
-        ),
+        record: reservationRecord,
       },
       closed,
     ),

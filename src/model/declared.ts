@@ -16,10 +16,13 @@ export const DECLARED_FORMAT_FIRST = 1;
 export const DECLARED_FORMAT_STORE = 2;
 /** Volumes that are attached by the classic path. */
 export const DECLARED_FORMAT_CLASSIC = 3;
+/** Volumes that are units of a virtio-scsi controller. */
+export const DECLARED_FORMAT_SCSI = 4;
 export const DECLARED_FORMATS: readonly number[] = [
   DECLARED_FORMAT_FIRST,
   DECLARED_FORMAT_STORE,
   DECLARED_FORMAT_CLASSIC,
+  DECLARED_FORMAT_SCSI,
 ];
 
 export type DeclaredBacking =
@@ -51,13 +54,22 @@ export interface DeclaredClassic {
   readonly initiators: readonly string[];
 }
 
+/** As a unit of a virtio-scsi controller: there is one as long as a volume is declared to be. */
+export interface DeclaredScsi {
+  readonly controller: string;
+  readonly lun: number;
+}
+
 export interface DeclaredAttachment {
+  /** Of a controller's units, the controller's: the same for all of them. */
   readonly queueCountMax: number;
   readonly packedAllowed: boolean;
   readonly readOnly: boolean;
   readonly attachedAt: string;
   /** Absent: by vhost-user. */
   readonly classic?: DeclaredClassic;
+  /** Absent: with a socket, or as a target, of its own. */
+  readonly scsi?: DeclaredScsi;
 }
 
 /** Persistent reservations of a volume, as scsi/ wants them kept (ports/reservation-record.ts). */

@@ -50,6 +50,8 @@ export type ApiErrorCode =
   | "volume_exists"
   | "volume_attached"
   | "attachment_differs"
+  | "lun_taken"
+  | "controller_elsewhere"
   | "volume_busy"
   | "volume_unavailable"
   | "backing_in_use"
@@ -101,6 +103,8 @@ const API_ERRORS: Readonly<Record<ApiErrorCode, ErrorKind>> = {
   volume_exists: kind(409, EXIT_WRONG_STATE, "a volume with that name exists"),
   volume_attached: kind(409, EXIT_WRONG_STATE, "the volume must be detached first"),
   attachment_differs: kind(409, EXIT_WRONG_STATE, "attached already, with other settings"),
+  lun_taken: kind(409, EXIT_WRONG_STATE, "another volume is that unit of the controller"),
+  controller_elsewhere: kind(409, EXIT_WRONG_STATE, "the controller is on another reactor"),
   volume_busy: kind(409, EXIT_WRONG_STATE, "too many operations wait for this volume"),
   volume_unavailable: kind(409, EXIT_WRONG_STATE, "the volume's state or backing is unusable"),
   backing_in_use: kind(409, EXIT_WRONG_STATE, "somebody else uses the backing"),

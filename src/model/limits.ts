@@ -41,6 +41,9 @@ export const SERIAL_PATTERN = "^[!-~]{1,20}$";
 export const QUEUE_COUNT_MAX = 128;
 export const QUEUE_COUNT_HINT = 4;
 
+/** Logical unit numbers of a virtio-scsi controller: 0 to this. */
+export const LUN_MAX = 255;
+
 /** Of initiators and targets (RFC 7143 section 4.2.7.1). */
 export const ISCSI_NAME_LENGTH_MAX = 223;
 /** What initiators prove themselves as, with CHAP. */

@@ -87,7 +87,12 @@ export const METRICS: readonly Metric[] = [
   volume("operations_total", "counter", ["op"], "Completed requests: read, write, flush, discard."),
   volume("bytes_total", "counter", ["op"], "Bytes read and written."),
   volume("errors_total", "counter", [], "Requests completed with an error."),
-  volume("scsi_commands_total", "counter", [], "SCSI commands of initiators, by the classic path."),
+  volume(
+    "scsi_commands_total",
+    "counter",
+    [],
+    "SCSI commands of initiators, and of guests by virtio-scsi.",
+  ),
   volume("ring_errors_total", "counter", [], "Queues stopped because of what the guest put there."),
   volume("inflight_requests", "gauge", [], "Requests taken from the rings and not yet completed."),
   volume("latency_seconds", "histogram", ["op"], "From taking a request to completing it."),

@@ -69,11 +69,17 @@ const classicAttachment = Type.Object(
   { ...closed, title: "ClassicAttachment" },
 );
 
+const scsiAttachment = Type.Object(
+  { controller: name, lun: count("0 to 255") },
+  { ...closed, title: "ScsiAttachment", description: "a unit of a virtio-scsi controller" },
+);
+
 const attachment = Type.Object(
   {
     generation: Type.Integer({ minimum: 1, description: "grows with every attach" }),
     socket: nullable(text("absolute path of the vhost-user socket; null: attached as a target")),
     classic: Type.Optional(nullable(classicAttachment)),
+    scsi: Type.Optional(nullable(scsiAttachment)),
     queueCountMax: Type.Integer({ minimum: 1, maximum: QUEUE_COUNT_MAX }),
     packedAllowed: Type.Boolean(),
     readOnly: Type.Boolean(),
@@ -168,16 +174,29 @@ const classicAttach = Type.Object(
   { ...closed, title: "ClassicAttach", description: "as an iSCSI target, not by vhost-user" },
 );
 
+/** Loose: the daemon says better what is wrong with a name or a number (scsi-rules.ts). */
+const scsiAttach = Type.Object(
+  {
+    controller: Type.String({ maxLength: 255, description: "made with its first volume" }),
+    lun: Type.Optional(Type.Number({ description: "0 to 255; by default the lowest free one" })),
+  },
+  { ...closed, title: "ScsiAttach", description: "as a unit of a virtio-scsi controller" },
+);
+
 export const VolumeAttachSchema: SchemaOf<VolumeAttach> = describes<VolumeAttach>()(
   Type.Object(
     {
       classic: Type.Optional(classicAttach),
+      scsi: Type.Optional(scsiAttach),
       queueCountMax: Type.Optional(Type.Integer({ minimum: 1, maximum: QUEUE_COUNT_MAX })),
       packedAllowed: Type.Optional(Type.Boolean()),
       readOnly: Type.Optional(Type.Boolean()),
       takeOver: Type.Optional(Type.Boolean({ description: "from a node that is alive" })),
       standby: Type.Optional(
-        Type.Boolean({ description: "for a guest that is about to move here from another node" }),
+        Type.Boolean({
+          description:
+            "for a guest that moves here from another node, or a target whose node is lost",
+        }),
       ),
       vmMemoryBytes: Type.Optional(
         Type.Integer({ minimum: 1, maximum: VOLUME_SIZE_MAX_BYTES, multipleOf: 4096 }),
@@ -202,11 +221,14 @@ export const AttachReplySchema: SchemaOf<AttachReply> = describes<AttachReply>()
       volume: name,
       socket: nullable(text("absolute path of the vhost-user socket; null: see classic")),
       classic: Type.Optional(nullable(classicAttachment)),
+      scsi: Type.Optional(nullable(scsiAttachment)),
       generation: Type.Integer({ minimum: 1 }),
       changed: Type.Boolean({ description: "false when it was attached before" }),
       qemu: qemuArguments,
       qemuDevice: qemuArguments,
-      libvirtXml: text("a <disk> element for virsh attach-device"),
+      libvirtXml: text(
+        "a <disk> element for virsh attach-device; a <qemu:commandline> for a controller",
+      ),
       libvirtMemoryXml: text("the <memoryBacking> element the domain must have"),
     },
     { ...closed, title: "AttachReply" },

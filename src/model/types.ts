@@ -62,6 +62,12 @@ export interface ClassicAttachment {
   readonly initiators: readonly string[];
 }
 
+/** A volume as a unit of a virtio-scsi controller, whose socket is the attachment's. */
+export interface ScsiAttachment {
+  readonly controller: string;
+  readonly lun: number;
+}
+
 export interface Attachment {
   /** Grows by one with every attach of this volume. */
   readonly generation: number;
@@ -69,6 +75,8 @@ export interface Attachment {
   readonly socket: string | null;
   /** By the classic path; null: by vhost-user. A daemon before it left it out. */
   readonly classic?: ClassicAttachment | null;
+  /** To a virtio-scsi controller; null: not. A daemon before it left it out. */
+  readonly scsi?: ScsiAttachment | null;
   readonly queueCountMax: number;
   readonly packedAllowed: boolean;
   readonly readOnly: boolean;
@@ -125,9 +133,18 @@ export interface ClassicAttach {
   readonly initiators?: readonly string[];
 }
 
+export interface ScsiAttach {
+  /** Named by the same rule as a volume; the first volume that is attached to it makes it. */
+  readonly controller: string;
+  /** 0 to 255; the lowest free one by default. */
+  readonly lun?: number;
+}
+
 export interface VolumeAttach {
   /** As an iSCSI target instead of by vhost-user: without queues, packed rings and VM memory. */
   readonly classic?: ClassicAttach;
+  /** As a unit of a virtio-scsi controller instead of with a socket of its own. */
+  readonly scsi?: ScsiAttach;
   readonly queueCountMax?: number;
   readonly packedAllowed?: boolean;
   readonly readOnly?: boolean;
@@ -135,7 +152,8 @@ export interface VolumeAttach {
   readonly takeOver?: boolean;
   /**
    * Of a volume of the cluster that another node has: its guest is about to move here. The socket
-   * takes connections; rings start when that node has handed the volume over.
+   * takes connections; rings start when that node has handed the volume over. With classic: the
+   * target is taken over when that node is gone.
    */
   readonly standby?: boolean;
   /** Only for the printed command line: the VM's memory size. */
@@ -148,6 +166,8 @@ export interface AttachReply {
   /** Null: attached by the classic path, see `classic`. */
   readonly socket: string | null;
   readonly classic?: ClassicAttachment | null;
+  /** Of a unit of a virtio-scsi controller: what is printed below is the controller's. */
+  readonly scsi?: ScsiAttachment | null;
   readonly generation: number;
   /** False when the volume was attached before. */
   readonly changed: boolean;
@@ -155,7 +175,7 @@ export interface AttachReply {
   readonly qemu: { readonly "7.2": readonly string[]; readonly "9.2": readonly string[] };
   /** The same without the shared memory part: for a VM that has it. */
   readonly qemuDevice: { readonly "7.2": readonly string[]; readonly "9.2": readonly string[] };
-  /** A `<disk>` element for `virsh attach-device`. */
+  /** A `<disk>` element for `virsh attach-device`; of a controller, a `<qemu:commandline>`. */
   readonly libvirtXml: string;
   /** The `<memoryBacking>` element the domain must have; "" for the classic path. */
   readonly libvirtMemoryXml: string;

@@ -30,6 +30,7 @@ export function quote(text: string): string {
 
 const NAME_EXAMPLES = {
   volume: "db-1",
+  controller: "vm1-scsi",
   disk: "nvme-1",
   cluster: "prod-1",
   node: "host-1",

@@ -2,6 +2,7 @@
 // Plain data, like data-plane.ts.
 
 import type { ReservationRecord } from "./reservation-record.ts";
+import type { UnitSpec } from "./scsi-plane.ts";
 
 /** One initiator's name and secret of CHAP (RFC 7143 section 12.1.3). */
 export interface ClassicChap {
@@ -11,20 +12,12 @@ export interface ClassicChap {
 }
 
 /** A volume as an iSCSI target with one logical unit, number 0. */
-export interface ClassicSpec {
-  readonly volumeId: string;
+export interface ClassicSpec extends UnitSpec {
   /** An iqn. name in lower case. */
   readonly targetName: string;
   /** iSCSI names in lower case; empty = every initiator. */
   readonly initiators: readonly string[];
   readonly chap: ClassicChap | null;
-  readonly readOnly: boolean;
-  /** NAA identifier of the unit (SPC-4 7.8.6.6): 8 or 16 bytes in hexadecimal. */
-  readonly naa: string;
-  /** What was kept of its persistent reservations. */
-  readonly reservations: ReservationRecord | null;
-  /** The volume was off since: without APTPL nothing of the record counts. */
-  readonly powerWasLost: boolean;
 }
 
 /** Where portals listen, and how much initiators may have of one at once. */
@@ -53,12 +46,33 @@ export interface PortalStats {
   readonly reinstatedCount: number;
 }
 
+/** A target that another node of the cluster serves. */
+export interface ElsewhereTarget {
+  readonly targetName: string;
+  /** As in ClassicSpec. */
+  readonly initiators: readonly string[];
+  /** `address:port` of its portal; null: nobody serves it at the moment, and somebody will. */
+  readonly address: string | null;
+}
+
 /** Keeps reservations with the volume; resolves when the record is safe. */
 export type SaveReservations = (volumeId: string, record: ReservationRecord) => Promise<void>;
 
 export interface ClassicPlane {
   /** Makes the open volume a target; resolves with the portal's `address:port`. */
   attachClassic(spec: ClassicSpec): Promise<string>;
+  /** Resolves with the portal's `address:port`; it listens from now on, if it did not. */
+  openPortal(): Promise<string>;
+  /**
+   * All targets of other nodes, from now on: every portal that listens lists them, and sends
+   * initiators there. A target that is attached here counts before one of the same name.
+   */
+  leadElsewhere(targets: readonly ElsewhereTarget[]): Promise<void>;
+  /**
+   * Whether another node stands by for the target: initiators see its portal as a target port group
+   * in standby, and hear when that changes. None does for one that has just been attached.
+   */
+  setStandby(volumeId: string, hasStandby: boolean): Promise<void>;
   /** Of each portal that listens. */
   portalStats(): readonly PortalStats[];
 }

@@ -4,6 +4,7 @@
 
 import type { ClassicPlane } from "./classic-plane.ts";
 import type { ClusterBacking } from "./cluster-plane.ts";
+import type { ScsiPlane } from "./scsi-plane.ts";
 import type { StoreDiskFacts, StoreDiskSpec, StoreDiskStats } from "./store-disk.ts";
 
 export type Backing =
@@ -49,7 +50,7 @@ export interface VolumeStats {
   readonly flushCount: number;
   readonly discardCount: number;
   readonly errorCount: number;
-  /** SCSI commands, of a volume that is attached by the classic path. */
+  /** SCSI commands, of a volume that is attached by the classic path or to a controller. */
   readonly commandCount: number;
   readonly inflightCount: number;
   readonly readLatencyUs: LatencySummary;
@@ -87,9 +88,15 @@ export interface ReactorStats {
   readonly pollUs: number;
 }
 
-export interface DataPlane extends ClassicPlane {
+export interface OpenOptions {
+  readonly create: boolean;
+  /** The virtio-scsi controller that it will be a unit of: opened on its reactor. */
+  readonly controller?: string;
+}
+
+export interface DataPlane extends ClassicPlane, ScsiPlane {
   /** Opens the backing (creating a file of the right size if `create`) and checks it. */
-  openVolume(spec: VolumeSpec, options: { readonly create: boolean }): Promise<void>;
+  openVolume(spec: VolumeSpec, options: OpenOptions): Promise<void>;
   closeVolume(volumeId: string): Promise<void>;
   /** Deletes the backing of a closed volume. */
   deleteBacking(spec: VolumeSpec): Promise<void>;

@@ -16,6 +16,7 @@ export * from "./replica.ts";
 export * from "./replica-note.ts";
 export * from "./replica-provider.ts";
 export * from "./reservation-record.ts";
+export * from "./scsi-plane.ts";
 export * from "./store-disk.ts";
 export * from "./stream.ts";
 export * from "./volume-records.ts";

@@ -60,7 +60,7 @@ export const VOLUME_COUNTERS = {
   oldestInflightUs: 26,
   /** Gauge: sessions on the socket now. */
   openSessionCount: 27,
-  /** SCSI commands of the classic path, those included that never reach the device. */
+  /** SCSI commands, those included that never reach the device. */
   commandCount: 28,
 } as const;
 export type VolumeCounter = keyof typeof VOLUME_COUNTERS;

@@ -13,8 +13,14 @@
 //  - the chain of a task is looked at only inside submit(): scsi/ maps data before it waits.
 
 import { assert, OP_READ, OP_WRITE } from "../base/index.ts";
-import { manage, type ScsiEngine, type ScsiTransport, TMF_I_T_NEXUS_RESET } from "../scsi/index.ts";
-import { add, COUNTER_OTHER, countCompleted } from "../virtio/index.ts";
+import {
+  manage,
+  type NexusLink,
+  type ScsiEngine,
+  type ScsiTransport,
+  TMF_I_T_NEXUS_RESET,
+} from "../scsi/index.ts";
+import { add, COUNTER_COMMAND, COUNTER_OTHER, countCompleted } from "../virtio/index.ts";
 import type { GuestDevice, QueueSeams, RingQueue } from "./guest-device.ts";
 import {
   COMMAND_REQUEST,
@@ -167,9 +173,13 @@ export class ScsiGuest implements GuestDevice, ScsiTransport {
 
   private count(task: number): void {
     const { engine } = this;
+    const link = engine.links[task] as NexusLink;
     const slot = engine.tasks.slot[task];
     const op = slot < 0 ? OP_NONE : engine.requests.op[slot];
-    const meter = this.model.meterOf(engine.links[task]);
+    const meter = this.model.meterOf(link);
+    add(meter.counters, COUNTER_COMMAND, 1);
+    // A unit with a meter of its own counts there what it asks of its device.
+    if (link.unit.meter !== null) return;
     if (op !== OP_READ && op !== OP_WRITE) {
       add(meter.counters, COUNTER_OTHER, 1);
       return;

@@ -79,7 +79,10 @@ export class ScsiModel implements DeviceModel {
     return this.target.units.flatMap((unit, lun) => (unit === null ? [] : [lun]));
   }
 
-  /** Adds a unit as `lun`, 0 to 255 and free; guests are told. `meter` counts what it moves. */
+  /**
+   * Adds a unit as `lun`, 0 to 255 and free; guests are told. `meter` counts its commands and, for
+   * a unit that has no meter of its own, what they move.
+   */
   addUnit(lun: number, unit: LogicalUnit, meter: BlkMeter): void {
     this.meters[lun] = meter;
     this.target.addUnit(lun, unit);
@@ -97,8 +100,8 @@ export class ScsiModel implements DeviceModel {
 
   // What guests call ------------------------------------------------------------------------------
 
-  meterOf(link: NexusLink | null): BlkMeter {
-    if (link === null || link.isAbsent) return this.meter;
+  meterOf(link: NexusLink): BlkMeter {
+    if (link.isAbsent) return this.meter;
     return this.meters[link.lun] ?? this.meter;
   }
 

@@ -43,8 +43,10 @@ export const COUNTER_CONNECTED = 18;
 export const COUNTER_PAUSE = 19;
 /** Gauge: sessions on the socket now. */
 export const COUNTER_OPEN_SESSIONS = 27;
+/** SCSI commands, those included that never reach the device. */
+export const COUNTER_COMMAND = 28;
 /** Cells a meter must have. */
-export const COUNTERS_BYTES_MIN: number = 28 * 8;
+export const COUNTERS_BYTES_MIN: number = 29 * 8;
 
 export function add(counters: Float64Array, index: number, amount: number): void {
   counters[index] = (counters[index] as number) + amount;

@@ -11,6 +11,7 @@ export * from "./error.ts";
 export * from "./guest.ts";
 export * from "./guest-agent.ts";
 export { findOnSystem, requireOnSystem } from "./host-program.ts";
+export * from "./initiator-programs.ts";
 export * from "./initramfs.ts";
 export * from "./kernel.ts";
 export * from "./migration.ts";

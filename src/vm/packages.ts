@@ -19,6 +19,8 @@ export interface ProgramSource {
   readonly debianPackage: string;
   /** Libraries (by NEEDED name) that need not be there. Default: none. */
   readonly withoutLibrary?: (soname: string) => boolean;
+  /** Libraries that it loads while it runs, and does not say so. */
+  readonly loads?: readonly string[];
 }
 
 export interface EnsureOptions extends CacheOptions {
@@ -58,7 +60,15 @@ const PACKAGE_LIBRARY_DIRECTORIES = [
   "usr/lib",
   "lib",
 ];
-const PACKAGE_PROGRAM_DIRECTORIES = ["usr/bin", "usr/sbin", "bin", "sbin", "usr/local/bin"];
+const PACKAGE_PROGRAM_DIRECTORIES = [
+  "usr/bin",
+  "usr/sbin",
+  "bin",
+  "sbin",
+  "usr/local/bin",
+  "lib/udev",
+  "usr/lib/udev",
+];
 /** glibc belongs to the kernel and the loader that run here; it is never taken from a package. */
 const GLIBC =
   /^(ld-linux-x86-64|libc|libm|libdl|libpthread|librt|libresolv|libutil|libanl|libmvec)\.so\./;
@@ -66,6 +76,8 @@ const GLIBC =
 const LIBRARY_PACKAGES: Readonly<Record<string, string>> = {
   "libz.so.1": "zlib1g",
   "libe2p.so.2": "libext2fs2",
+  "libcrypto.so.3": "libssl3",
+  "libopeniscsiusr.so.0.2.0": "libopeniscsiusr",
 };
 /** No program here comes near; a cycle of packages must end. */
 const LIBRARY_PACKAGES_MAX = 200;
@@ -123,7 +135,7 @@ async function examine(
   options: EnsureOptions,
 ): Promise<Program> {
   const finder = new LibraryFinder(source, fromPackage, options);
-  await finder.follow(path);
+  await finder.follow(path, source.loads);
   return {
     path,
     libraries: finder.found,
@@ -159,11 +171,11 @@ class LibraryFinder {
     if (fromPackage !== undefined) this.#packages.push(fromPackage);
   }
 
-  async follow(path: string): Promise<void> {
+  async follow(path: string, loads: readonly string[] = []): Promise<void> {
     const file = readFileSync(path);
     // A script brings its own interpreter question; nothing here is one.
     const elf = readElf(file, path);
-    for (const soname of elf.needed) {
+    for (const soname of [...elf.needed, ...loads]) {
       if (this.found.has(soname) || this.skipped.has(soname)) continue;
       if (this.#source.withoutLibrary?.(soname) === true) {
         this.skipped.add(soname);

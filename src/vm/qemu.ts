@@ -12,7 +12,7 @@ import { VmError } from "./error.ts";
 import { Guest } from "./guest.ts";
 import { GuestAgent } from "./guest-agent.ts";
 import { ensureInitramfs, type InitramfsOptions } from "./initramfs.ts";
-import { ensureKernel } from "./kernel.ts";
+import { ensureKernel, type KernelFlavour } from "./kernel.ts";
 import { kernelLine } from "./kernel-line.ts";
 import { losesDirtyPages, WHOLE_BITMAP_SPARE_KIB } from "./migration.ts";
 import {
@@ -41,6 +41,8 @@ export interface BootOptions extends CacheOptions {
    * lowest bootIndex, which must hold an image of boot-image.ts. Default `kernel`.
    */
   readonly bootFrom?: "kernel" | "disk";
+  /** Default `cloud`. */
+  readonly kernel?: KernelFlavour;
   /** What goes into the initramfs; see there. */
   readonly initramfs?: Omit<InitramfsOptions, "kernel" | "cacheDirectory" | "log">;
   /** Shell text /init runs before the agent starts; see kernel-line.ts. */
@@ -145,7 +147,7 @@ async function prepare(options: BootOptions): Promise<Prepared> {
   const cacheDirectory = options.cacheDirectory ?? defaultCacheDirectory();
   const cache = { cacheDirectory, ...(options.log === undefined ? {} : { log: options.log }) };
   const qemu = await findQemu();
-  const kernel = await ensureKernel(cache);
+  const kernel = await ensureKernel({ ...cache, flavour: options.kernel ?? "cloud" });
   const initramfsPath = await ensureInitramfs({ kernel, ...options.initramfs, ...cache });
   const choice =
     options.accelerator === undefined

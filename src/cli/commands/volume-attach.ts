@@ -1,4 +1,5 @@
-// volume attach, by vhost-user or, with --classic, as an iSCSI target.
+// volume attach: by vhost-user; with --bus scsi, as a unit of a virtio-scsi controller; with
+// --classic, as an iSCSI target.
 //
 // Invariant: a CHAP secret is read from a file or standard input and goes into the request's body;
 // it is in no message and on no screen.
@@ -8,7 +9,8 @@ import { resolve } from "node:path";
 import { ClientError } from "../../client/index.ts";
 import { checkClassic } from "../../model/classic-rules.ts";
 import { CHAP_SECRET_FILE } from "../../model/limits.ts";
-import type { AttachReply, ClassicAttach, VolumeAttach } from "../../model/types.ts";
+import { checkScsi } from "../../model/scsi-rules.ts";
+import type { AttachReply, ClassicAttach, ScsiAttach, VolumeAttach } from "../../model/types.ts";
 import { checkVolumeName } from "../../model/volume-rules.ts";
 import type { CommandRun, OptionValues } from "../command-spec.ts";
 import type { Context } from "../context.ts";
@@ -16,8 +18,12 @@ import { quoteForShell } from "../shell.ts";
 
 const STDIN = 0;
 const SECRET_PLACE = `file=${CHAP_SECRET_FILE}`;
-const OF_VHOST_USER = ["queues", "noPacked", "vmMemory", "standby"];
+const OF_VHOST_USER = ["queues", "noPacked", "vmMemory", "bus"];
 const OF_CLASSIC = ["chapUser", "chapSecretFile", "initiator"];
+
+/** Of volumes of the cluster, which are units of no controller. */
+const OF_BLK = ["takeOver", "standby"];
+const OF_SCSI = ["controller", "lun"];
 
 function optionName(key: string): string {
   return `--${key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
@@ -39,6 +45,27 @@ function classicOf(context: Context, options: OptionValues): ClassicAttach | und
   };
   checkClassic(classic);
   return classic;
+}
+
+/** Undefined: with a socket of its own. */
+function scsiOf(options: OptionValues): ScsiAttach | undefined {
+  const isScsi = options["bus"] === "scsi";
+  const stray = (isScsi ? OF_BLK : OF_SCSI).find((key) => options[key] !== undefined);
+  if (stray !== undefined) {
+    const message = `${optionName(stray)} ${isScsi ? "does not go with" : "needs"} --bus scsi`;
+    throw new ClientError("usage", message, { advice: "leave one out, or see --help" });
+  }
+  if (!isScsi) return undefined;
+  const controller = options["controller"] as string | undefined;
+  if (controller === undefined) {
+    throw new ClientError("usage", "--bus scsi needs --controller", {
+      advice: "name one, new or there already, e.g. --controller vm1-scsi",
+    });
+  }
+  const lun = options["lun"] as number | undefined;
+  const scsi = lun === undefined ? { controller } : { controller, lun: Number(lun) };
+  checkScsi(scsi);
+  return scsi;
 }
 
 function chapOf(context: Context, options: OptionValues): Pick<ClassicAttach, "chap"> {
@@ -74,7 +101,9 @@ function chapOf(context: Context, options: OptionValues): Pick<ClassicAttach, "c
 export const attach: CommandRun = async (context, { arguments: [name = ""], options }) => {
   checkVolumeName(name);
   const classic = classicOf(context, options);
+  const scsi = scsiOf(options);
   const request: VolumeAttach = {
+    ...(scsi === undefined ? {} : { scsi }),
     ...(classic === undefined ? {} : { classic }),
     ...(options["queues"] === undefined ? {} : { queueCountMax: Number(options["queues"]) }),
     ...(options["noPacked"] === true ? { packedAllowed: false } : {}),
@@ -131,8 +160,30 @@ ${indent(reply.libvirtXml)}
 `;
 }
 
+function describeController(reply: AttachReply): string {
+  const { controller, lun } = reply.scsi ?? {};
+  return `socket      ${reply.socket}
+controller  ${controller}
+lun         ${lun}
+
+A VM that has the controller sees the volume at once. For one that does not:
+
+QEMU 7.2 and later (for its memory size see --vm-memory):
+  ${qemuCommand(reply.qemu["7.2"])}
+
+QEMU 9.2 and later; from 10.0 on it connects again when the daemon was restarted:
+  ${qemuCommand(reply.qemu["9.2"])}
+
+libvirt has no element for it: the domain needs
+${indent(reply.libvirtMemoryXml)}
+and
+${indent(reply.libvirtXml)}
+`;
+}
+
 function describeAttachment(reply: AttachReply): string {
   if (reply.socket === null) return describeClassic(reply);
+  if ((reply.scsi ?? null) !== null) return describeController(reply);
   return `socket  ${reply.socket}
 
 QEMU 7.2 and later (for its memory size see --vm-memory):

@@ -41,11 +41,17 @@ function listRow(volume: Volume): readonly string[] {
     String(volume.blockBytes),
     volume.readOnly ? "read-only" : "read-write",
     volume.serial,
-    volume.attachment?.socket ?? volume.attachment?.classic?.url ?? "-",
+    placeOf(volume.attachment),
     volume.backing.kind === "cluster" ? placesText(volume.backing) : "-",
     volume.createdAt,
     volume.id,
   ];
+}
+
+function placeOf(attachment: Attachment | null): string {
+  const { socket = null, classic = null, scsi = null } = attachment ?? {};
+  if (scsi !== null) return `${socket} LUN ${scsi.lun}`;
+  return socket ?? classic?.url ?? "-";
 }
 
 function backingText(volume: Volume): string {
@@ -104,10 +110,16 @@ function describeVolume(volume: Volume): string {
 
 /** Where front-ends or initiators find it. */
 function placeRows(attachment: Attachment): readonly (readonly [string, string])[] {
-  const { socket, classic = null, queueCountMax, packedAllowed } = attachment;
+  const { socket, classic = null, scsi = null, queueCountMax, packedAllowed } = attachment;
   if (classic === null) {
     return [
       ["socket", socket ?? "-"],
+      ...(scsi === null
+        ? []
+        : ([
+            ["controller", scsi.controller],
+            ["lun", String(scsi.lun)],
+          ] as const)),
       ["queues", `at most ${queueCountMax}`],
       ["packed rings", packedAllowed ? "offered" : "not offered"],
     ];

@@ -6,15 +6,17 @@ import { existsSync, statSync, truncateSync, unlinkSync, writeFileSync } from "n
 import { chmod } from "node:fs/promises";
 import { createServer, type Server } from "node:net";
 import { RingstoreError } from "../../base/error.ts";
-import type { ClassicSpec, PortalStats } from "../../ports/classic-plane.ts";
+import type { ClassicSpec, ElsewhereTarget, PortalStats } from "../../ports/classic-plane.ts";
 import type {
   AttachmentSpec,
   DataPlane,
   LatencySummary,
+  OpenOptions,
   ReactorStats,
   VolumeSpec,
   VolumeStats,
 } from "../../ports/data-plane.ts";
+import type { PlacementGroup, ScsiSpec } from "../../ports/scsi-plane.ts";
 import type { StoreDiskFacts, StoreDiskSpec, StoreDiskStats } from "../../ports/store-disk.ts";
 import {
   type FakeDiskFile,
@@ -30,6 +32,8 @@ export type FakeMethod =
   | "resizeVolume"
   | "attach"
   | "attachClassic"
+  | "attachScsi"
+  | "openController"
   | "detach"
   | "openDisk"
   | "closeDisk"
@@ -38,7 +42,7 @@ export type FakeMethod =
 interface OpenVolume {
   spec: VolumeSpec;
   sizeBytes: number;
-  attachment: AttachmentSpec | ClassicSpec | null;
+  attachment: AttachmentSpec | ClassicSpec | ScsiSpec | null;
   server: Server | null;
 }
 
@@ -65,6 +69,14 @@ export class FakeDataPlane implements DataPlane {
   readonly extraDiskStats: Map<string, Partial<StoreDiskStats>> = new Map();
   readonly extraStats: Map<string, Partial<VolumeStats>> = new Map();
   portals: readonly PortalStats[] = [];
+  /** Where the portal of this node listens. */
+  portalAddress = "127.0.0.1:3260";
+  elsewhere: readonly ElsewhereTarget[] = [];
+  /** Volumes whose targets have a node that stands by. */
+  readonly stoodBy: Set<string> = new Set();
+  groups: readonly PlacementGroup[] = [];
+  /** Controllers to which front-ends may connect. */
+  readonly controllers: Set<string> = new Set();
   stopped = false;
   /** Consulted before each call: throw to fail it, return a promise to delay it. */
   intercept: (method: FakeMethod, name: string) => void | Promise<void> = () => undefined;
@@ -81,7 +93,7 @@ export class FakeDataPlane implements DataPlane {
     return volume;
   }
 
-  async openVolume(spec: VolumeSpec, options: { readonly create: boolean }): Promise<void> {
+  async openVolume(spec: VolumeSpec, options: OpenOptions): Promise<void> {
     await this.#enter("openVolume", spec.name);
     if (this.open.has(spec.id)) throw new Error(`volume ${spec.id} is open already`);
     if (spec.backing.kind === "file") openFile(spec.backing.path, spec.sizeBytes, options.create);
@@ -224,7 +236,50 @@ export class FakeDataPlane implements DataPlane {
     await this.#enter("attachClassic", volume.spec.name);
     if (volume.attachment !== null) throw new Error(`volume ${spec.volumeId} is attached`);
     volume.attachment = spec;
-    return "127.0.0.1:3260";
+    this.stoodBy.delete(spec.volumeId);
+    return this.portalAddress;
+  }
+
+  async openPortal(): Promise<string> {
+    return this.portalAddress;
+  }
+
+  async leadElsewhere(targets: readonly ElsewhereTarget[]): Promise<void> {
+    this.elsewhere = targets;
+  }
+
+  async setStandby(volumeId: string, hasStandby: boolean): Promise<void> {
+    if (hasStandby) this.stoodBy.add(volumeId);
+    else this.stoodBy.delete(volumeId);
+  }
+
+  placeTogether(groups: readonly PlacementGroup[]): void {
+    this.groups = groups;
+  }
+
+  async attachScsi(spec: ScsiSpec): Promise<void> {
+    const volume = this.#find(spec.volumeId);
+    await this.#enter("attachScsi", volume.spec.name);
+    if (volume.attachment !== null) throw new Error(`volume ${spec.volumeId} is attached`);
+    const { controller, lun } = spec;
+    if (this.#unitsOf(controller).some((unit) => unit.lun === lun)) {
+      throw new Error(`LUN ${lun} is there twice`);
+    }
+    volume.attachment = spec;
+    if (spec.listens) this.controllers.add(controller);
+  }
+
+  #unitsOf(controller: string): readonly ScsiSpec[] {
+    return [...this.open.values()].flatMap(({ attachment }) =>
+      attachment !== null && "controller" in attachment && attachment.controller === controller
+        ? [attachment]
+        : [],
+    );
+  }
+
+  async openController(controller: string): Promise<void> {
+    await this.#enter("openController", controller);
+    if (this.#unitsOf(controller).length > 0) this.controllers.add(controller);
   }
 
   portalStats(): readonly PortalStats[] {
@@ -237,6 +292,9 @@ export class FakeDataPlane implements DataPlane {
     volume.server?.close();
     volume.server = null;
     volume.attachment = null;
+    for (const name of this.controllers) {
+      if (this.#unitsOf(name).length === 0) this.controllers.delete(name);
+    }
     this.connected.delete(volumeId);
   }
 

@@ -16,7 +16,12 @@ import { EventLog } from "../../daemon/event-log.ts";
 import { nodeStateFs, type StateFs } from "../../daemon/state-fs.ts";
 import { DISK_STATE, StateStore, VOLUME_STATE } from "../../daemon/state-store.ts";
 import { VolumeHost } from "../../daemon/volume-host.ts";
-import { diskBecameReady, finishStart, serveDeclared } from "../../daemon/volume-recovery.ts";
+import {
+  diskBecameReady,
+  finishStart,
+  placeDeclared,
+  serveDeclared,
+} from "../../daemon/volume-recovery.ts";
 import type { DeclaredVolume } from "../../model/declared.ts";
 import type { LogFields } from "../../ports/log.ts";
 import { FakeDataPlane } from "./fake-data-plane.ts";
@@ -161,6 +166,7 @@ export class HostFixture {
   /** What the daemon does at its start. */
   async recover(): Promise<void> {
     const state = this.store.load();
+    placeDeclared(this.host, state);
     openDeclared(this.disks, this.disks.modules.store.load());
     await serveDeclared(this.host, state);
     await finishStart(this.host, state);

@@ -59,6 +59,8 @@ export interface NodeClusterOptions {
   readonly metadata?: MetaKind;
   /** Everything between nodes, and between them and the metadata, passes proxies: `faults`. */
   readonly hasFaultyNetwork?: boolean;
+  /** Each node has a portal for iSCSI at a port of its own. */
+  readonly hasPortals?: boolean;
   /** Of the disk files; default: full. */
   readonly allocation?: "full" | "sparse";
   /** Disk files of these nodes lie elsewhere. */
@@ -72,6 +74,7 @@ export class NodeCluster {
   private readonly network: FaultNetwork | null;
   private readonly options: NodeClusterOptions;
   private readonly cleanup: Cleanup;
+  private readonly portals: string[] = [];
 
   private constructor(
     cleanup: Cleanup,
@@ -138,7 +141,8 @@ export class NodeCluster {
     const { folder, options, cleanup } = this;
     const dataDirectory = join(folder, `node${index + 1}`);
     const { flags = [] } = options;
-    const daemon = await Daemon.start({ dataDirectory, flags });
+    const listen = options.hasPortals === true ? ["--iscsi-listen", this.portal(index)] : [];
+    const daemon = await Daemon.start({ dataDirectory, flags: [...flags, ...listen] });
     cleanup.after(() => daemon.stop());
     const disk = {
       path: `disk${index + 1}`,
@@ -236,6 +240,12 @@ export class NodeCluster {
   get faults(): FaultNetwork {
     if (this.network === null) throw new Error("this cluster's nodes reach each other directly");
     return this.network;
+  }
+
+  /** Where initiators reach that node, as `HOST:PORT`; the same in all its lives. */
+  portal(index: number): string {
+    this.portals[index] ??= `127.0.0.1:${freePort("127.0.0.1")}`;
+    return this.portals[index] as string;
   }
 
   /** The file of that node's disk. */

@@ -1,7 +1,7 @@
 // Linux guests on virtio-scsi controllers: the kernel's driver, file systems, and SCSI commands
 // by hand with sg3_utils: inquiry, VPD pages, persistent reservations between two guests, UNMAP,
 // COMPARE AND WRITE; units that come, go and grow under a running guest. The target is a process
-// of its own, as in the tests of the protocol.
+// of its own, as in the tests of the protocol; in the last scenario it is the daemon.
 //
 // QEMU 7.2 does not connect a vhost-user-scsi device again when its back-end has died; restarts
 // are tried with a driver of ours, in scsi-session.test.ts.
@@ -133,3 +133,42 @@ scenario("units come, go and grow under a running guest", limit(), async (host) 
     "the new size",
   );
 });
+
+scenario(
+  "a daemon's controller: disks come, go and grow, and keep their data",
+  limit(),
+  async (host) => {
+    const daemon = await host.daemon();
+    const create = ["--size", "64M", "--backing", "file"];
+    for (const name of ["one", "two"]) await daemon.json(["volume", "create", name, ...create]);
+    const bus = ["--bus", "scsi", "--controller", "vm1-scsi"];
+    const reply = await daemon.json(["volume", "attach", "one", ...bus]);
+    // As it is printed: without the memory, which every guest of these tests has.
+    const guest = await host.guest({ cpuCount: 2, extraArguments: reply.qemuDevice["7.2"] });
+    await findDisk(guest);
+    const one = await daemon.json(["volume", "show", "one"]);
+    assert.equal(one.state, "connected");
+    assert.equal((await guest.must("cat /sys/block/sda/device/vendor")).trim(), "RINGSTOR");
+    const serial = await guest.must("tail -c +5 /sys/block/sda/device/vpd_pg80");
+    assert.equal(serial.trim(), one.serial);
+    await guest.must("mkfs.ext4 -q /dev/sda && mount /dev/sda /mnt && cp -r /sbin /mnt/", PROMPT);
+    const second = await daemon.json(["volume", "attach", "two", ...bus, "--lun", "9"]);
+    assert.equal(second.socket, reply.socket);
+    await guest.must("until [ -b /dev/sdb ]; do usleep 10000; done", PROMPT);
+    await guest.must(verifiedFio({ device: "/dev/sdb", size: "8M" }), { timeoutMs: 240_000 });
+    await daemon.json(["volume", "resize", "two", "128M"]);
+    const sectors = `${(2 * SIZE_BYTES) / 512}`;
+    await until(
+      async () => (await guest.must("cat /sys/block/sdb/size")).trim(),
+      (size) => size === sectors,
+      "the new size",
+    );
+    await daemon.json(["volume", "detach", "two"]);
+    await guest.must("until [ ! -e /dev/sdb ]; do usleep 10000; done", PROMPT);
+    await guest.must("umount /mnt && e2fsck -fn /dev/sda", PROMPT);
+    await assertNoErrors(guest);
+    await guest.kill();
+    await daemon.json(["volume", "detach", "one"]);
+    assert.equal((await daemon.json(["volume", "show", "one"])).state, "detached");
+  },
+);

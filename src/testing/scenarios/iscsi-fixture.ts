@@ -10,8 +10,7 @@ import type { Daemon } from "../daemon.ts";
 import type { GuestHost } from "./guest-fixture.ts";
 
 const DISK_BYTES = 1024 * MIB;
-const CHAP_USER = "guest";
-const CHAP_SECRET = "correct-horse-1";
+export const CHAP = { user: "guest", secret: "correct-horse-1" } as const;
 
 /** With a disk of the store, on which its volumes live. */
 export async function classicDaemon(host: GuestHost): Promise<Daemon> {
@@ -35,13 +34,13 @@ export async function classicVolume(
   more: { readonly create?: readonly string[]; readonly attach?: readonly string[] } = {},
 ): Promise<AttachReply> {
   const file = join(host.folder(), "secret");
-  writeFileSync(file, CHAP_SECRET, { mode: 0o600 });
+  writeFileSync(file, CHAP.secret, { mode: 0o600 });
   await daemon.json(["volume", "create", name, "--size", size, ...(more.create ?? [])]);
-  const how = ["--chap-user", CHAP_USER, "--chap-secret-file", file, ...(more.attach ?? [])];
+  const how = ["--chap-user", CHAP.user, "--chap-secret-file", file, ...(more.attach ?? [])];
   return (await daemon.json(["volume", "attach", name, "--classic", ...how])) as AttachReply;
 }
 
 /** The URL as libiscsi's programs take it. */
 export function urlWithSecret(reply: AttachReply): string {
-  return `${reply.classic?.url}`.replace("iscsi://", `iscsi://${CHAP_USER}%${CHAP_SECRET}@`);
+  return `${reply.classic?.url}`.replace("iscsi://", `iscsi://${CHAP.user}%${CHAP.secret}@`);
 }

@@ -8,11 +8,11 @@ import {
   type InitiatorCommand,
   IscsiInitiator,
   type LoginOptions,
-} from "../load/index.ts";
-import type { ClassicSpec, VolumeSpec } from "../ports/index.ts";
-import { Reactor } from "../reactor/index.ts";
-import { SystemClock, SystemMemory } from "../sys/index.ts";
-import { UringDialer } from "../uring/index.ts";
+} from "../../load/index.ts";
+import type { ClassicSpec, VolumeSpec } from "../../ports/index.ts";
+import { Reactor } from "../../reactor/index.ts";
+import { SystemClock, SystemMemory } from "../../sys/index.ts";
+import { UringDialer } from "../../uring/index.ts";
 
 export const INITIATOR = "iqn.2026-01.test:one";
 export const PORTAL = {
@@ -45,7 +45,7 @@ function be(value: number, bytes: number): number[] {
 }
 
 /** A CDB of 16 bytes. */
-export function cdb(...bytes: readonly number[]): Uint8Array {
+function cdb(...bytes: readonly number[]): Uint8Array {
   const whole = new Uint8Array(16);
   whole.set(bytes);
   return whole;
@@ -64,6 +64,40 @@ export function register(key: number, isAptpl: boolean): CommandOptions {
   data.set(be(key, 8), 8);
   data[20] = isAptpl ? 1 : 0;
   return { cdb: cdb(0x5f, 6, 0, 0, 0, 0, 0, 0, 24), data };
+}
+
+/** RESERVE, write exclusive, for the nexus that has registered that key. */
+export function reserve(key: number): CommandOptions {
+  const data = new Uint8Array(24);
+  data.set(be(key, 8));
+  return { cdb: cdb(0x5f, 1, 1, 0, 0, 0, 0, 0, 24), data };
+}
+
+/** INQUIRY, VPD page 83h: who the unit is, and by which port it is seen. */
+export const IDENTIFICATION: CommandOptions = {
+  cdb: cdb(0x12, 1, 0x83, 1, 0),
+  readBytes: 256,
+};
+
+const PORT_GROUPS: CommandOptions = {
+  cdb: cdb(0xa3, 0x0a, 0, 0, 0, 0, 0, 0, 1, 0),
+  readBytes: 256,
+};
+
+/** REPORT TARGET PORT GROUPS: `group:state` of each, in the order of the answer. */
+export async function portGroups(
+  client: Pick<ClassicClient, "run">,
+  initiator: IscsiInitiator,
+): Promise<string> {
+  const { status, data } = await client.run(initiator, PORT_GROUPS);
+  assert.equal(status, 0);
+  const bytes = Buffer.from(data);
+  const end = 4 + bytes.readUInt32BE(0);
+  const groups: string[] = [];
+  for (let at = 4; at < end; at += 8 + 4 * (bytes[at + 7] as number)) {
+    groups.push(`${bytes.readUInt16BE(at + 2)}:${(bytes[at] as number) & 0x0f}`);
+  }
+  return groups.join(" ");
 }
 
 /** PERSISTENT RESERVE IN, READ KEYS. */

@@ -1,0 +1,153 @@
+// virtio-scsi controllers on real reactors: where they and their volumes are, what many attaches
+// and detaches at once leave behind, and what the reactor itself refuses.
+
+import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
+import { type TestContext, test } from "node:test";
+import { ScsiDriver } from "../load/index.ts";
+import type { VolumeSpec } from "../ports/data-plane.ts";
+import type { ScsiSpec } from "../ports/scsi-plane.ts";
+import { read10 } from "../testing/fakes/cdb.ts";
+import { descriptorCount, TestPlane, until, volume } from "./_test-plane.ts";
+
+function unit(
+  plane: TestPlane,
+  { id }: VolumeSpec,
+  lun: number,
+  more: Partial<ScsiSpec> = {},
+): ScsiSpec {
+  return {
+    volumeId: id,
+    controller: "k",
+    lun,
+    socketPath: plane.path("k.sock"),
+    socketMode: 0o660,
+    socketGroupId: -1,
+    queueCountMax: 4,
+    packedAllowed: true,
+    readOnly: false,
+    naa: `300000000000000${lun.toString(16)}`,
+    reservations: null,
+    powerWasLost: false,
+    listens: true,
+    ...more,
+  };
+}
+
+async function open(plane: TestPlane, spec: VolumeSpec, controller = "k"): Promise<VolumeSpec> {
+  await plane.plane.openVolume(spec, { create: true, controller });
+  return spec;
+}
+
+/** Volumes of each reactor. */
+async function countsBecome({ plane }: TestPlane, counts: string): Promise<void> {
+  const now = (): string =>
+    plane
+      .reactorStats()
+      .map((one) => one.volumeCount)
+      .join();
+  await until(() => now() === counts, `${counts} on the reactors`);
+}
+
+/** In the worker's own thread the driver waits; the reactors are others. */
+function connect(t: TestContext, plane: TestPlane): ScsiDriver {
+  const driver = new ScsiDriver();
+  t.after(() => driver.close());
+  driver.connect(plane.path("k.sock"));
+  return driver;
+}
+
+test("volumes of a controller are opened on its reactor; one that is elsewhere is refused", async (t) => {
+  const plane = await TestPlane.start(t, { reactorCount: 2 });
+  const memory = volume("memory", { kind: "memory" });
+  await plane.plane.openVolume(memory, { create: true });
+  // The other reactor has fewer now.
+  const first = await open(plane, plane.file("first"));
+  const second = await open(plane, plane.file("second"));
+  await countsBecome(plane, "1,2");
+  await plane.plane.attachScsi(unit(plane, first, 0));
+  await plane.plane.attachScsi(unit(plane, second, 1));
+  await assert.rejects(plane.plane.attachScsi(unit(plane, memory, 2)), {
+    code: "CONTROLLER_ELSEWHERE",
+    message: /controller k is on reactor 1, the volume on reactor 0/,
+  });
+  // When its volumes have gone the controller may be anywhere.
+  for (const { id } of [first, second]) {
+    await plane.plane.detach(id);
+    await plane.plane.closeVolume(id);
+  }
+  await plane.plane.attachScsi(unit(plane, memory, 2));
+  assert.equal(connect(t, plane).retried(read10(0, 1), { lun: 2, room: 512 }).status, 0);
+});
+
+test("after a start, what was together is together, whatever comes first", async (t) => {
+  const plane = await TestPlane.start(t, { reactorCount: 2 });
+  plane.plane.placeTogether([{ controllers: ["k", "k2"], diskIds: [] }]);
+  await open(plane, volume("one", { kind: "memory" }), "k");
+  await open(plane, volume("two", { kind: "memory" }), "k2");
+  await countsBecome(plane, "2,0");
+  await open(plane, volume("three", { kind: "memory" }), "k3");
+  await countsBecome(plane, "2,1");
+});
+
+test("the reactor refuses a number that is taken and other queues, and keeps what it has", async (t) => {
+  const plane = await TestPlane.start(t);
+  const first = await open(plane, volume("first", { kind: "memory" }));
+  const second = await open(plane, volume("second", { kind: "memory" }));
+  await plane.plane.attachScsi(unit(plane, first, 0));
+  const driver = connect(t, plane);
+  for (const [more, code, message] of [
+    [{ lun: 0 }, "LUN_TAKEN", /LUN 0 of controller k is volume first/],
+    [{ queueCountMax: 3 }, "ATTACHMENT_DIFFERS", /controller k has 4 queues/],
+    [
+      { reservations: { generation: 0, aptpl: true, type: 9, holder: 0, registrations: [] } },
+      "INVALID_REQUEST",
+      /reservation record/,
+    ],
+  ] as const) {
+    const attempt = plane.plane.attachScsi(unit(plane, second, 1, more));
+    await assert.rejects(attempt, { code, message });
+  }
+  await plane.plane.attachScsi(unit(plane, second, 1));
+  for (const lun of [0, 1]) {
+    assert.equal(driver.retried(read10(0, 1), { lun, room: 512 }).status, 0);
+  }
+});
+
+test("a socket that cannot be made leaves nothing, and one that waits is made on request", async (t) => {
+  const plane = await TestPlane.start(t);
+  const spec = await open(plane, volume("v", { kind: "memory" }));
+  const before = descriptorCount();
+  const nowhere = { socketPath: plane.path("none/k.sock") };
+  await assert.rejects(plane.plane.attachScsi(unit(plane, spec, 0, nowhere)), /ENOENT/);
+  assert.equal(descriptorCount(), before);
+  await plane.plane.attachScsi(unit(plane, spec, 0, { listens: false }));
+  assert.ok(!existsSync(plane.path("k.sock")));
+  await plane.plane.openController("k");
+  await plane.plane.openController("k");
+  await plane.plane.openController("none");
+  assert.equal(connect(t, plane).retried(read10(0, 1), { room: 512 }).status, 0);
+});
+
+test("attached and detached over and over, with a guest there: nothing is left", async (t) => {
+  const plane = await TestPlane.start(t, { reactorCount: 2 });
+  const specs: VolumeSpec[] = [];
+  for (let at = 0; at < 8; at++)
+    specs.push(await open(plane, volume(`v${at}`, { kind: "memory" })));
+  const before = descriptorCount();
+  for (let round = 0; round < 3; round++) {
+    await Promise.all(specs.map((spec, lun) => plane.plane.attachScsi(unit(plane, spec, lun))));
+    const driver = new ScsiDriver();
+    driver.connect(plane.path("k.sock"));
+    for (const lun of specs.keys()) {
+      assert.equal(driver.retried(read10(0, 1), { lun, room: 512 }).status, 0);
+    }
+    // Reads are under way while the units go, the last with the controller.
+    for (const lun of specs.keys()) driver.start(read10(0, 1), { lun, room: 512 });
+    await Promise.all(specs.map(({ id }) => plane.plane.detach(id)));
+    driver.close();
+    assert.ok(!existsSync(plane.path("k.sock")));
+    await until(() => descriptorCount() === before, "descriptors are closed");
+    assert.deepEqual(plane.plane.volumeStats(), []);
+  }
+});
