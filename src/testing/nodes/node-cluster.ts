@@ -40,6 +40,8 @@ export const CLUSTER_LOAD: Partial<LoadOptions> = {
 };
 
 const LOAD_RUNTIME_MS = 24 * 3600 * 1000;
+/** Of each node's log, where something did not become true. */
+const LOG_CHARS_SHOWN = 4000;
 const POLL_MS = 20;
 const SOON_MS = 60_000;
 /** A copy is made anew, records are made again. */
@@ -335,7 +337,8 @@ export class NodeCluster {
       if (Object.entries(wanted).every(([node, state]) => states.get(node) === state)) return;
       if (Date.now() > deadline) {
         const seen = JSON.stringify(copies);
-        throw new Error(`not ${JSON.stringify(wanted)} in ${timeoutMs} ms, but ${seen}`);
+        const logs = this.nodes.map(({ log }) => log.slice(-LOG_CHARS_SHOWN)).join("\n---\n");
+        throw new Error(`not ${JSON.stringify(wanted)} in ${timeoutMs} ms, but ${seen}\n${logs}`);
       }
       await sleep(POLL_MS);
     }
