@@ -145,6 +145,10 @@ export class ClusterHost implements ClusterControl, DaemonCluster {
     this.#runtime?.diskBecameReady();
   }
 
+  diskBecameFailed(): void {
+    this.#runtime?.look();
+  }
+
   async saveReservations(volumeId: string, record: ReservationRecord): Promise<void> {
     const { context } = await this.#require();
     await context.reservations.save(volumeId, record);

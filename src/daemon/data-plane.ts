@@ -421,7 +421,7 @@ export class ReactorDataPlane extends PlaneClusterHalf implements DataPlane {
     for (const thread of this.threads) {
       thread.logReader.drain((line) => this.relay(line), LINES_PER_LOOK);
     }
-    let changed = false;
+    let changed = this.disks.haveChanged();
     for (const volume of this.volumes.values()) {
       const isDeaf = this.unresponsiveSinceMs.has(volume.thread);
       const seen = signatureOf(volume, this.limits.stuckMs) * 2 + (isDeaf ? 1 : 0);

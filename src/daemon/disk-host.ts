@@ -42,6 +42,8 @@ export class DiskHost {
   /** The volumes on a disk, and what to do when they can be served; the volume host sets these. */
   usersOf: (diskId: string) => readonly DiskUser[] = () => [];
   becameReady: (diskId: string) => void = () => undefined;
+  /** Some disk has failed: its store says so in statsById(). */
+  becameFailed: () => void = () => undefined;
   /** Removes the declarations of the volumes on a disk that is gone; refused, of none. */
   forgetUsers: (diskId: string) => Promise<void> = async () => undefined;
 

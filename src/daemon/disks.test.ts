@@ -364,6 +364,8 @@ describe("disks of the store", () => {
       usage: { ...usage, badBlockCount: 2 },
       health: [{ code: "X", message: "y" }],
     });
+    let failureCount = 0;
+    node.fixture.disks.becameFailed = () => void (failureCount += 1);
     node.control.observer.look();
     const events = node.events();
     for (const type of ["disk.failed d", "disk.corruption d", "disk.health d"]) {
@@ -371,6 +373,7 @@ describe("disks of the store", () => {
     }
     node.control.observer.look();
     assert.equal(node.events().length, events.length, "told once");
+    assert.equal(failureCount, 1, "the cluster hears at once, and once");
     const { items } = await node.call<Status>("GET", "/v1/status");
     const codes = items.map((item) => item.code).sort();
     assert.deepEqual(codes, ["DISK_CORRUPTION", "DISK_FAILED", "X"]);

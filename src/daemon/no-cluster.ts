@@ -10,6 +10,7 @@ export interface DaemonCluster extends ClusterControl {
   /** null: in no cluster. */
   readonly volumes: ClusterVolumes | null;
   diskBecameReady(): void;
+  diskBecameFailed(): void;
   /** Of a volume of the cluster. */
   readonly saveReservations: SaveReservations;
   /** Before any disk is opened. Rejects never. */
@@ -43,6 +44,7 @@ export class NoCluster implements DaemonCluster {
   rebuildLimit = async (): Promise<never> => refuse();
   setRebuildLimit = async (): Promise<never> => refuse();
   diskBecameReady = (): void => undefined;
+  diskBecameFailed = (): void => undefined;
   saveReservations = async (): Promise<never> => refuse();
   prepare = async (): Promise<void> => undefined;
   begin = (): void => undefined;

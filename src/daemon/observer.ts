@@ -101,7 +101,10 @@ export class Observer {
         disks.modules.events.addDisk(type, name, message);
         log.log("error", type, { disk: name, message });
       };
-      if (isFailed && !before.isFailed) tell("disk.failed", "a write failed: writes are refused");
+      if (isFailed && !before.isFailed) {
+        tell("disk.failed", "a write failed: writes are refused");
+        disks.becameFailed();
+      }
       if (badBlockCount > before.badBlockCount) {
         tell("disk.corruption", `${badBlockCount} blocks do not match their checksums`);
       }

@@ -36,6 +36,7 @@ export class PlaneDisks {
   private readonly disks: Map<string, OpenDisk> = new Map();
   private isStopped = false;
   private areTogether = false;
+  private failedCount = 0;
 
   constructor(modules: PlaneDisksModules) {
     this.modules = modules;
@@ -127,6 +128,17 @@ export class PlaneDisks {
       all.push({ ...stats, health });
     }
     return all;
+  }
+
+  /** Whether a disk has failed, or one that had is well or gone, since this was asked last. */
+  haveChanged(): boolean {
+    let failedCount = 0;
+    for (const { spec, thread } of this.disks.values()) {
+      if (thread.diskStats.get(spec.id)?.phase === "failed") failedCount += 1;
+    }
+    const isNews = failedCount !== this.failedCount;
+    this.failedCount = failedCount;
+    return isNews;
   }
 
   /** Where a disk would be opened now. */

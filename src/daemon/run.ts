@@ -144,6 +144,7 @@ export class Daemon {
       void diskBecameReady(host, diskId).catch(modules.fatal);
       this.#cluster.diskBecameReady();
     };
+    disks.becameFailed = () => this.#cluster.diskBecameFailed();
   }
 
   async #identity(): Promise<string> {

@@ -89,6 +89,7 @@ export class NodeFixture {
       void diskBecameReady(host, diskId).catch((error) => void defects.push(error));
       this.cluster.diskBecameReady();
     };
+    disks.becameFailed = () => this.cluster.diskBecameFailed();
     const options = { version: "1", nodeId: "", startedAt: now(), volumeMetrics: false };
     this.control = new DaemonControl(
       { ...options, listenWarning: null },
