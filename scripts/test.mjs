@@ -136,7 +136,9 @@ function summarize(outcomes, durationMs) {
     for (const entry of entries) {
       const line = `${name} › ${entry.name}`;
       const isFailure = entry.outcome === "fail" || entry.outcome === "cancelled";
-      if (isFailure && !entry.isEcho) failures.push(line);
+      // With the error: between the first line and this one there are thousands.
+      const error = (entry.error ?? "").replace(/^(?=.)/gm, "    ");
+      if (isFailure && !entry.isEcho) failures.push(error === "" ? line : `${line}\n${error}`);
       if (entry.outcome === "skipped")
         skips.push(`${line}${entry.reason ? `: ${entry.reason}` : ""}`);
     }

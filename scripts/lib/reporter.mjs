@@ -29,7 +29,8 @@ export default async function* report(source) {
       trail.length = data.nesting;
       const name = [...trail, data.name].join(" › ");
       const result = classify(type, data);
-      record({ ...result, name });
+      const error = errorText(result, data).slice(0, ERROR_CHARS);
+      record(error === "" ? { ...result, name } : { ...result, name, error });
       // A suite that holds passing tests adds nothing to their lines.
       if (result.outcome === "pass" && result.isSuite) continue;
       yield line(result, name, data);
@@ -55,6 +56,9 @@ function classify(type, data) {
   return { type: "result", outcome, isSuite, isEcho, reason: reason === true ? "" : reason };
 }
 
+/** What of a failure's text is kept for the summary. */
+const ERROR_CHARS = 1200;
+
 const MARKS = { pass: "✔", fail: "✖", cancelled: "✖", skipped: "﹣", todo: "…" };
 
 function line(result, name, data) {
@@ -62,11 +66,16 @@ function line(result, name, data) {
   const reason = result.reason ? ` # ${result.outcome}: ${result.reason}` : "";
   const title = name.replaceAll("\n", "\\n");
   const head = `${MARKS[result.outcome]} ${file} › ${title} (${duration})${reason}\n`;
+  const text = errorText(result, data);
+  return text === "" ? head : `${head}${text.replace(/^/gm, "    ")}\n`;
+}
+
+/** What a failure says, with where it happened; empty for anything else. */
+function errorText(result, data) {
   const isFailure = result.outcome === "fail" || result.outcome === "cancelled";
-  if (!isFailure || result.isEcho) return head;
+  if (!isFailure || result.isEcho) return "";
   const error = data.details?.error;
-  const text = inspect(error?.cause ?? error, { colors: false, depth: 6 });
-  return `${head}${text.replace(/^/gm, "    ")}\n`;
+  return inspect(error?.cause ?? error, { colors: false, depth: 6 });
 }
 
 function record(entry) {

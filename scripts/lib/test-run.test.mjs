@@ -29,7 +29,7 @@ async function runText(lines, { limitMs = 60_000, signal = new AbortController()
 }
 
 test("what passes, fails and is skipped is counted and named", async () => {
-  const { counts, problems, output } = await runText([
+  const { counts, problems, entries, output } = await runText([
     'test("good", () => {});',
     'test("bad", () => assert.equal(1, 2));',
     'test("later", { skip: "no KVM here" }, () => {});',
@@ -53,6 +53,12 @@ test("what passes, fails and is skipped is counted and named", async () => {
   assert.match(output, /✔ \S+ › outer › inner /);
   assert.match(output, /✖ \S+ › suite › in suite [\s\S]*Error: why/);
   assert.match(output, /\S+ › a figure/);
+  const errors = entries.filter(({ error }) => error !== undefined);
+  assert.deepEqual(
+    errors.map(({ name }) => name),
+    ["bad", "suite › in suite"],
+  );
+  assert.match(errors[0].error, /1 == 2/);
 });
 
 test("a file that ends before its tests is no success", async () => {

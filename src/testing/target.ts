@@ -186,7 +186,7 @@ export class Target {
   async until(
     wanted: (counts: TargetCounts) => boolean,
     what: string,
-    timeoutMs = 10_000,
+    timeoutMs = 30_000,
   ): Promise<TargetCounts> {
     const deadline = Date.now() + timeoutMs;
     for (;;) {

@@ -27,6 +27,8 @@ const VARIANTS: readonly VictimOptions[] = [
 const OK = v.BLK_S_OK;
 const REGION_BYTES = 1 << 20;
 const RACE_MS = 250;
+/** As long as a machine full of other tests may need for one request. */
+const WAIT_MS = 30_000;
 const FLAG_NEED_REPLY = m.FLAG_VERSION | m.FLAG_NEED_REPLY;
 
 /**
@@ -87,7 +89,7 @@ function usedOrBroken(victim: Victim): boolean {
   const { callFd, errFd } = victim.queue();
   for (;;) {
     if (victim.ring.takeUsed().length > 0) return true;
-    const ready = sys.pollTwo(callFd, sys.POLLIN, errFd, sys.POLLIN, 5000);
+    const ready = sys.pollTwo(callFd, sys.POLLIN, errFd, sys.POLLIN, WAIT_MS);
     assert.notEqual(ready, 0, "neither answered nor broken");
     if ((ready & 2) !== 0) return false;
     sys.eventClear(callFd);
@@ -230,7 +232,7 @@ function expectedBase(victim: Victim, requests: number): number {
 }
 
 function waitUsedIndex(victim: Victim, expected: number): void {
-  const deadline = Date.now() + 5000;
+  const deadline = Date.now() + WAIT_MS;
   while (Atomics.load(victim.split.used, 1) !== expected) {
     assert.ok(Date.now() < deadline, "used->idx was taken from guest memory");
     sys.pollOne(victim.queue().callFd, sys.POLLIN, 1);
@@ -238,7 +240,7 @@ function waitUsedIndex(victim: Victim, expected: number): void {
 }
 
 function waitStatus(victim: Victim, statusGpa: number): void {
-  const deadline = Date.now() + 5000;
+  const deadline = Date.now() + WAIT_MS;
   while (victim.memory.read(statusGpa, 1)[0] === STATUS_UNTOUCHED) {
     assert.ok(Date.now() < deadline, "never answered");
     sys.pollOne(victim.queue().callFd, sys.POLLIN, 5);
