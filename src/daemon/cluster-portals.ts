@@ -15,18 +15,18 @@
 import type { AttachedTarget, VolumeRecord } from "../meta/records.ts";
 import type { DeclaredClassic } from "../model/declared.ts";
 import type { ElsewhereTarget } from "../ports/classic-plane.ts";
-import { targetNameOf } from "./classic-attach.ts";
+import { classicOf, targetNameOf } from "./classic-attach.ts";
 import { type ClusterContext, changeVolume } from "./cluster-context.ts";
 import type { ServedVolume } from "./cluster-served.ts";
 import { isReady } from "./cluster-standby.ts";
 
 /** What every node may know of a target. */
 export function attachedTarget(
-  { chapUser, initiators }: DeclaredClassic,
+  classic: DeclaredClassic,
   portal: string,
   since: number,
 ): AttachedTarget {
-  return { portal, chapUser, initiators, since };
+  return { portal, ...classicOf(classic), since };
 }
 
 function isLoopback(address: string): boolean {

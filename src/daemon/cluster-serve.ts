@@ -96,7 +96,7 @@ export class ClusterServing {
     entry.declared = wanted;
     const hadSecret = (before?.classic?.chapUser ?? null) !== null;
     if (wanted === null && hadSecret) {
-      await this.#context.host.modules.classic.forgetSecret(entry.id);
+      await this.#context.host.modules.classic.forgetSecrets(entry.id);
     }
   }
 
@@ -167,7 +167,7 @@ export class ClusterServing {
     if (!entry.serving && isTarget) await this.#standAside(entry, record);
     else if (!entry.serving) await this.#listen(entry, record, true);
     const { member, incarnation } = this.#context;
-    const portal = isTarget && this.#hasSecret(entry) ? entry.portal : null;
+    const portal = isTarget && this.#hasSecrets(entry) ? entry.portal : null;
     const { id, name } = record;
     await changeVolume(this.#context, id, `cannot stand by for volume ${name}`, (found) => {
       const { attachment } = found;
@@ -181,11 +181,11 @@ export class ClusterServing {
     });
   }
 
-  /** Secrets are in no record: whoever was told none cannot let anybody in. */
-  #hasSecret({ id, name, declared }: ServedVolume): boolean {
-    if ((declared?.classic?.chapUser ?? null) === null) return true;
+  /** Secrets are in no record: whoever was told none cannot let anybody in, nor prove itself. */
+  #hasSecrets({ id, name, declared }: ServedVolume): boolean {
+    if (declared?.classic === undefined) return true;
     try {
-      this.#context.host.modules.classic.secretOf(id, name);
+      this.#context.host.modules.classic.secretsOf(id, name, declared.classic);
       return true;
     } catch {
       return false;

@@ -10,13 +10,14 @@
 //  - a front-end that has been closed touches its device no more.
 
 import {
+  type ChapCredentials,
   type IscsiTarget,
   Portal,
   type ScsiService,
   type TargetDirectory,
   TRANSFER_BYTES_MAX,
 } from "../iscsi/index.ts";
-import type { ClassicSpec, PortalStats } from "../ports/index.ts";
+import type { ClassicChap, ClassicSpec, PortalStats } from "../ports/index.ts";
 import type { Reactor } from "../reactor/index.ts";
 import {
   ACCESS_OPTIMIZED,
@@ -70,6 +71,15 @@ export interface ClassicVolume extends UnitVolume {
   readonly gate: FrontGate | null;
 }
 
+function credentialsOf(chap: ClassicChap | null): ChapCredentials | null {
+  if (chap === null) return null;
+  const { user, secret, target } = chap;
+  return {
+    users: [{ name: user, secret }],
+    target: target === null ? null : { name: target.user, secret: target.secret },
+  };
+}
+
 /** One volume as a target. */
 class ClassicFront implements VolumeFront {
   readonly iscsi: IscsiTarget;
@@ -95,15 +105,13 @@ class ClassicFront implements VolumeFront {
     this.scsi = new ScsiTarget(engine);
     this.service = new ClassicService(engine, this.scsi, volume);
     this.scsi.addUnit(0, this.unit);
-    const { chap } = spec;
     this.iscsi = {
       name: spec.targetName,
       alias: volume.name,
       portalGroupTag: PORT_TAG,
       addresses: [],
       initiators: spec.initiators.length === 0 ? null : new Set(spec.initiators),
-      chap:
-        chap === null ? null : { users: [{ name: chap.user, secret: chap.secret }], target: null },
+      chap: credentialsOf(spec.chap),
       redirect: null,
       scsi: this.service,
     };
@@ -154,7 +162,7 @@ class NoService implements ScsiService {
 }
 
 export class ReactorClassic implements TargetDirectory {
-  readonly discoveryChap = null;
+  readonly discoveryChap: ChapCredentials | null;
   private readonly modules: ReactorClassicModules;
   private readonly portal: Portal;
   private readonly listener: UringListener;
@@ -171,6 +179,7 @@ export class ReactorClassic implements TargetDirectory {
     const { reactor, units } = modules;
     this.modules = modules;
     this.address = start.address;
+    this.discoveryChap = credentialsOf(start.discovery);
     this.elsewhere = new NoService(units.engine);
     const log = new LimitedLog({}, { log: reactor.log, clock: reactor.clock });
     this.portal = new Portal(reactor, log, {

@@ -5,7 +5,7 @@
 // (detach, stop) does not hold up the next.
 
 import type { MessagePort } from "node:worker_threads";
-import type { ClassicSpec, PortalStats } from "../ports/classic-plane.ts";
+import type { ClassicChap, ClassicSpec, PortalStats } from "../ports/classic-plane.ts";
 import type {
   ClusterBacking,
   ClusterIdentity,
@@ -102,6 +102,7 @@ export type ClassicCommand =
       readonly address: string;
       readonly connectionsMax: number;
       readonly connectionsPerAddressMax: number;
+      readonly discovery: ClassicChap | null;
     }
   | { readonly op: "attachClassic"; readonly spec: ClassicSpec }
   /** Targets of the other reactors and of other nodes. Not answered. */
