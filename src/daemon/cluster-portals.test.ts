@@ -6,7 +6,14 @@ import assert from "node:assert/strict";
 import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, test } from "node:test";
-import { exportMetadata, MetaKeys, readArchive, reservationsCodec } from "../meta/index.ts";
+import {
+  exportMetadata,
+  MetaKeys,
+  readArchive,
+  reservationsCodec,
+  volumeCodec,
+} from "../meta/index.ts";
+import type { Standby } from "../meta/records.ts";
 import type { ClusterBackingView } from "../model/cluster-types.ts";
 import type { VolumeAttach } from "../model/types.ts";
 import type { ClassicSpec, ElsewhereTarget } from "../ports/classic-plane.ts";
@@ -400,6 +407,14 @@ describe("a target that proves itself", () => {
     return entries.map(({ value }) => Buffer.from(value).toString());
   }
 
+  async function standbyOf(id: string): Promise<Standby | undefined> {
+    const store = scene.store();
+    const key = new MetaKeys().volumeRecord(id);
+    const entry = await store.get(key);
+    store.close();
+    return volumeCodec.decode(key, entry?.value ?? Buffer.from("")).attachment.standby;
+  }
+
   test("its name is in the record, which older nodes refuse; its secret is not", async () => {
     const id = await attached({ classic: { chap } });
     await leads(b, "10.0.0.1:3260");
@@ -447,12 +462,14 @@ describe("a target that proves itself", () => {
     await b.control.attach("v", { classic: { chap }, standby: true });
     await until(() => a.plane.stoodBy.has(id));
     rmSync(join(b.fixture.paths.iscsiDirectory, `${id}.chap-target`));
+    const before = await standbyOf(id);
+    assert.equal(before?.portal, "10.0.0.2:3260");
     b = await reborn(b, 1);
-    await until(() => b.control.list().length > 0 && b.control.show("v").state === "standby");
-    await until(() => !a.plane.stoodBy.has(id));
-    await dies(a);
-    await until(() => backing(c).attachedTo === "b" || leadOf(c) === "wait");
-    assert.equal(specAt(b, id), undefined, "not served without it");
+    await until(async () => (await standbyOf(id))?.incarnation !== before?.incarnation);
+    assert.equal((await standbyOf(id))?.portal, undefined);
+    await refused(c.cluster.handOver("v", { node: "b" }), "volume_attached", /--classic --standby/);
+    assert.deepEqual(specAt(a, id).chap, chap);
+    assert.equal(specAt(b, id), undefined);
   });
 
   test("without a target's secret one cannot be stood by for with one", async () => {

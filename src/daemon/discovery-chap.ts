@@ -1,9 +1,9 @@
-// What initiators must prove before a portal lists its targets to them (discovery sessions, RFC 7143
-// section 4.3), from the settings --discovery-chap-*. Targets have proofs of their own
+// What initiators must prove before a portal lists its targets to them (discovery sessions, RFC
+// 7143 section 4.3), from the settings --discovery-chap-*. Targets have proofs of their own
 // (classic-attach.ts): nobody gets at a volume by this.
 //
 // Invariants:
-//  - a setting that cannot hold stops the start: a portal is never more open than it was meant to be;
+//  - a setting that cannot hold stops the start: no portal is more open than it was meant to be;
 //  - secrets are in files of the operator's, read at the start; they are in no message or log.
 
 import { readFileSync, statSync } from "node:fs";

@@ -172,8 +172,7 @@ const classicAttach = Type.Object(
           target: Type.Optional(
             Type.Object(chapProof, {
               ...closed,
-              description:
-                "what the target proves itself with, to initiators that ask (mutual CHAP); another secret",
+              description: "what the target proves itself with, to initiators that ask",
             }),
           ),
         },

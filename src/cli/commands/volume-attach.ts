@@ -186,7 +186,8 @@ function qemuCommand(words: readonly string[]): string {
 /** Hypervisors' own initiators do not ask for it. */
 function mutualText(chapTargetUser: string | null): string {
   if (chapTargetUser === null) return "";
-  return `proof   as ${chapTargetUser}, to initiators that ask: open-iscsi (username_in), not QEMU\n`;
+  const who = "to initiators that ask: open-iscsi (username_in), not QEMU";
+  return `proof   as ${chapTargetUser}, ${who}\n`;
 }
 
 function describeClassic(reply: AttachReply): string {

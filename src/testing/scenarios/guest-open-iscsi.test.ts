@@ -1,7 +1,8 @@
 // A Linux guest that is an initiator itself, as hosts without QEMU are: the kernel's iscsi_tcp under
-// Debian's open-iscsi. Discovery and the target ask for proofs and give theirs, as docs/classic.md has
-// it; a file system, logout and login; the daemon is killed under verified load, and its restart resumes the session within the default time-outs. What the guest
-// wrote is then read by the host, which shares none of the guest's caches.
+// Debian's open-iscsi. Discovery and the target ask for proofs and give theirs, set as
+// docs/classic.md says; a file system, logout and login; the daemon is killed under verified load,
+// and its restart resumes the session within the default time-outs. What the guest wrote is then
+// read by the host, which shares none of the guest's caches.
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
