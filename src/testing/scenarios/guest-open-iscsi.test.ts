@@ -32,6 +32,7 @@ import {
   keepSecrets,
   LOGIN_REFUSED,
   logIn,
+  MUTUAL_CHAP,
   type Place,
   sessionStates,
   tryLogin,
@@ -52,7 +53,6 @@ const PROOFS = {
   db1: "target-horse-stap",
 } as const;
 const DISCOVERY = "iscsiadm -m discoverydb ";
-const MUTUAL = "iscsiadm -m node -T TARGET -p PORTAL -o update -n node.session.auth.username_in ";
 
 /** `--PREFIX-user USER --PREFIX-secret-file FILE`. */
 function pairOf(host: GuestHost, prefix: string, user: keyof typeof PROOFS): readonly string[] {
@@ -78,7 +78,7 @@ async function discover(guest: Guest, place: Place): Promise<void> {
 
 /** Both sides prove themselves, or there is no session. */
 async function logInBothWays(guest: Guest, place: Place): Promise<void> {
-  const more = documentedCommand(MUTUAL, place);
+  const more = documentedCommand(MUTUAL_CHAP, place);
   const wrong = { user: CHAP.user, secret: "wrong-horse-123" };
   assert.equal(await tryLogin(guest, { ...place, chap: wrong, more }), LOGIN_REFUSED);
   await keepSecrets(guest, { db1: "another-horse-st" });

@@ -55,6 +55,10 @@ export interface Login extends Place {
   readonly more?: string;
 }
 
+/** How the block of docs/classic.md begins by which a target db1 must prove itself. */
+export const MUTUAL_CHAP =
+  "iscsiadm -m node -T TARGET -p PORTAL -o update -n node.session.auth.username_in -v db1";
+
 /** Where the command lines of docs/classic.md find files with secrets. */
 const SECRETS_FOLDER = "/etc/iscsi/secrets";
 
