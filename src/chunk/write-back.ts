@@ -26,9 +26,14 @@ import {
 import { IO_WRITEV, type IoRequest, type IoTask, ioSync, ioWrite } from "./task.ts";
 import type { WriteParts } from "./write-path.ts";
 
-/** Blocks of a batch: enough neighbours, and space comes back in steps no writer notices. */
-const BATCH_BLOCKS = 1024;
+/**
+ * Blocks of a batch: enough neighbours, and no step of it stands in a writer's way for long. With
+ * 1024 a node of a cluster stood still while the other waited for it: 8 % fewer writes, on tmpfs.
+ */
+const BATCH_BLOCKS = 256;
 const BATCH_GROUPS = 4096;
+/** A ring write that comes meanwhile waits behind no more than these. */
+const WRITES_AT_ONCE = 64;
 /** Blocks of one write. */
 const RUN_BLOCKS = 64;
 const IOVEC_BYTES = 16;
@@ -103,8 +108,11 @@ export class WriteBack {
     this.batchCount += 1;
     if (planted.freeBeforeSettled) this.release(count, lsn);
     if (count > 0) {
-      const result = yield this.writes(count);
-      if (result !== 0) return result;
+      const writes = this.writes(count);
+      for (let from = 0; from < writes.length; from += WRITES_AT_ONCE) {
+        const result = yield writes.slice(from, from + WRITES_AT_ONCE);
+        if (result !== 0) return result;
+      }
       if (flushNeeded && !planted.logBeforeFlush) {
         const synced = yield [ioSync()];
         if (synced !== 0) return synced;
