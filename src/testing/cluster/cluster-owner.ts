@@ -20,6 +20,7 @@ export interface ClusterOwnerOptions {
   readonly process: NodeProcess;
   readonly volume: ClusterVolume;
   readonly capacityBytes: number;
+  readonly returnMs: number;
   readonly bugs: ClusterBugs;
 }
 
@@ -34,7 +35,7 @@ export class ClusterOwner {
   private readonly sources: Map<string, GrantSource> = new Map();
 
   constructor(options: ClusterOwnerOptions) {
-    const { process, volume, capacityBytes, bugs } = options;
+    const { process, volume, capacityBytes, returnMs, bugs } = options;
     const { reactor, memory, copier, scheduler } = process;
     this.options = options;
     this.process = process;
@@ -45,7 +46,7 @@ export class ClusterOwner {
         owner: process.name,
         volume: volume.uuid,
         capacityBytes,
-        timings: { ...OWNER_TIMINGS, lagPenaltyMs: 1000, returnMs: 300 },
+        timings: { ...OWNER_TIMINGS, lagPenaltyMs: 1000, returnMs },
         ...this.deadPredecessor(),
         planted: { ...NO_OWNER_BUGS, ...bugs.owner },
       },
@@ -57,8 +58,10 @@ export class ClusterOwner {
         background: process.background,
         grants: { grantedUntilUs: (disk) => this.sources.get(disk)?.grantedUntilUs ?? 0 },
         openReplica: (disk, session) => this.openReplica(disk, session),
+        canReach: (disk) => process.canReach(disk),
       },
     );
+    process.owners.add(this.owned);
     const cutter = scheduler.fork();
     this.client = new SimClient({ reactor, memory, device: this.owned, cutter });
     this.owned.takeOver((outcome) => {
