@@ -216,9 +216,9 @@ export class PeerLink implements MessageHandler, Poller, TimerHandler, ReplicaLi
   // --- dialling ----------------------------------------------------------------------------------
 
   /**
-   * Ends the pause between two attempts: a replica is to be fenced, or the peer was seen to be there
-   * (`isThere`), after which the pauses grow from the shortest again. However many ask, there is one
-   * attempt in DIAL_SOON_MS.
+   * Ends the pause between two attempts: a replica is to be fenced, or the peer was seen to be
+   * there (`isThere`), after which the pauses grow from the shortest again. However many ask, there
+   * is one attempt in DIAL_SOON_MS.
    */
   // @cold
   dialSoon(isThere: boolean): void {

@@ -126,11 +126,6 @@ export class RemoteReplica implements Replica {
     return this.state === STATE_READY;
   }
 
-  /** The node is alive: there is a connection, whatever becomes of this session on it. */
-  get isReachable(): boolean {
-    return this.link.requests.stream?.isOpen === true;
-  }
-
   // --- hot ---------------------------------------------------------------------------------------
 
   write(

@@ -1,3 +1,5 @@
+// When members that are out are tried again, and how often it is said why they cannot be.
+
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 import { Member } from "./member.ts";

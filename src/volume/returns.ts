@@ -3,10 +3,10 @@
 //   put out --returnMs--> tried --no--> tried --no--> ...      pauses double, up to returnMs
 //                           ^ its node is back: soon
 //
-// Invariants: a resync that began is not begun again within returnMs, however often its member comes
-// and goes; a member that lags or fails stays out for its penalty, whoever says that it is back; why
-// a member cannot be brought back is told once, until one of its resyncs begins or the reason is
-// another.
+// Invariants: a resync that began is not begun again within returnMs, however often its member
+// comes and goes; a member that lags or fails stays out for its penalty, whoever says that it is
+// back; why a member cannot be brought back is told once, until one of its resyncs begins or the
+// reason is another.
 
 import type { Member } from "./member.ts";
 import type { OwnerTimings } from "./owner-settings.ts";
