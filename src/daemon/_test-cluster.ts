@@ -28,6 +28,9 @@ class TestPath {
   readonly server: Server;
   private readonly sockets: Set<Socket> = new Set();
   connectionCount = 0;
+  /** Attempts that met a way that was not open, and when the last one did. */
+  refusedCount = 0;
+  refusedAtMs = 0;
   /** "cut": connections break, and none is made. "held": nothing passes, and nothing breaks. */
   state: "open" | "cut" | "held" = "open";
 
@@ -42,6 +45,8 @@ class TestPath {
 
   private join(near: Socket, port: number): void {
     if (this.state !== "open") {
+      this.refusedCount += 1;
+      this.refusedAtMs = performance.now();
       near.on("error", () => undefined);
       near.destroy();
       return;

@@ -57,11 +57,11 @@ export class MemberPlane implements VolumeRecordsHost {
     try {
       const listen = parseAddress(address, "address");
       await plane.startCluster({ identity, key, listen }, modules);
+      // Those who are up already need not be refused until the metadata has been read.
+      if (this.parts.peers.length > 0) await plane.setPeers(this.parts.peers);
       await this.#limitResyncs();
       this.isStarted = true;
       this.problem = "";
-      // Those who are up already need not be refused until the metadata has been read.
-      if (this.parts.peers.length > 0) await plane.setPeers(this.parts.peers);
       log.log("info", "cluster.listening", { address, incarnation });
     } catch (error) {
       const message = (error as Error).message;

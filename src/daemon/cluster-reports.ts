@@ -1,8 +1,12 @@
 // What this node's disks know, told to whoever makes the cluster's records again: while the
 // metadata holds no cluster, the node keeps reports there, on a lease (RecoveryReport).
 // They go by themselves when there is a cluster, or when the node goes.
+//
+// Invariant: one thing at a time. Whoever makes the records again tells the reports too, while a
+// look that has not heard yet that the cluster is gone takes them back: it would end the lease that
+// the other is about to write with.
 
-import { reportCodec } from "../meta/index.ts";
+import { MetaError, reportCodec } from "../meta/index.ts";
 import {
   NEVER_AT,
   RECORD_FORMAT,
@@ -12,11 +16,15 @@ import {
 import type { MetaLease, MetaStore } from "../ports/meta-store.ts";
 import type { ClusterContext } from "./cluster-context.ts";
 import { WIRE_FORMATS } from "./cluster-forming.ts";
+import { OperationQueue } from "./operation-queue.ts";
 
 const LEASE_MS = 10_000;
+/** With a new lease each: the metadata may be replaced while they are told. */
+const ATTEMPTS_MAX = 3;
 
 export class ClusterReports {
   readonly #context: ClusterContext;
+  readonly #queue = new OperationQueue("limit_reached", "the reports of this node");
   #lease: MetaLease | null = null;
   /** By key, as they are there. */
   readonly #told = new Map<string, string>();
@@ -27,6 +35,10 @@ export class ClusterReports {
 
   /** Tells what is new since the last time. */
   async publish(): Promise<void> {
+    await this.#queue.exclusively(() => this.#publish());
+  }
+
+  async #publish(): Promise<void> {
     const { link, member, keys } = this.#context;
     const wanted = new Map<string, RecoveryReport>();
     wanted.set(keys.recoveryReport(member.nodeId, null), this.#report(null));
@@ -34,8 +46,19 @@ export class ClusterReports {
       wanted.set(keys.recoveryReport(member.nodeId, disk.id), this.#report(disk));
     }
     await link.ask("cannot tell what the disks know", async (store) => {
-      this.#lease ??= await store.grantLease(LEASE_MS, () => this.#forget());
-      for (const [key, report] of wanted) await this.#tell(store, key, report);
+      for (let attempt = 1; ; attempt += 1) {
+        try {
+          this.#lease ??= await store.grantLease(LEASE_MS, () => this.#forget());
+          for (const [key, report] of wanted) await this.#tell(store, key, report);
+          return;
+        } catch (error) {
+          const isLost = error instanceof MetaError && error.code === "lease-lost";
+          if (!isLost || attempt === ATTEMPTS_MAX) throw error;
+          // It was of metadata that is gone, which its next renewal would have told.
+          this.#lease?.abandon();
+          this.#forget();
+        }
+      }
     });
   }
 
@@ -97,8 +120,10 @@ export class ClusterReports {
 
   /** There is a cluster, or the node goes. */
   async withdraw(): Promise<void> {
-    const lease = this.#lease;
-    this.#forget();
-    await lease?.revoke().catch(() => lease.abandon());
+    await this.#queue.exclusively(async () => {
+      const lease = this.#lease;
+      this.#forget();
+      await lease?.revoke().catch(() => lease.abandon());
+    });
   }
 }

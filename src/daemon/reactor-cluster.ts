@@ -75,9 +75,14 @@ export class ReactorCluster {
     this.disks = disks;
     this.send = send;
     this.records = new ReactorRecords(send);
-    this.peers = new ReactorPeers(identity, { reactor, secret, random, copier });
+    const cameUp = (nodeId: string): void => this.owned.nodeIsBack(nodeId);
+    this.peers = new ReactorPeers(identity, { reactor, secret, random, copier, cameUp });
     this.server = new ReplicaServer(
-      { identity, isKnownNode: (nodeId) => this.peers.isKnown(nodeId) },
+      {
+        identity,
+        isKnownNode: (nodeId) => this.peers.isKnown(nodeId),
+        peerConnected: (nodeId) => this.peers.link(nodeId)?.dialSoon(true),
+      },
       {
         reactor,
         provider: disks,
@@ -93,6 +98,7 @@ export class ReactorCluster {
       sectors: () => disks.sectorWorkspace(),
       recordsOf: (volumeId) => this.records.of(volumeId),
       sourceOf: (volumeId, place, changed) => this.sourceOf(volumeId, place, changed),
+      canReach: ({ nodeId }) => nodeId === this.nodeId || this.peers.link(nodeId)?.state === "up",
       tell: (stats) => send({ kind: "owner", stats }),
       tellFront: (state) => send({ kind: "front", state }),
       tellPace: (pace) => send({ kind: "pace", pace }),

@@ -51,6 +51,8 @@ export interface OwnedVolumesModules {
   readonly recordsOf: (volumeId: string) => VolumeRecords;
   /** `changed`: whether a session with it is open may have. */
   readonly sourceOf: (volumeId: string, place: ReplicaPlace, changed: () => void) => MemberSource;
+  /** The node is this one, or a connection to it is up. */
+  readonly canReach: (place: ReplicaPlace) => boolean;
   readonly tell: (stats: OwnerStats) => void;
   readonly tellFront: (state: FrontState) => void;
   readonly tellPace: (pace: ResyncPaceStats) => void;
@@ -171,6 +173,7 @@ export class OwnedVolumes implements TimerHandler {
         grants: members,
         background: this.background,
         openReplica,
+        canReach: (disk) => this.modules.canReach(members.placeOf(disk)),
         changed: note,
       },
     );
@@ -290,6 +293,15 @@ export class OwnedVolumes implements TimerHandler {
     for (const { members } of this.volumes.values()) {
       for (const place of members.places) {
         if (isGone(place)) members.open.get(place.diskId)?.letGo();
+      }
+    }
+  }
+
+  /** It can be reached again: members there that are out are tried soon. */
+  nodeIsBack(nodeId: string): void {
+    for (const { volume, members } of this.volumes.values()) {
+      for (const { diskId, nodeId: one } of members.places) {
+        if (one === nodeId) volume.memberIsBack(diskId);
       }
     }
   }

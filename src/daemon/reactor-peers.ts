@@ -24,6 +24,8 @@ export interface ReactorPeersModules {
   readonly secret: ClusterSecret;
   readonly random: Random;
   readonly copier: SegmentCopier;
+  /** A connection to that node is up. */
+  readonly cameUp: (nodeId: string) => void;
 }
 
 /** Dials wherever the peer is said to be at the moment. */
@@ -99,9 +101,11 @@ export class ReactorPeers {
     const { modules, identity } = this;
     const { reactor } = modules;
     const dialer = new PeerDialer(reactor, peer);
-    const options = { identity, targetNodeId: peer.nodeId };
+    const { nodeId } = peer;
+    const cameUp = (): void => modules.cameUp(nodeId);
+    const options = { identity, targetNodeId: nodeId, cameUp };
     const link = new PeerLink(options, { ...modules, dialer, log: reactor.log });
-    this.peers.set(peer.nodeId, { link, dialer });
+    this.peers.set(nodeId, { link, dialer });
   }
 
   private remove(nodeId: string): void {

@@ -35,6 +35,8 @@ export const GRANT_PART = 0.9;
 /** Between attempts to connect; doubled after each failure. */
 export const BACK_OFF_MIN_MS = 20;
 export const BACK_OFF_MAX_MS = 2000;
+/** Whoever wants the connection now, or has heard of the peer, shortens that to this. */
+export const DIAL_SOON_MS = 100;
 
 /** A session whose connection is gone waits for its owner so long. */
 export const SESSION_KEEP_MS = 30_000;

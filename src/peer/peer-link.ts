@@ -5,6 +5,9 @@
 //
 //   down -- timer --> dialling -- handshake --> up -- error, silence, close --> ending --> down
 //
+// The pause between attempts grows while nobody asks. It ends early when a replica behind the link
+// is fenced, or when the peer shows itself (dialSoon): a takeover waits for no timer.
+//
 // Heartbeats go out while it is up; the peer answers each with a grant: for so long it lets nobody
 // else take over what this daemon owns. A grant counts from when its heartbeat was queued.
 //
@@ -52,6 +55,7 @@ import {
   BACK_OFF_MAX_MS,
   BACK_OFF_MIN_MS,
   DEAD_MS,
+  DIAL_SOON_MS,
   GRANT_PART,
   HEARTBEAT_MS,
   REQUESTS_MAX,
@@ -65,6 +69,8 @@ export interface PeerLinkOptions {
   readonly targetNodeId: string;
   /** For tests of other versions. */
   readonly versions?: SpokenVersions;
+  /** Told when a connection is up: what waited for the node need not wait any more. */
+  readonly cameUp?: () => void;
 }
 
 export interface PeerLinkModules {
@@ -90,9 +96,12 @@ const REDIAL = 1;
 const HEARTBEATS = 16;
 const SESSION_MASK: number = SESSIONS_MAX - 1;
 const LOW = 0;
-/** Times that change in place: when something was heard last, and the grant. */
+/** Times that change in place: when something was heard last, the grant, the last attempt. */
 const HEARD_US = LOW;
 const GRANTED_US = 1;
+const DIALLED_US = 2;
+/** When the timer fires that begins the next attempt. */
+const DUE_US = 3;
 
 /** Why a connection ended, in words. */
 // @cold
@@ -105,15 +114,15 @@ export class PeerLink implements MessageHandler, Poller, TimerHandler, ReplicaLi
   readonly requests: LinkRequests;
   readonly counters: PeerLinkCounters = { connectionCount: 0, failedCount: 0, grantCount: 0 };
   /** Of the last failure, for people. */
+  lastFailure = "";
   /** Why it is down, as the log has it; "" = it is up, or nothing was said. */
   private toldReason = "";
-  lastFailure = "";
   private readonly options: PeerLinkOptions;
   private readonly modules: PeerLinkModules;
   private readonly reactor: ReactorPort;
   private readonly replicas: (RemoteReplica | null)[] = [];
   private readonly sentUs: Float64Array = new Float64Array(HEARTBEATS);
-  private readonly times: Float64Array = new Float64Array(2);
+  private readonly times: Float64Array = new Float64Array(4);
   private currentState: PeerLinkState = "down";
   private stream: MessageStream | null = null;
   private handshake: DialHandshake | null = null;
@@ -130,7 +139,9 @@ export class PeerLink implements MessageHandler, Poller, TimerHandler, ReplicaLi
     this.reactor = modules.reactor;
     this.requests = new LinkRequests(REQUESTS_MAX, modules.reactor, modules.copier);
     modules.reactor.addPoller(this);
-    this.timerId = this.reactor.setTimer(0, this, REDIAL);
+    // The first attempt is no repetition.
+    this.times[DIALLED_US] = -Infinity;
+    this.dialIn(0);
   }
 
   get state(): PeerLinkState {
@@ -204,10 +215,33 @@ export class PeerLink implements MessageHandler, Poller, TimerHandler, ReplicaLi
 
   // --- dialling ----------------------------------------------------------------------------------
 
+  /**
+   * Ends the pause between two attempts: a replica is to be fenced, or the peer was seen to be
+   * there (`isThere`), after which the pauses grow from the shortest again. However many ask, there
+   * is one attempt in DIAL_SOON_MS.
+   */
+  // @cold
+  dialSoon(isThere: boolean): void {
+    if (isThere) this.backOffMs = BACK_OFF_MIN_MS;
+    if (this.currentState !== "down" || this.isClosing) return;
+    const nowUs = this.reactor.clock.nowUs();
+    const dueUs = Math.max(nowUs, (this.times[DIALLED_US] as number) + DIAL_SOON_MS * 1000);
+    if (dueUs >= (this.times[DUE_US] as number)) return;
+    this.reactor.cancelTimer(this.timerId);
+    this.dialIn((dueUs - nowUs) / 1000);
+  }
+
+  // @cold
+  private dialIn(delayMs: number): void {
+    this.times[DUE_US] = this.reactor.clock.nowUs() + delayMs * 1000;
+    this.timerId = this.reactor.setTimer(delayMs, this, REDIAL);
+  }
+
   // @cold
   private dial(): void {
     const { identity, targetNodeId, versions } = this.options;
     const { dialer } = this.modules;
+    this.times[DIALLED_US] = this.reactor.clock.nowUs();
     this.currentState = "dialling";
     this.connection += 1;
     const dialOptions = { identity, targetNodeId, connection: this.connection };
@@ -264,6 +298,7 @@ export class PeerLink implements MessageHandler, Poller, TimerHandler, ReplicaLi
     for (const replica of this.replicas) replica?.connected();
     stream.open(outcome.leftover);
     this.requestPump();
+    this.options.cameUp?.();
   }
 
   // @cold
@@ -395,7 +430,7 @@ export class PeerLink implements MessageHandler, Poller, TimerHandler, ReplicaLi
     this.currentState = this.isClosing ? "closed" : "down";
     if (!this.isClosing) {
       const jitterMs = (this.modules.random.u32() / TWO_32) * this.backOffMs;
-      this.timerId = this.reactor.setTimer((this.backOffMs + jitterMs) / 2, this, REDIAL);
+      this.dialIn((this.backOffMs + jitterMs) / 2);
       this.backOffMs = Math.min(this.backOffMs * 2, BACK_OFF_MAX_MS);
     }
     this.requests.failAll();

@@ -63,6 +63,8 @@ export interface ReplicaLink {
   /** pump() in this turn of the loop. */
   requestPump(): void;
   nextSessionNumber(replica: RemoteReplica): number;
+  /** Where there is no connection: makes one now rather than at its time. */
+  dialSoon(isThere: boolean): void;
   /** True when nothing will be sent for it any more. */
   forget(replica: RemoteReplica): void;
 }
@@ -179,6 +181,7 @@ export class RemoteReplica implements Replica {
     this.sessionNumber = session;
     this.wide[COMMITTED] = 0;
     this.wide[COMMITTED_SENT] = 0;
+    this.link.dialSoon(false);
     this.ask(MESSAGE_FENCE, this.target(metadata ?? null), true, (answer) => {
       const known = this.read(answer, decodeFenceAnswer);
       if (this.sessionNumber !== session || this.state !== STATE_FENCING) {

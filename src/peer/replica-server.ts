@@ -54,6 +54,8 @@ export interface ReplicaServerOptions {
   readonly identity: PeerIdentity;
   /** Nodes that may talk to us: the members of the cluster. */
   isKnownNode(nodeId: string): boolean;
+  /** A node has proved itself: it is there, and can be dialled. */
+  peerConnected?(nodeId: string): void;
   readonly planted?: PeerPlantedBugs;
 }
 
@@ -222,6 +224,7 @@ export class ReplicaServer implements StreamAcceptor, LinkServer, TimerHandler {
     this.watch();
     this.log.log("info", "a peer connected", { node: nodeId });
     link.stream.open(outcome.leftover);
+    this.options.peerConnected?.(nodeId);
   }
 
   linkEnded(link: ServerLink): void {

@@ -192,6 +192,12 @@ export class OwnedVolume implements WholeBlockDevice {
     });
   }
 
+  /** The node of that disk can be reached again: see OwnerModules.canReach. */
+  memberIsBack(disk: string): void {
+    const member = this.members.find((one) => one.disk === disk);
+    if (member !== undefined) this.upkeep.isBack(member);
+  }
+
   /** The member on that disk is to go: it is put out once another is in sync. null: none is. */
   setLeaving(disk: string | null): void {
     this.upkeep.setLeaving(disk);

@@ -20,7 +20,10 @@ export interface OwnerTimings {
   readonly lagMs: number;
   /** How long a member that was put out for lag stays out; doubles each time. */
   readonly lagPenaltyMs: number;
-  /** Between two attempts to bring a member back. */
+  /**
+   * Between two attempts to bring a member back, at most; they begin with retryMs when it can be
+   * reached again. A resync that was cut short begins anew after that.
+   */
   readonly returnMs: number;
   /** Longest time that a penalty or a wait for a return grows to. */
   readonly penaltyMaxMs: number;
@@ -69,6 +72,8 @@ export interface OwnerModules {
   readonly background?: OwnerBackground;
   /** A replica of the volume on this disk; its first call is a fence. */
   readonly openReplica: (disk: string, session: MemberSession) => Replica;
+  /** Whether to try at all to bring the member on this disk back; absent = always. */
+  readonly canReach?: (disk: string) => boolean;
   /** Something that people can see of the volume has changed: its state, a member, a resync. */
   readonly changed?: () => void;
 }

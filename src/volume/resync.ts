@@ -36,10 +36,20 @@ export interface ResyncProgress {
   readonly stage: "waiting" | "fencing" | "copying" | "entering";
 }
 
+/** Whoever began it hears what becomes of it. */
+export interface ResyncWatcher {
+  /** The member has answered its fence. */
+  readonly begun: () => void;
+  /** It has not, or said why it cannot. */
+  readonly notBegun: (reason: string) => void;
+  /** At the end, however it ended: what the next one may begin with. */
+  readonly done: (kept: KeptSlabs | null) => void;
+}
+
 export class Resync implements TurnTaker {
   private readonly parts: TakeoverParts;
   readonly member: Member;
-  private readonly done: (kept: KeptSlabs | null) => void;
+  private readonly watcher: ResyncWatcher;
   /** What the one before has brought; and what of it holds, with what this one brings. */
   private kept: KeptSlabs | null;
   private have: CopiedSlabs | null = null;
@@ -63,17 +73,16 @@ export class Resync implements TurnTaker {
   private copiedSlabs = 0;
   private stage: ResyncProgress["stage"] = "waiting";
 
-  /** `done` is told what the next one may begin with. */
   constructor(
     parts: TakeoverParts,
     member: Member,
     kept: KeptSlabs | null,
-    done: (kept: KeptSlabs | null) => void,
+    watcher: ResyncWatcher,
   ) {
     this.parts = parts;
     this.member = member;
     this.kept = kept;
-    this.done = done;
+    this.watcher = watcher;
   }
 
   get progress(): ResyncProgress {
@@ -164,6 +173,7 @@ export class Resync implements TurnTaker {
     });
     this.stage = "copying";
     background.pace.begin();
+    this.watcher.begun();
     modules.reactor.log.log("info", "resync-started", {
       volume: options.volume,
       disk: member.disk,
@@ -381,11 +391,12 @@ export class Resync implements TurnTaker {
   abort(reason: string): void {
     if (this.isEnded || this.isAsked) return;
     const { sessions, io, modules, options } = this.parts;
-    modules.reactor.log.log("info", "resync-given-up", {
-      volume: options.volume,
-      disk: this.member.disk,
-      reason,
-    });
+    if (this.have === null) {
+      this.watcher.notBegun(reason);
+    } else {
+      const fields = { volume: options.volume, disk: this.member.disk, reason };
+      modules.reactor.log.log("info", "resync-given-up", fields);
+    }
     this.keep();
     sessions.close(this.member);
     this.end();
@@ -413,7 +424,7 @@ export class Resync implements TurnTaker {
     this.copier?.stop();
     if (wasCopying) this.stopCopying();
     this.parts.background.turns.leave(this);
-    this.done(this.kept);
+    this.watcher.done(this.kept);
     this.parts.modules.changed?.();
   }
 

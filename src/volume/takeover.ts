@@ -41,6 +41,8 @@ export class Takeover {
   private readonly parts: TakeoverParts;
   private readonly done: () => void;
   private answered: Answered[] = [];
+  /** Whose node has said that it has no replica to fence: its disk is not open, or not yet. */
+  private readonly refusing: Set<Member> = new Set();
   /** Whoever has not answered by now is put out. */
   private isLate = false;
   private isExcluding = false;
@@ -91,12 +93,17 @@ export class Takeover {
     this.waitForAnswers();
   }
 
+  /**
+   * Longer for those whose node is alive and has the fence under way. A node that is just back and
+   * opens its disk yet may need seconds for that: it is resynced, nobody waits.
+   */
   private waitForAnswers(): void {
     const { timings, members } = this.parts;
     const lastUs = this.nowUs + timings.takeoverMs * ALIVE_FACTOR * 1000;
     const isSlow = (member: Member): boolean =>
       member.role === ROLE_COUNTED &&
       member.replica?.isReachable === true &&
+      !this.refusing.has(member) &&
       !this.answered.some((one) => one.member === member);
     const look = (): void => {
       if (this.nowUs < lastUs && members.some(isSlow)) {
@@ -117,11 +124,14 @@ export class Takeover {
     sessions.fence(member, (answer) => {
       if (this.isOver) return;
       if ("code" in answer) {
+        if (answer.code === "unknown-volume" || answer.code === "disk") this.refusing.add(member);
+        else this.refusing.delete(member);
         this.later(timings.retryMs, () => {
           if (!this.hasAnswered(member)) this.fence(member);
         });
         return;
       }
+      this.refusing.delete(member);
       if (this.isRecordOlder({ member, answer })) this.parts.io.deposed();
       else this.listAbove(member, answer);
     });

@@ -16,6 +16,7 @@ import { NONE } from "./owner-workspace.ts";
 import { Repairs } from "./repair.ts";
 import { Resync, type ResyncProgress } from "./resync.ts";
 import type { KeptSlabs } from "./resync-kept.ts";
+import { Returns } from "./returns.ts";
 import type { TakeoverParts } from "./takeover.ts";
 
 const TAG_TICK = 0;
@@ -28,7 +29,9 @@ export class Upkeep implements VolumeCare {
   private readonly repairs: Repairs;
   private resync: Resync | null = null;
   private isTickArmed = false;
-  private isReturnArmed = false;
+  private readonly returns: Returns;
+  private returnTimer = -1;
+  private returnTimerUs = 0;
   private isLeaveArmed = false;
   /** The disk whose copy is to go. */
   private leaving: string | null = null;
@@ -37,8 +40,6 @@ export class Upkeep implements VolumeCare {
   private ungrantedSinceUs = Infinity;
   /** Members whose fence was answered and whose earlier calls have not all completed. */
   private readonly resuming: Set<Member> = new Set();
-  /** Per member: not to be brought back before. */
-  private readonly returnAtUs: Map<Member, number> = new Map();
   /** Of members whose resync was cut short. */
   private readonly kept: WeakMap<Member, KeptSlabs> = new WeakMap();
   private readonly onSurrender: () => void;
@@ -48,6 +49,7 @@ export class Upkeep implements VolumeCare {
     this.io = parts.io;
     this.onSurrender = onSurrender;
     this.repairs = new Repairs(parts);
+    this.returns = new Returns(parts.timings, () => this.nowUs);
   }
 
   get resyncProgress(): ResyncProgress | null {
@@ -65,6 +67,9 @@ export class Upkeep implements VolumeCare {
   /** The takeover is done. */
   serve(): void {
     this.isServing = true;
+    for (const member of this.parts.members) {
+      if (this.canReturn(member)) this.returns.isOut(member);
+    }
     this.armReturn();
     this.tryLeave();
     this.wantTick();
@@ -126,14 +131,41 @@ export class Upkeep implements VolumeCare {
   }
 
   private armReturn(): void {
-    if (this.isReturnArmed || this.isStopped) return;
-    if (!this.parts.members.some((one) => this.canReturn(one))) return;
-    this.isReturnArmed = true;
-    this.parts.modules.reactor.setTimer(this.parts.timings.returnMs, this, TAG_RETURN);
+    if (this.isStopped || !this.isServing) return;
+    const atUs = this.nextReturnUs();
+    if (atUs === Infinity || (this.returnTimer >= 0 && this.returnTimerUs <= atUs)) return;
+    const { reactor } = this.parts.modules;
+    if (this.returnTimer >= 0) reactor.cancelTimer(this.returnTimer);
+    this.returnTimerUs = atUs;
+    const delayMs = Math.ceil((atUs - this.nowUs) / 1000);
+    this.returnTimer = reactor.setTimer(delayMs, this, TAG_RETURN);
+  }
+
+  /** When to look whom to bring back; Infinity: nobody is out. */
+  private nextReturnUs(): number {
+    const { timings, members } = this.parts;
+    const { nowUs } = this;
+    const out = members.filter((one) => this.canReturn(one));
+    if (out.length === 0) return Infinity;
+    const lastUs = nowUs + timings.returnMs * 1000;
+    if (this.resync !== null) return lastUs;
+    const dueUs = out.filter((one) => this.canReach(one)).map((one) => this.returns.dueUs(one));
+    return Math.max(nowUs + timings.tickMs * 1000, Math.min(lastUs, ...dueUs));
+  }
+
+  private canReach({ disk }: Member): boolean {
+    return this.parts.modules.canReach?.(disk) !== false;
+  }
+
+  /** Its node can be reached again. */
+  isBack(member: Member): void {
+    if (!this.isServing || this.isStopped || !this.canReturn(member)) return;
+    this.returns.isBack(member);
+    this.armReturn();
   }
 
   timerFired(tag: number): void {
-    if (tag === TAG_RETURN) this.isReturnArmed = false;
+    if (tag === TAG_RETURN) this.returnTimer = -1;
     else if (tag === TAG_LEAVE) this.isLeaveArmed = false;
     else this.isTickArmed = false;
     if (this.isStopped || this.io.isSurrendered) return;
@@ -213,19 +245,11 @@ export class Upkeep implements VolumeCare {
   }
 
   private giveUp(member: Member, reason: string): void {
-    if (reason === "lag" || reason === "failed") this.punish(member);
+    const isPunished = (reason === "lag" || reason === "failed") && !member.isLeaving;
+    if (isPunished) this.returns.punish(member);
     if (member.role === ROLE_RESYNCING) this.resync?.abort(reason);
     else if (member.role === ROLE_COUNTED) this.exclude(member, reason);
     else this.resync?.abortUnlessAsked(reason);
-  }
-
-  /** Each time it lags or fails it stays out twice as long. */
-  private punish(member: Member): void {
-    if (member.isLeaving) return;
-    const { timings } = this.parts;
-    const penaltyMs = Math.min(timings.lagPenaltyMs * 2 ** member.lagCount, timings.penaltyMaxMs);
-    member.lagCount += 1;
-    this.returnAtUs.set(member, this.nowUs + penaltyMs * 1000);
   }
 
   /** Its copy is to go, or is to stay after all. */
@@ -280,6 +304,7 @@ export class Upkeep implements VolumeCare {
         this.resuming.delete(member);
         sessions.close(member);
         this.io.settleAll();
+        this.returns.isOut(member);
         this.armReturn();
         this.parts.background.turns.look();
       },
@@ -287,11 +312,15 @@ export class Upkeep implements VolumeCare {
   }
 
   private bringBack(): void {
-    const { nowUs } = this;
-    const dueUs = (member: Member): number => this.returnAtUs.get(member) ?? 0;
+    const { nowUs, returns } = this;
+    const isDue = (one: Member): boolean =>
+      this.canReturn(one) && this.canReach(one) && !one.isFencing && nowUs >= returns.dueUs(one);
     const member = this.parts.members
-      .filter((one) => this.canReturn(one) && !one.isFencing && nowUs >= dueUs(one))
-      .reduce<Member | null>((a, b) => (a === null || dueUs(b) < dueUs(a) ? b : a), null);
+      .filter(isDue)
+      .reduce<Member | null>(
+        (a, b) => (a === null || returns.dueUs(b) < returns.dueUs(a) ? b : a),
+        null,
+      );
     if (member === null) return;
     // Whoever is gone answers no fence, maybe for ever: it must not keep the others out.
     const isStuck =
@@ -299,16 +328,27 @@ export class Upkeep implements VolumeCare {
       this.resync.member.replica?.isReachable === false;
     if (isStuck) this.resync?.abort("unreachable");
     if (this.resync !== null) return;
-    // Whoever does not answer goes to the end of the line.
-    this.returnAtUs.set(member, nowUs + this.parts.timings.returnMs * 1000);
+    returns.tried(member);
     const before = this.kept.get(member) ?? null;
     this.kept.delete(member);
-    this.resync = new Resync(this.parts, member, before, (kept) => {
-      this.resync = null;
-      if (kept !== null && !member.isRemoved) this.kept.set(member, kept);
-      this.armReturn();
-      this.wantTick();
+    this.resync = new Resync(this.parts, member, before, {
+      begun: () => returns.begun(member),
+      notBegun: (reason) => this.tellOnce(member, reason),
+      done: (kept) => {
+        this.resync = null;
+        if (kept !== null && !member.isRemoved) this.kept.set(member, kept);
+        this.armReturn();
+        this.wantTick();
+      },
     });
     this.resync.start();
+  }
+
+  /** A node that opens its disk yet, or has none any more, is asked for hours. */
+  private tellOnce(member: Member, reason: string): void {
+    if (!this.returns.isNews(member, reason)) return;
+    const { modules, options } = this.parts;
+    const { disk } = member;
+    modules.reactor.log.log("info", "resync-waits", { volume: options.volume, disk, reason });
   }
 }

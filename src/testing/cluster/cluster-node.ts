@@ -23,7 +23,7 @@ import type {
   StreamAcceptor,
 } from "../../ports/index.ts";
 import { HmacSecret } from "../../sys/index.ts";
-import { OwnerBackground } from "../../volume/index.ts";
+import { type OwnedVolume, OwnerBackground } from "../../volume/index.ts";
 import { SimDisk, SimMedia, SimMemory, type SimReactor, type SimScheduler } from "../sim/index.ts";
 import { formatMedia, SMALL_OPTIONS } from "../store/sim-store.ts";
 import type { ClusterBugs } from "./cluster-bugs.ts";
@@ -100,6 +100,8 @@ export class NodeProcess implements NetworkPeer, ReplicaProvider {
   readonly grants: PeerGrants;
   readonly server: ReplicaServer;
   readonly links: Map<number, PeerLink> = new Map();
+  /** Owners here, who hear whose disk can be reached again. */
+  readonly owners: Set<OwnedVolume> = new Set();
   /** Shared by the owners in it. */
   readonly background: OwnerBackground;
   acceptor: StreamAcceptor | null = null;
@@ -141,7 +143,12 @@ export class NodeProcess implements NetworkPeer, ReplicaProvider {
     const secret = new HmacSecret(KEY);
     const log: Log = reactor.log;
     this.server = new ReplicaServer(
-      { identity, isKnownNode: () => true, planted: { ...NO_PEER_BUGS, ...bugs.peer } },
+      {
+        identity,
+        isKnownNode: () => true,
+        peerConnected: (nodeId) => this.linkOf(nodeId)?.dialSoon(true),
+        planted: { ...NO_PEER_BUGS, ...bugs.peer },
+      },
       { reactor, provider: this, secret, grants: this.grants, log },
     );
     network.started(this);
@@ -164,10 +171,25 @@ export class NodeProcess implements NetworkPeer, ReplicaProvider {
           const dialer = options.network.dialer(this, peer);
           const random = scheduler.fork();
           const modules = { reactor, dialer, secret, random, copier, log: reactor.log };
-          this.links.set(peer, new PeerLink({ identity, targetNodeId: nodeUuid(peer) }, modules));
+          const cameUp = (): void => {
+            for (const owner of this.owners) owner.memberIsBack(diskUuid(peer));
+          };
+          const linkOptions = { identity, targetNodeId: nodeUuid(peer), cameUp };
+          this.links.set(peer, new PeerLink(linkOptions, modules));
         }
       });
     });
+  }
+
+  private linkOf(nodeId: string): PeerLink | undefined {
+    for (const [peer, link] of this.links) if (nodeUuid(peer) === nodeId) return link;
+    return undefined;
+  }
+
+  /** As an owner is told: its own disk always, another node's while the link to it is up. */
+  canReach(disk: string): boolean {
+    for (const [peer, link] of this.links) if (diskUuid(peer) === disk) return link.state === "up";
+    return true;
   }
 
   /** Keeps a copy of this volume too, from now on. */

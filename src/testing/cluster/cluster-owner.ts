@@ -2,7 +2,8 @@
 // local replica in process, the others over links, the grants of each. Every request of its client
 // is told to the volume's model before it begins and when it is answered.
 
-import { type GrantSource, LocalReplica } from "../../peer/index.ts";
+import { MemberReplica, type MemberSource } from "../../daemon/reactor-member.ts";
+import { LocalReplica, type RemoteReplica } from "../../peer/index.ts";
 import type { Replica } from "../../ports/index.ts";
 import {
   type MemberSession,
@@ -20,6 +21,7 @@ export interface ClusterOwnerOptions {
   readonly process: NodeProcess;
   readonly volume: ClusterVolume;
   readonly capacityBytes: number;
+  readonly returnMs: number;
   readonly bugs: ClusterBugs;
 }
 
@@ -31,10 +33,10 @@ export class ClusterOwner {
   private isDrained = false;
   private readonly options: ClusterOwnerOptions;
   private readonly client: SimClient;
-  private readonly sources: Map<string, GrantSource> = new Map();
+  private readonly sources: Map<string, MemberReplica> = new Map();
 
   constructor(options: ClusterOwnerOptions) {
-    const { process, volume, capacityBytes, bugs } = options;
+    const { process, volume, capacityBytes, returnMs, bugs } = options;
     const { reactor, memory, copier, scheduler } = process;
     this.options = options;
     this.process = process;
@@ -45,7 +47,7 @@ export class ClusterOwner {
         owner: process.name,
         volume: volume.uuid,
         capacityBytes,
-        timings: { ...OWNER_TIMINGS, lagPenaltyMs: 1000, returnMs: 300 },
+        timings: { ...OWNER_TIMINGS, lagPenaltyMs: 1000, returnMs },
         ...this.deadPredecessor(),
         planted: { ...NO_OWNER_BUGS, ...bugs.owner },
       },
@@ -57,8 +59,10 @@ export class ClusterOwner {
         background: process.background,
         grants: { grantedUntilUs: (disk) => this.sources.get(disk)?.grantedUntilUs ?? 0 },
         openReplica: (disk, session) => this.openReplica(disk, session),
+        canReach: (disk) => process.canReach(disk),
       },
     );
+    process.owners.add(this.owned);
     const cutter = scheduler.fork();
     this.client = new SimClient({ reactor, memory, device: this.owned, cutter });
     this.owned.takeOver((outcome) => {
@@ -119,29 +123,60 @@ export class ClusterOwner {
     return this.client.inflightCount;
   }
 
+  /** As a daemon has it: found anew with each fence, and there may be none. */
   private openReplica(disk: string, session: MemberSession): Replica {
     const { process, volume } = this;
     const name = `${volume.uuid}/${disk}`;
-    const place = { name, volumeUuid: volume.uuid, diskUuid: disk };
-    let replica: LocalReplica | ReturnType<NodeProcess["openRemote"]>;
-    if (disk === diskUuid(process.node)) {
-      const { isLocalFenceSilent, isLocalFenceAlone } = this.options.bugs;
-      const deaf = {
-        replicaCompleted: (tag: number, result: number) => session.replicaCompleted(tag, result),
-      };
-      replica = LocalReplica.open(
-        { ...place, handler: isLocalFenceSilent === true ? deaf : session },
-        {
-          clock: process.reactor.clock,
-          server: isLocalFenceAlone === true ? { fenceLocally: () => 0 } : process.server,
-          open: (handler) => process.store.openReplica(volume.uuid, { name, handler }),
-        },
-      ) as LocalReplica;
-    } else {
-      replica = process.openRemote(disk, { ...place, handler: session });
-    }
-    this.sources.set(disk, replica);
-    return replica;
+    const isLocal = disk === diskUuid(process.node);
+    const source = isLocal ? this.localSource(name, disk) : this.remoteSource(name, disk);
+    const member: MemberReplica = new MemberReplica(name, source, session, {
+      reactor: process.reactor,
+      closed: () => {
+        if (this.sources.get(disk) === member) this.sources.delete(disk);
+      },
+    });
+    this.sources.set(disk, member);
+    return member;
+  }
+
+  private localSource(name: string, disk: string): MemberSource {
+    const { process, volume } = this;
+    const { isLocalFenceSilent, isLocalFenceAlone } = this.options.bugs;
+    const volumeUuid = volume.uuid;
+    return {
+      isLocal: true,
+      open: (session) => {
+        const deaf = {
+          replicaCompleted: (tag: number, result: number) => session.replicaCompleted(tag, result),
+        };
+        const handler = isLocalFenceSilent === true ? deaf : session;
+        return LocalReplica.open(
+          { name, volumeUuid, diskUuid: disk, handler },
+          {
+            clock: process.reactor.clock,
+            server: isLocalFenceAlone === true ? { fenceLocally: () => 0 } : process.server,
+            open: (own) => process.openReplica(volumeUuid, disk, own),
+          },
+        );
+      },
+      isUsable: () => true,
+      grantedUntilUs: (replica) => (replica as LocalReplica).grantedUntilUs,
+      isConnected: () => true,
+      isReachable: () => true,
+    };
+  }
+
+  private remoteSource(name: string, disk: string): MemberSource {
+    const { process, volume } = this;
+    return {
+      isLocal: false,
+      open: (handler) =>
+        process.openRemote(disk, { name, volumeUuid: volume.uuid, diskUuid: disk, handler }),
+      isUsable: () => true,
+      grantedUntilUs: (replica) => (replica as RemoteReplica).grantedUntilUs,
+      isConnected: (replica) => (replica as RemoteReplica).isReady,
+      isReachable: () => process.canReach(disk),
+    };
   }
 
   // Requests --------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ const STEPS_MAX = 20_000_000;
 const SETTLE_US = 60_000_000;
 const SETTLE_STEP_US = 50_000;
 const TAKEOVER_PAUSE_US = 3_000_000;
+const RETURN_MS = 300;
 
 export interface ClusterOptions {
   /** Nodes with a copy, for each volume. */
@@ -39,6 +40,8 @@ export interface ClusterOptions {
   /** Blocks in use: few make requests meet. */
   readonly blocks?: number;
   readonly bugs?: ClusterBugs;
+  /** Of owners: see OwnerTimings. */
+  readonly returnMs?: number;
   /** Nobody reads or writes but the test. */
   readonly isIdle?: boolean;
   /** Five nodes, on which the planner of repairs runs; some are lost for good. */
@@ -170,13 +173,9 @@ export class ClusterSim {
     const { process } = node;
     if (process === null || !process.isReady || process.isPaused) return null;
     if (this.alive(volume).some((one) => one.process === process)) return null;
-    const { bugs } = this.options;
-    const owner = new ClusterOwner({
-      process,
-      volume,
-      capacityBytes: this.sizeBytes,
-      bugs: bugs ?? {},
-    });
+    const { bugs = {}, returnMs = RETURN_MS } = this.options;
+    const capacityBytes = this.sizeBytes;
+    const owner = new ClusterOwner({ process, volume, capacityBytes, returnMs, bugs });
     this.owners.push(owner);
     this.drive(owner);
     return owner;

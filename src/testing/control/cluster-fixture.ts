@@ -39,6 +39,8 @@ const FAST: ClusterTimings = {
 };
 
 const PATIENCE_MS = 20_000;
+/** A look that was under way when its node ended may still write a file. */
+const REMOVED = { recursive: true, force: true, maxRetries: 10, retryDelay: 50 } as const;
 const LOCAL = { transport: "unix", name: "local" } as const;
 const REALLY = { dryRun: false } as const;
 
@@ -222,11 +224,9 @@ export class ClusterFixture {
   }
 
   async end(): Promise<void> {
-    for (const node of this.nodes) {
-      await node.end();
-      rmSync(node.root, { recursive: true, force: true });
-    }
+    for (const node of this.nodes) await node.end();
     await this.stopMetadata();
-    rmSync(this.directory, { recursive: true, force: true });
+    for (const { root } of this.nodes) rmSync(root, REMOVED);
+    rmSync(this.directory, REMOVED);
   }
 }

@@ -256,8 +256,12 @@ test("libiscsi and QEMU are led on, and find the target where it has gone", LIMI
   const portal = cluster.portal(third);
   const ls = requireOnSystem("iscsi-ls", "libiscsi-bin");
   const qemuImg = requireOnSystem("qemu-img", "qemu-utils");
-  const { stdout } = await run(ls, [`iscsi://${portal}`]);
-  assert.ok(stdout.includes(`Target:${target} Portal:${cluster.portal(0)},1`), stdout);
+  /** A node hears of targets elsewhere a moment later than whoever made them was answered. */
+  const leadsTo = async (index: number): Promise<boolean> => {
+    const told = await run(ls, [`iscsi://${portal}`]).catch(() => ({ stdout: "" }));
+    return told.stdout.includes(`Target:${target} Portal:${cluster.portal(index)},1`);
+  };
+  await soon("the third node leads to the first", () => leadsTo(0));
   const file = join(cluster.folder, "image");
   writeFileSync(file, randomBytes(4 * MIB));
   const url = `iscsi://${portal}/${target}/0`;
@@ -267,11 +271,7 @@ test("libiscsi and QEMU are led on, and find the target where it has gone", LIMI
     const { state, backing } = await cluster.volume(standby, "vm");
     return state === "attached" && backing.attachedTo === name(standby);
   });
-  // The third node hears of it a moment later.
-  await soon("the third node leads to the standby", async () => {
-    const led = await run(ls, [`iscsi://${portal}`]);
-    return led.stdout.includes(`Portal:${cluster.portal(standby)},1`);
-  });
+  await soon("the third node leads to the standby", () => leadsTo(standby));
   const compared = ["compare", "-f", "raw", "-F", "raw", file, url];
   assert.match((await run(qemuImg, compared)).stdout, /^Images are identical/m);
 });
