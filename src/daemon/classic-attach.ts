@@ -8,6 +8,7 @@
 
 import { createHash, timingSafeEqual } from "node:crypto";
 import { isIP } from "node:net";
+import type { AttachedTarget } from "../meta/records.ts";
 import { checkClassic } from "../model/classic-rules.ts";
 import type { DaemonConfig } from "../model/config.ts";
 import type { DeclaredAttachment, DeclaredClassic, DeclaredVolume } from "../model/declared.ts";
@@ -42,6 +43,21 @@ export function shownClassic(
   const target = targetNameOf(identity);
   const url = portal === null ? null : `iscsi://${portal}/${target}/${LUN}`;
   return { target, lun: LUN, portal, url, chapUser, initiators };
+}
+
+/** Of the portal that serves it; 1 where nothing has been told. */
+export function portTagOf(target: Pick<AttachedTarget, "portTag"> | undefined): number {
+  return target?.portTag ?? 1;
+}
+
+/** Of the portal that has it in standby: a target has two ports, whichever nodes they are on. */
+export function standbyTagOf(target: Pick<AttachedTarget, "portTag"> | undefined): number {
+  return 3 - portTagOf(target);
+}
+
+/** The target where the standby serves it. */
+export function targetAtStandby(target: AttachedTarget, portal: string): AttachedTarget {
+  return { ...target, portal, portTag: standbyTagOf(target) };
 }
 
 /** As a record that every node reads has it. */
@@ -97,6 +113,8 @@ function differs(name: string, how: string): ApiError {
 export interface ClassicParts {
   readonly keeper: ClassicKeeper;
   readonly reservationsOf: (volumeId: string, name: string) => Promise<KeptReservations>;
+  /** See ClassicSpec; 1, the only one, for a volume of one node. */
+  readonly portTag?: number;
 }
 
 /** Rejects with ApiError where what is kept for it cannot be read. */
@@ -104,7 +122,7 @@ export async function classicSpecOf(
   { id, name }: Identity,
   { readOnly }: Pick<DeclaredAttachment, "readOnly">,
   { chapUser, initiators }: DeclaredClassic,
-  { keeper, reservationsOf }: ClassicParts,
+  { keeper, reservationsOf, portTag = 1 }: ClassicParts,
 ): Promise<ClassicSpec> {
   const chap = chapUser === null ? null : { user: chapUser, secret: keeper.secretOf(id, name) };
   const { record, powerWasLost } = await reservationsOf(id, name);
@@ -113,6 +131,7 @@ export async function classicSpecOf(
     targetName: targetNameOf({ id, name }),
     initiators,
     chap,
+    portTag,
     readOnly,
     naa: naaOf(id),
     reservations: record,

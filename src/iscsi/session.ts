@@ -157,6 +157,11 @@ export class Session
     reactor.addPoller(this);
   }
 
+  /** Of its nexus in the target's device server; -1: it has none. */
+  get nexusIndex(): number {
+    return this.nexus;
+  }
+
   /** Begins; `before` is what the initiator has sent behind its login. */
   // @cold
   open(before: Uint8Array): void {

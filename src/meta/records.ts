@@ -75,6 +75,11 @@ export interface AttachedTarget {
    * node to node: a target with another has been without power.
    */
   readonly since: number;
+  /**
+   * Which of its two target ports the portal is: 1 or 2; absent: 1. The standby's is the other, and
+   * stays that when it becomes the one that serves.
+   */
+  readonly portTag?: number;
 }
 
 /** A node whose socket for the volume is open while another node has the volume. */
@@ -86,7 +91,7 @@ export interface Standby {
   readonly isWanted: boolean;
   /** Whoever has the volume shall not stand by in turn. */
   readonly isMove: boolean;
-  /** Of a target: `HOST:PORT` of the portal that will serve it. */
+  /** Of a target: `HOST:PORT` of the portal that has it in standby, and will serve it. */
   readonly portal?: string;
 }
 

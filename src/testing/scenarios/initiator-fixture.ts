@@ -47,6 +47,8 @@ export interface InitiatorOptions {
 export interface Login {
   readonly target: string;
   readonly portal: string;
+  /** 1 by default. */
+  readonly portalGroup?: number;
   readonly chap?: { readonly user: string; readonly secret: string };
 }
 
@@ -102,7 +104,8 @@ export async function targetSoon(guest: Guest, portal: string, target: string): 
 }
 
 /** As operators do: a record of the portal, what it needs, the login. Returns iscsiadm's status. */
-export async function tryLogin(guest: Guest, { target, portal, chap }: Login): Promise<number> {
+export async function tryLogin(guest: Guest, login: Login): Promise<number> {
+  const { target, portal, portalGroup = 1, chap } = login;
   const node = `iscsiadm -m node -T ${target} -p ${portal}`;
   const set = (name: string, value: string): string =>
     `${node} -o update -n node.session.auth.${name} -v ${value}`;
@@ -111,7 +114,7 @@ export async function tryLogin(guest: Guest, { target, portal, chap }: Login): P
       ? []
       : [set("authmethod", "CHAP"), set("username", chap.user), set("password", chap.secret)];
   // With its portal group: discovery may have made this very record, and must not have it twice.
-  await guest.must([`${node},1 -o new`, ...secret].join(" && "));
+  await guest.must([`${node},${portalGroup} -o new`, ...secret].join(" && "));
   return (await guest.run(`${node} --login`)).exitCode;
 }
 
