@@ -294,9 +294,11 @@ test("libiscsi and QEMU are led on, and find the target where it has gone", LIMI
   const portal = cluster.portal(third);
   const ls = requireOnSystem("iscsi-ls", "libiscsi-bin");
   const qemuImg = requireOnSystem("qemu-img", "qemu-utils");
-  const { stdout } = await run(ls, [`iscsi://${portal}`]);
-  assert.ok(stdout.includes(`Target:${target} Portal:${cluster.portal(0)},1`), stdout);
-  assert.ok(stdout.includes(`Target:${target} Portal:${cluster.portal(standby)},2`), stdout);
+  await soon("the third node names both portals", async () => {
+    const { stdout } = await run(ls, [`iscsi://${portal}`]);
+    const isNamed = (place: string): boolean => stdout.includes(`Target:${target} Portal:${place}`);
+    return isNamed(`${cluster.portal(0)},1`) && isNamed(`${cluster.portal(standby)},2`);
+  });
   const file = join(cluster.folder, "image");
   writeFileSync(file, randomBytes(4 * MIB));
   const url = `iscsi://${portal}/${target}/0`;
