@@ -202,8 +202,8 @@ export class ClusterStandbys {
   }
 
   /**
-   * Sessions do not keep a target: they go on in standby, or initiators come again by themselves and
-   * are led on. But it goes only where its portal listens, and its secret is known.
+   * Sessions do not keep a target: they go on in standby, or initiators come again by themselves
+   * and are led on. But it goes only where its portal listens, and its secret is known.
    */
   #holdTarget(entry: ServedVolume, { isWanted, portal }: Standby): void {
     if (!isWanted) return;

@@ -2,7 +2,7 @@
 // ports of other nodes. Of a cluster's volume it is active or in standby (SPC-4 5.15.2), by turns,
 // under the sessions that it has:
 //
-//   standby --the gate opens: taken over, or given--> active --the gate is shut: handed over--> standby
+//   standby --the gate opens: taken, or given--> active --the gate is shut: handed over--> standby
 //
 // Invariants:
 //  - nothing can reach the disk through a standby (hole H33: a command stuck in one gateway that
@@ -133,8 +133,8 @@ export class ClassicFront implements VolumeFront, GatedTarget {
   }
 
   /**
-   * It is about to be another node's: what has been submitted ends, nothing more begins. Sessions of
-   * initiators that have never asked for the states of the ports end: they would take a unit in
+   * It is about to be another node's: what has been submitted ends, nothing more begins. Sessions
+   * of initiators that have never asked for the states of the ports end: they would take a unit in
    * standby for a broken one, and are led to the other node when they come again.
    */
   standDown(): void {

@@ -54,8 +54,8 @@ const ALWAYS =
 /** About the unit, not its medium: answered in standby, too. */
 const ABOUT_UNIT = COMMAND_IN_STANDBY | COMMAND_WITHOUT_MEDIUM;
 /**
- * Refused in standby, as SPC-4 5.15.2.4.3 allows: reservations are one state for all ports, and only
- * the port that serves the unit may change it.
+ * Refused in standby: reservations are one state for all ports, and only the port that serves the
+ * unit may change it.
  */
 const CHANGES_RESERVATIONS = COMMAND_WITHOUT_MEDIUM;
 /** About the medium: answered in standby where it is known. */

@@ -1,4 +1,4 @@
-// A unit behind a port in standby (SPC-4 5.15.2.4.3): the whole command table, and that nothing of it
+// A unit behind a port in standby (SPC-4 5.15.2): the whole command table, and that nothing of it
 // reaches a device; and registrations of initiators that find the unit at another port.
 
 import assert from "node:assert/strict";
