@@ -101,6 +101,7 @@ describe("what hypervisors are told", () => {
       portal: "[fe80::1]:3260",
       url: `iscsi://[fe80::1]:3260/${target}/0`,
       chapUser: "a,b",
+      chapTargetUser: null,
       initiators: ["iqn.2026-01.test:h1"],
     };
     const volume = attached("");

@@ -18,6 +18,7 @@ const HEARTBEAT_MS = 15_000;
 export class EventStreams {
   readonly #controlPlane: ControlPlane;
   readonly #open = new Set<ServerResponse>();
+  #isClosing = false;
 
   constructor(controlPlane: ControlPlane) {
     this.#controlPlane = controlPlane;
@@ -59,9 +60,13 @@ export class EventStreams {
     });
     // A peer that resets the connection is followed by "close".
     response.on("error", () => undefined);
+    // Asked for on a connection that was there before: the server would wait for it.
+    if (this.#isClosing) response.end();
   }
 
+  /** The server closes. */
   endAll(): void {
+    this.#isClosing = true;
     for (const response of this.#open) response.end();
   }
 }

@@ -2,14 +2,14 @@
 // each backing one volume of ours and one export of qemu-storage-daemon, on files of their own that
 // were written through once. A daemon per poll window, because that is a setting of the daemon.
 
-import { closeSync, fdatasyncSync, mkdtempSync, openSync, rmSync, writeSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { MIB } from "../base/index.ts";
 import type { LoadReport } from "../load/index.ts";
 import { Daemon } from "../testing/daemon.ts";
 import { Qsd } from "../testing/qsd.ts";
 import { type Backing, FILE_BYTES, type Row } from "./boost-rows.ts";
+import { writtenFile } from "./place.ts";
 
 type Measure = (socketPath: string, work: Row["work"]) => Promise<LoadReport>;
 
@@ -87,11 +87,7 @@ export class BoostTargets {
     }
     const path = join(folder, name);
     if (this.files.has(path)) return path;
-    const fd = openSync(path, "w");
-    const piece = Buffer.alloc(4 * MIB, 0x5a);
-    for (let at = 0; at < FILE_BYTES; at += piece.length) writeSync(fd, piece, 0, piece.length, at);
-    fdatasyncSync(fd);
-    closeSync(fd);
+    writtenFile(path, FILE_BYTES);
     this.files.set(path, path);
     return path;
   }

@@ -6,11 +6,11 @@
 // --folder FOLDER (the disk measured), --out FOLDER, --dry (no files).
 
 import { execFileSync } from "node:child_process";
-import { closeSync, fdatasyncSync, mkdirSync, openSync, writeFileSync, writeSync } from "node:fs";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { GIB, MIB } from "../base/index.ts";
+import { GIB } from "../base/index.ts";
 import { runIscsiLoadInChild } from "../load/index.ts";
 import { freePort } from "../sys/index.ts";
 import { Daemon, PROJECT_FOLDER } from "../testing/daemon.ts";
@@ -21,7 +21,7 @@ import { type ClassicResult, renderClassic } from "./classic-report.ts";
 import { CLASSIC_ROWS, type ClassicRow } from "./classic-rows.ts";
 import { describeMachine, loadText } from "./machine.ts";
 import type { Pair, RunReport } from "./pair-report.ts";
-import { type BenchPlace, onPlace, runCleanup } from "./place.ts";
+import { type BenchPlace, onPlace, runCleanup, writtenFile } from "./place.ts";
 
 const FILE_BYTES = GIB;
 const VOLUME = "classic";
@@ -48,23 +48,13 @@ interface Side {
   readonly pid: number;
 }
 
-/** A file whose blocks are all allocated and written. */
-function writtenFile(folder: string): string {
-  const path = join(folder, "unit");
-  const fd = openSync(path, "w");
-  const piece = Buffer.alloc(4 * MIB, 0x5a);
-  for (let at = 0; at < FILE_BYTES; at += piece.length) writeSync(fd, piece, 0, piece.length, at);
-  fdatasyncSync(fd);
-  closeSync(fd);
-  return path;
-}
-
 async function sides(
   cleanup: Cleanup,
   place: BenchPlace,
   folder: string,
 ): Promise<{ readonly ours: Side; readonly theirs: Side }> {
-  const path = writtenFile(folder);
+  const path = join(folder, "unit");
+  writtenFile(path, FILE_BYTES);
   const listen = `127.0.0.1:${freePort("127.0.0.1")}`;
   const daemon = await Daemon.start({ flags: ["--iscsi-listen", listen] });
   cleanup.after(() => daemon.stop());

@@ -129,6 +129,40 @@ describe("the life of a volume in words", () => {
     assert.match(await done("volume detach c1"), /detached/);
   });
 
+  test("attach --classic with a proof of the target: both names are shown, no secret is", async () => {
+    const secrets = { own: "correct-horse-battery", target: "target-horse-staple" };
+    writeFileSync(join(scene.root, "own.secret"), secrets.own);
+    writeFileSync(join(scene.root, "target.secret"), `${secrets.target}\n`);
+    await done("volume create c2 --size 1M --backing null");
+    const own = "volume attach c2 --classic --chap-user vm1 --chap-secret-file own.secret";
+    const attach = `${own} --chap-target-user db-1 --chap-target-secret-file target.secret`;
+    const printed = await done(`--curl ${attach}`);
+    const proof = '"user":"vm1","secret":"$CHAP_SECRET",';
+    assert.ok(
+      printed.includes(`${proof}"target":{"user":"db-1","secret":"$CHAP_TARGET_SECRET"}`),
+      printed,
+    );
+    const same = await scene.cli(
+      `${own} --chap-target-user d --chap-target-secret-file own.secret`,
+    );
+    assert.equal(same.code, 2);
+    assert.match(same.stderr, /the target \("d"\) have the same CHAP secret\n {2}give the target/);
+    const shown = await done(attach);
+    assert.match(shown, /^proof {3}as db-1, to initiators that ask: open-iscsi .*, not QEMU$/m);
+    assert.ok(shown.includes("lun=0,user=vm1,password-secret="), "QEMU logs in one way");
+    const show = await done("volume show c2");
+    assert.match(show, /^chap +vm1$/m);
+    assert.match(show, /^target chap +db-1$/m);
+    const json = await done("volume show c2 -o json");
+    assert.equal(JSON.parse(json).attachment.classic.chapTargetUser, "db-1");
+    const fewer = await scene.cli(own);
+    assert.match(fewer.stderr, /volume c2 is attached with CHAP name db-1 of the target/);
+    const seen = [printed, same.stderr, shown, show, json, fewer.stderr, daemon.stderr].join();
+    for (const secret of Object.values(secrets)) assert.ok(!seen.includes(secret));
+    assert.match(await done("volume detach c2"), /detached/);
+    assert.doesNotMatch(await done("volume show c2"), /chap/);
+  });
+
   test("a path is made absolute here, and is served, not copied or deleted", async () => {
     writeFileSync(join(scene.root, "theirs.img"), Buffer.alloc(2 << 20));
     assert.match(
@@ -255,6 +289,20 @@ describe("exit codes", () => {
     ["volume attach a --initiator iqn.2026-01.b:c", /--initiator needs --classic/],
     ["volume attach a --classic --queues 2", /--queues does not go with --classic/],
     ["volume attach a --classic --chap-user b", /--chap-user and --chap-secret-file are given/],
+    ["volume attach a --chap-target-user b", /--chap-target-user needs --classic/],
+    [
+      "volume attach a --classic --chap-target-user b --chap-target-secret-file f",
+      /--chap-target-user needs --chap-user\n {2}a target proves itself to initiators that have/,
+    ],
+    [
+      "volume attach a --classic --chap-user b --chap-secret-file /dev/null --chap-target-user c",
+      /--chap-target-user and --chap-target-secret-file are given together/,
+    ],
+    [
+      "volume attach a --classic --chap-user b --chap-secret-file - --chap-target-user c" +
+        " --chap-target-secret-file -",
+      /both secrets cannot be read from standard input/,
+    ],
     ["volume attach a --classic --initiator h1", /"h1" is not the name of an iSCSI initiator/],
     [
       "volume attach a --classic --chap-user b --chap-secret-file none",

@@ -293,6 +293,19 @@ const VOLUME_COMMANDS: readonly CommandSpec[] = [
           "with --chap-user: the file that holds the secret, 12 to 64 characters; - = stdin",
       },
       {
+        long: "chap-target-user",
+        metavar: "NAME",
+        kind: "text",
+        description:
+          "with --chap-user: what the target proves itself as to initiators that ask (mutual CHAP)",
+      },
+      {
+        long: "chap-target-secret-file",
+        metavar: "FILE",
+        kind: "path",
+        description: "with --chap-target-user: the file that holds that secret, another one",
+      },
+      {
         long: "initiator",
         metavar: "IQN",
         kind: "text",

@@ -63,6 +63,7 @@ const VARIABLES: Readonly<Record<string, string>> = {
   token: "$CLUSTER_TOKEN",
   metadataPassword: "$METADATA_PASSWORD",
   "classic.chap.secret": "$CHAP_SECRET",
+  "classic.chap.target.secret": "$CHAP_TARGET_SECRET",
 };
 
 type Fields = Readonly<Record<string, unknown>>;
@@ -90,8 +91,9 @@ function hereDocument(body: unknown, secrets: readonly string[]): string {
   // What is left must come out of the here-document as it goes in.
   let text = JSON.stringify(blank).replace(/[\\`$]/g, "\\$&");
   for (const secret of secrets) {
-    const field = `${JSON.stringify(secret.split(".").at(-1))}:"`;
-    text = text.replace(field, () => `${field}${VARIABLES[secret] ?? ""}`);
+    // Two may have the same last name: fields are named in the order of the body.
+    const field = `${JSON.stringify(secret.split(".").at(-1))}:`;
+    text = text.replace(`${field}""`, () => `${field}"${VARIABLES[secret] ?? ""}"`);
   }
   return ` <<EOF\n${text}\nEOF`;
 }

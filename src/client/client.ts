@@ -254,7 +254,7 @@ export class RingstoreClient {
 }
 
 const REBUILD_LIMIT = "/v1/rebuilds/limit";
-const ATTACH_SECRETS = ["classic.chap.secret"];
+const ATTACH_SECRETS = ["classic.chap.secret", "classic.chap.target.secret"];
 
 const INIT_SECRETS = ["metadataPassword"];
 

@@ -2,7 +2,9 @@
 // every error with its words, and every reply checked against the OpenAPI document.
 
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { connect } from "node:net";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, test } from "node:test";
 import {
@@ -585,6 +587,24 @@ describe("events as a stream", () => {
     await app.close();
     assert.equal((await stream.next()).done, true);
     assert.equal((await resumed.next()).done, true);
+  });
+
+  test("one that is asked for while the server closes does not keep it open", async () => {
+    url = await app.listen({ host: "127.0.0.1", port: 0 });
+    const socket = connect(Number(new URL(url).port), "127.0.0.1");
+    let said = "";
+    socket.setEncoding("utf8").on("data", (text: string) => void (said += text));
+    const ended = once(socket, "end");
+    // Not idle: the connection stays when the server begins to close.
+    socket.write("GET /v1/events HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n");
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    const closed = app.close();
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    socket.write("\r\n");
+    await ended;
+    assert.match(said, /^HTTP\/1.1 200 /);
+    socket.destroy();
+    await closed;
   });
 
   test("too many streams are refused", async () => {

@@ -3,8 +3,8 @@
 // Invariants:
 //  - the target's name and the unit's NAA identifier follow from the volume's id: the same after
 //    every restart, another for a volume of the same name that is made later;
-//  - a secret passes through here from a request to the keeper and from the keeper to the data
-//    plane; errors and events name the user alone.
+//  - secrets pass through here from a request to the keeper and from the keeper to the data plane;
+//    errors and events name users alone.
 
 import { createHash, timingSafeEqual } from "node:crypto";
 import { isIP } from "node:net";
@@ -14,10 +14,12 @@ import type { DaemonConfig } from "../model/config.ts";
 import type { DeclaredAttachment, DeclaredClassic, DeclaredVolume } from "../model/declared.ts";
 import { ApiError } from "../model/errors.ts";
 import type { ClassicAttach, ClassicAttachment, VolumeAttach } from "../model/types.ts";
-import type { ClassicSpec, PortalSettings } from "../ports/classic-plane.ts";
+import type { ClassicChap, ClassicSpec, PortalSettings } from "../ports/classic-plane.ts";
+import type { Log } from "../ports/log.ts";
 import { parseListen } from "./api-listener.ts";
-import type { ClassicKeeper, KeptReservations } from "./classic-keeper.ts";
+import type { ChapSecrets, ClassicKeeper, KeptReservations } from "./classic-keeper.ts";
 import { StartError } from "./data-directory.ts";
+import { discoveryChapOf } from "./discovery-chap.ts";
 
 const NAMING_AUTHORITY = "iqn.2024-01.io.ringstore";
 const ID_DIGITS = 12;
@@ -37,12 +39,13 @@ export function naaOf(id: string): string {
 
 export function shownClassic(
   identity: Identity,
-  { chapUser, initiators }: DeclaredClassic,
+  { chapUser, chapTargetUser, initiators }: DeclaredClassic,
   portal: string | null,
 ): ClassicAttachment {
   const target = targetNameOf(identity);
   const url = portal === null ? null : `iscsi://${portal}/${target}/${LUN}`;
-  return { target, lun: LUN, portal, url, chapUser, initiators };
+  const shown = { target, lun: LUN, portal, url, chapUser, initiators };
+  return { ...shown, chapTargetUser: chapTargetUser ?? null };
 }
 
 /** Of the portal that serves it; 1 where nothing has been told. */
@@ -57,12 +60,19 @@ export function standbyTagOf(target: Pick<AttachedTarget, "portTag"> | undefined
 
 /** The target where the standby serves it. */
 export function targetAtStandby(target: AttachedTarget, portal: string): AttachedTarget {
-  return { ...target, portal, portTag: standbyTagOf(target) };
+  const { portTag, ...rest } = target;
+  const moved = { ...rest, portal };
+  return portTag === 2 ? moved : { ...moved, portTag: 2 };
 }
 
 /** As a record that every node reads has it. */
-export function classicOf({ chapUser, initiators }: DeclaredClassic): DeclaredClassic {
-  return { chapUser, initiators };
+export function classicOf({
+  chapUser,
+  chapTargetUser,
+  initiators,
+}: DeclaredClassic): DeclaredClassic {
+  if (chapTargetUser === undefined) return { chapUser, initiators };
+  return { chapUser, chapTargetUser, initiators };
 }
 
 /** Throws ApiError for what an iSCSI target has not got. */
@@ -73,7 +83,15 @@ export function planClassic(request: VolumeAttach, classic: ClassicAttach): Decl
       advice: "queues, packed rings and VM memory are of vhost-user: leave them out",
     });
   }
-  return { chapUser: classic.chap?.user ?? null, initiators: checkClassic(classic) };
+  const initiators = checkClassic(classic);
+  const { chap } = classic;
+  if (chap?.target === undefined) return { chapUser: chap?.user ?? null, initiators };
+  return { chapUser: chap.user, chapTargetUser: chap.target.user, initiators };
+}
+
+/** What the keeper keeps of a request. */
+export function secretsOf({ secret, target }: NonNullable<ClassicAttach["chap"]>): ChapSecrets {
+  return { secret, targetSecret: target?.secret ?? null };
 }
 
 /** Asked again, with what it has or with nothing. Throws ApiError for anything else. */
@@ -89,16 +107,27 @@ export function requireSameClassic(
     return;
   }
   if (wanted === undefined) throw differs(name, "as an iSCSI target, not by vhost-user");
-  const { initiators } = planClassic(request, wanted);
+  const { initiators, chapTargetUser } = planClassic(request, wanted);
   const isSame = initiators.join(" ") === present.initiators.join(" ");
   if (wanted.initiators !== undefined && !isSame) throw differs(name, "for other initiators");
   if (wanted.chap === undefined) return;
   if (wanted.chap.user !== present.chapUser) throw differs(name, "with another CHAP name");
-  const isKnown = isSameSecret(wanted.chap.secret, keeper.secretOf(id, name));
-  if (!isKnown) throw differs(name, "with another CHAP secret");
+  if (chapTargetUser !== present.chapTargetUser) throw differs(name, howProven(present));
+  const given = secretsOf(wanted.chap);
+  const kept = keeper.secretsOf(id, name, present);
+  if (!isSameSecret(given.secret, kept?.secret)) throw differs(name, "with another CHAP secret");
+  if (chapTargetUser === undefined) return;
+  if (isSameSecret(given.targetSecret ?? "", kept?.targetSecret ?? "")) return;
+  throw differs(name, "with another CHAP secret of the target");
 }
 
-function isSameSecret(a: string, b: string): boolean {
+/** For a refusal: "volume v is attached …". */
+export function howProven({ chapTargetUser }: Pick<DeclaredClassic, "chapTargetUser">): string {
+  if (chapTargetUser === undefined) return "without a CHAP name of the target";
+  return `with CHAP name ${chapTargetUser} of the target`;
+}
+
+function isSameSecret(a: string, b: string = ""): boolean {
   const digest = (text: string): Buffer => createHash("sha256").update(text).digest();
   return timingSafeEqual(digest(a), digest(b));
 }
@@ -109,7 +138,7 @@ function differs(name: string, how: string): ApiError {
   });
 }
 
-/** Where a target's secret and its reservations are kept. */
+/** Where a target's secrets and its reservations are kept. */
 export interface ClassicParts {
   readonly keeper: ClassicKeeper;
   readonly reservationsOf: (volumeId: string, name: string) => Promise<KeptReservations>;
@@ -117,19 +146,31 @@ export interface ClassicParts {
   readonly portTag?: number;
 }
 
+function chapOf(
+  { chapUser, chapTargetUser }: DeclaredClassic,
+  secrets: ChapSecrets | null,
+): ClassicChap | null {
+  if (chapUser === null || secrets === null) return null;
+  const { secret, targetSecret } = secrets;
+  if (chapTargetUser === undefined || targetSecret === null) {
+    return { user: chapUser, secret, target: null };
+  }
+  return { user: chapUser, secret, target: { user: chapTargetUser, secret: targetSecret } };
+}
+
 /** Rejects with ApiError where what is kept for it cannot be read. */
 export async function classicSpecOf(
   { id, name }: Identity,
   { readOnly }: Pick<DeclaredAttachment, "readOnly">,
-  { chapUser, initiators }: DeclaredClassic,
+  classic: DeclaredClassic,
   { keeper, reservationsOf, portTag = 1 }: ClassicParts,
 ): Promise<ClassicSpec> {
-  const chap = chapUser === null ? null : { user: chapUser, secret: keeper.secretOf(id, name) };
+  const chap = chapOf(classic, keeper.secretsOf(id, name, classic));
   const { record, powerWasLost } = await reservationsOf(id, name);
   return {
     volumeId: id,
     targetName: targetNameOf({ id, name }),
-    initiators,
+    initiators: classic.initiators,
     chap,
     portTag,
     readOnly,
@@ -139,8 +180,9 @@ export async function classicSpecOf(
   };
 }
 
-/** Null: `--iscsi-listen ""`. Throws StartError for what nobody can listen on. */
-export function portalSettingsOf(config: DaemonConfig): PortalSettings | null {
+/** Null: `--iscsi-listen ""`. Throws StartError for what nobody can listen on, or prove. */
+export function portalSettingsOf(config: DaemonConfig, log: Log): PortalSettings | null {
+  const discovery = discoveryChapOf(config, log);
   if (config.iscsiListen === "") return null;
   const { host, port } = parseListen(config.iscsiListen, "--iscsi-listen");
   const isWildcard = /^[0.:]*$/.test(host);
@@ -156,5 +198,6 @@ export function portalSettingsOf(config: DaemonConfig): PortalSettings | null {
     port,
     connectionsMax: iscsiConnections,
     connectionsPerAddressMax: Math.min(iscsiConnections, iscsiConnectionsPerAddress),
+    discovery,
   };
 }

@@ -1,5 +1,6 @@
 // What the classic path keeps on disk beside the declared state, in files that only the daemon's
-// user can read: secrets of CHAP, one file each, and persistent reservations.
+// user can read: secrets of CHAP, one file each (ID.chap: what initiators prove themselves with;
+// ID.chap-target: what the target does), and persistent reservations.
 //
 // Invariants:
 //  - a secret is written before the attachment that needs it is declared, and removed after that is
@@ -10,7 +11,7 @@
 
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import type { DeclaredReservations } from "../model/declared.ts";
+import type { DeclaredClassic, DeclaredReservations } from "../model/declared.ts";
 import { ApiError } from "../model/errors.ts";
 import type { ReservationRecord } from "../ports/reservation-record.ts";
 import type { StateFs } from "./state-fs.ts";
@@ -20,6 +21,17 @@ export interface KeptReservations {
   readonly record: ReservationRecord | null;
   readonly powerWasLost: boolean;
 }
+
+/** Of one volume. */
+export interface ChapSecrets {
+  readonly secret: string;
+  /** Null: the target proves nothing. */
+  readonly targetSecret: string | null;
+}
+
+const OF_INITIATORS = "chap";
+const OF_TARGET = "chap-target";
+type SecretKind = typeof OF_INITIATORS | typeof OF_TARGET;
 
 const NOTHING: KeptReservations = { record: null, powerWasLost: false };
 
@@ -42,33 +54,52 @@ export class ClassicKeeper {
 
   // Secrets ---------------------------------------------------------------------------------------
 
-  #secretPath(volumeId: string): string {
-    return join(this.#directory, `${volumeId}.chap`);
+  #secretPath(volumeId: string, kind: SecretKind): string {
+    return join(this.#directory, `${volumeId}.${kind}`);
   }
 
-  async saveSecret(volumeId: string, secret: string): Promise<void> {
-    const temporary = join(this.#directory, `.${volumeId}.chap.new`);
-    await this.#fs.writeDurably(temporary, secret);
-    await this.#fs.rename(temporary, this.#secretPath(volumeId));
+  async saveSecrets(volumeId: string, { secret, targetSecret }: ChapSecrets): Promise<void> {
+    await this.#write(volumeId, OF_INITIATORS, secret);
+    if (targetSecret === null) await this.#fs.remove(this.#secretPath(volumeId, OF_TARGET));
+    else await this.#write(volumeId, OF_TARGET, targetSecret);
     await this.#fs.syncDirectory(this.#directory);
   }
 
-  /** Throws ApiError when it is gone. */
-  secretOf(volumeId: string, name: string): string {
-    const path = this.#secretPath(volumeId);
+  async #write(volumeId: string, kind: SecretKind, secret: string): Promise<void> {
+    const temporary = join(this.#directory, `.${volumeId}.${kind}.new`);
+    await this.#fs.writeDurably(temporary, secret);
+    await this.#fs.rename(temporary, this.#secretPath(volumeId, kind));
+  }
+
+  /** Those that the declaration needs; null: none. Throws ApiError when one of them is gone. */
+  secretsOf(
+    volumeId: string,
+    name: string,
+    { chapUser, chapTargetUser }: DeclaredClassic,
+  ): ChapSecrets | null {
+    if (chapUser === null) return null;
+    const secret = this.#read(volumeId, name, OF_INITIATORS);
+    if (chapTargetUser === undefined) return { secret, targetSecret: null };
+    return { secret, targetSecret: this.#read(volumeId, name, OF_TARGET) };
+  }
+
+  #read(volumeId: string, name: string, kind: SecretKind): string {
+    const path = this.#secretPath(volumeId, kind);
     try {
       return this.#fs.read(path);
     } catch (error) {
       const { code = "" } = error as NodeJS.ErrnoException;
-      const message = `the CHAP secret of volume ${name} cannot be read from ${path}: ${code}`;
+      const whose = kind === OF_TARGET ? `the target of volume ${name}` : `volume ${name}`;
+      const message = `the CHAP secret of ${whose} cannot be read from ${path}: ${code}`;
       throw new ApiError("volume_unavailable", message, {
-        advice: `attach it again with its secret, after: ringstore volume detach ${name}`,
+        advice: `attach it again with its secrets, after: ringstore volume detach ${name}`,
       });
     }
   }
 
-  async forgetSecret(volumeId: string): Promise<void> {
-    await this.#fs.remove(this.#secretPath(volumeId));
+  async forgetSecrets(volumeId: string): Promise<void> {
+    await this.#fs.remove(this.#secretPath(volumeId, OF_INITIATORS));
+    await this.#fs.remove(this.#secretPath(volumeId, OF_TARGET));
     await this.#fs.syncDirectory(this.#directory);
   }
 

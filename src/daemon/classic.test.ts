@@ -84,10 +84,11 @@ test("attached as a target: declared, shown, served again after a restart", asyn
     portal: "127.0.0.1:3260",
     url: `iscsi://127.0.0.1:3260/${target}/0`,
     chapUser: "vm1",
+    chapTargetUser: null,
     initiators: ["iqn.2026-01.com.example:b"],
   });
   const before = specOf("v");
-  assert.deepEqual(before.chap, { user: "vm1", secret: SECRET });
+  assert.deepEqual(before.chap, { user: "vm1", secret: SECRET, target: null });
   assert.match(before.naa, /^3[0-9a-f]{15}$/);
   await restart();
   assert.deepEqual(specOf("v"), before);
@@ -226,12 +227,15 @@ test("damaged reservations let nobody in; edited ones without a checksum do", as
 });
 
 test("where portals listen: an address of this node, never all of them", () => {
-  const settings = (iscsiListen: string) => portalSettingsOf({ ...CONFIG_DEFAULTS, iscsiListen });
-  assert.deepEqual(portalSettingsOf(CONFIG_DEFAULTS), {
+  const log = { log(): void {} };
+  const settings = (iscsiListen: string) =>
+    portalSettingsOf({ ...CONFIG_DEFAULTS, iscsiListen }, log);
+  assert.deepEqual(settings(CONFIG_DEFAULTS.iscsiListen), {
     host: "127.0.0.1",
     port: 3260,
     connectionsMax: 256,
     connectionsPerAddressMax: 256,
+    discovery: null,
   });
   assert.equal(settings(""), null);
   assert.equal(settings("[fe80::1]:3261")?.host, "fe80::1");

@@ -12,7 +12,14 @@ import { ApiError } from "../model/errors.ts";
 import { QUEUE_COUNT_MAX } from "../model/limits.ts";
 import type { DetachReply, Volume, VolumeAttach } from "../model/types.ts";
 import { checkQueueCount } from "../model/volume-rules.ts";
-import { planClassic, portTagOf, requireSameClassic, standbyTagOf } from "./classic-attach.ts";
+import {
+  howProven,
+  planClassic,
+  portTagOf,
+  requireSameClassic,
+  secretsOf,
+  standbyTagOf,
+} from "./classic-attach.ts";
 import { type ClusterContext, changeVolume, isNodeLive, readVolume } from "./cluster-context.ts";
 import { attachedTarget } from "./cluster-portals.ts";
 import type { ClusterServing } from "./cluster-serve.ts";
@@ -177,8 +184,8 @@ export class ClusterAttaching {
   ): Promise<void> {
     const { queueCountMax = QUEUE_COUNT_MAX, packedAllowed = true, classic } = request;
     const keeper = this.#context.host.modules.classic;
-    const secret = classic?.chap?.secret;
-    if (secret !== undefined) await keeper.saveSecret(entry.id, secret);
+    const chap = classic?.chap;
+    if (chap !== undefined) await keeper.saveSecrets(entry.id, secretsOf(chap));
     const settings = {
       queueCountMax,
       packedAllowed,
@@ -393,10 +400,14 @@ function requestOf(
   if (classic === undefined) {
     throw differs("as an iSCSI target, not by vhost-user", "stand by for it with --classic");
   }
-  const { chapUser, initiators } = planClassic(request, classic);
+  const { chapUser, chapTargetUser, initiators } = planClassic(request, classic);
   if (chapUser !== target.chapUser) {
     const how = target.chapUser === null ? "without CHAP" : `with CHAP name ${target.chapUser}`;
     throw differs(how, "stand by for it with the same --chap-user, and the same secret");
+  }
+  if (chapTargetUser !== target.chapTargetUser) {
+    const same = "the same --chap-target-user and secret, or without where there is none";
+    throw differs(howProven(target), `stand by for it with ${same}`);
   }
   if (classic.initiators !== undefined && initiators.join(" ") !== target.initiators.join(" ")) {
     throw differs("for other initiators", "stand by for it with the same ones, or name none");

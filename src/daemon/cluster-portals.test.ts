@@ -3,9 +3,17 @@
 // them over, and whoever lost one changes nothing any more.
 
 import assert from "node:assert/strict";
+import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, test } from "node:test";
-import { exportMetadata, MetaKeys, readArchive, reservationsCodec } from "../meta/index.ts";
+import {
+  exportMetadata,
+  MetaKeys,
+  readArchive,
+  reservationsCodec,
+  volumeCodec,
+} from "../meta/index.ts";
+import type { Standby } from "../meta/records.ts";
 import type { ClusterBackingView } from "../model/cluster-types.ts";
 import type { VolumeAttach } from "../model/types.ts";
 import type { ClassicSpec, ElsewhereTarget, TargetPath } from "../ports/classic-plane.ts";
@@ -480,5 +488,89 @@ describe("standby", () => {
     await a.control.attach("v", {});
     await until(() => backing(b).attachedTo === "a" && leadOf(b) === "");
     await refused(standby({}), "attachment_differs", /by vhost-user/);
+  });
+});
+
+describe("a target that proves itself", () => {
+  const own = { user: "vm1", secret: SECRET };
+  const chap = { ...own, target: { user: "db-1", secret: "target-horse-staple" } };
+
+  async function stored(): Promise<readonly string[]> {
+    const store = scene.store();
+    const { entries } = await store.list(new MetaKeys().root);
+    store.close();
+    return entries.map(({ value }) => Buffer.from(value).toString());
+  }
+
+  async function standbyOf(id: string): Promise<Standby | undefined> {
+    const store = scene.store();
+    const key = new MetaKeys().volumeRecord(id);
+    const entry = await store.get(key);
+    store.close();
+    return volumeCodec.decode(key, entry?.value ?? Buffer.from("")).attachment.standby;
+  }
+
+  test("its name is in the record, which older nodes refuse; its secret is not", async () => {
+    const id = await attached({ classic: { chap } });
+    await leads(b, "10.0.0.1:3260");
+    const texts = await stored();
+    const record = texts.find((text) => text.includes('"chapTargetUser":"db-1"')) ?? "{}";
+    assert.equal(JSON.parse(record).format, 2);
+    for (const { secret } of [own, chap.target]) {
+      assert.ok(!texts.some((text) => text.includes(secret)), "no secret in the metadata");
+    }
+    a = await reborn(a, 0);
+    await until(() => specAt(a, id) !== undefined);
+    assert.deepEqual(specAt(a, id).chap, chap);
+    assert.equal(a.control.show("v").attachment?.classic?.chapTargetUser, "db-1");
+    await a.control.detach("v");
+    await a.control.attach("v", { classic: { chap: own } });
+    assert.ok((await stored()).every((text) => !text.includes("chapTargetUser")));
+    assert.deepEqual(specAt(a, id).chap, { ...own, target: null });
+  });
+
+  test("whoever stands by must be able to do the same, and does it when he has it", async () => {
+    const id = await attached({ classic: { chap } });
+    const standby = (one: object): Promise<unknown> =>
+      b.control.attach("v", { classic: { chap: { ...own, ...one } }, standby: true });
+    await refused(standby({}), "attachment_differs", /with CHAP name db-1 of the target/);
+    const another = { target: { ...chap.target, user: "db-2" } };
+    await refused(standby(another), "attachment_differs", /with CHAP name db-1 of the target/);
+    await refused(c.cluster.handOver("v", { node: "b" }), "volume_attached", /--classic --standby/);
+    await standby({ target: chap.target });
+    await until(() => a.plane.paths.get(id)?.length === 1);
+    b = await reborn(b, 1);
+    await until(() => b.control.list().length > 0 && b.control.show("v").state === "standby");
+    await dies(a);
+    await until(() => backing(c).attachedTo === "b");
+    await until(() => b.control.show("v").state === "attached");
+    assert.deepEqual(specAt(b, id).chap, chap);
+    await c.control.attach("v", { classic: { chap }, standby: true });
+    await until(() => backing(b).standby === "c");
+    assert.equal((await b.control.detach("v")).changed, true);
+    await until(() => c.control.show("v").state === "attached");
+    assert.deepEqual(specAt(c, id).chap, chap);
+    assert.equal(b.control.show("v").attachment, null);
+  });
+
+  test("a standby that has lost the target's secret is not ready, and nothing is left to it", async () => {
+    const id = await attached({ classic: { chap } });
+    await b.control.attach("v", { classic: { chap }, standby: true });
+    await until(() => a.plane.paths.get(id)?.length === 1);
+    rmSync(join(b.fixture.paths.iscsiDirectory, `${id}.chap-target`));
+    const before = await standbyOf(id);
+    assert.equal(before?.portal, "10.0.0.2:3260");
+    b = await reborn(b, 1);
+    await until(async () => (await standbyOf(id))?.incarnation !== before?.incarnation);
+    assert.equal((await standbyOf(id))?.portal, undefined);
+    await refused(c.cluster.handOver("v", { node: "b" }), "volume_attached", /--classic --standby/);
+    assert.deepEqual(specAt(a, id).chap, chap);
+    assert.equal(specAt(b, id), undefined);
+  });
+
+  test("without a target's secret one cannot be stood by for with one", async () => {
+    await attached({ classic: { chap: own } });
+    const standby = b.control.attach("v", { classic: { chap }, standby: true });
+    await refused(standby, "attachment_differs", /without a CHAP name of the target/);
   });
 });

@@ -16,19 +16,20 @@
 import type { AttachedTarget, VolumeRecord } from "../meta/records.ts";
 import type { DeclaredClassic } from "../model/declared.ts";
 import type { ElsewhereTarget, TargetPath } from "../ports/classic-plane.ts";
-import { portTagOf, standbyTagOf, targetNameOf } from "./classic-attach.ts";
+import { classicOf, portTagOf, standbyTagOf, targetNameOf } from "./classic-attach.ts";
 import { type ClusterContext, changeVolume } from "./cluster-context.ts";
 import type { ServedVolume } from "./cluster-served.ts";
 import { isReady } from "./cluster-standby.ts";
 
 /** What every node may know of a target. */
 export function attachedTarget(
-  { chapUser, initiators }: DeclaredClassic,
+  classic: DeclaredClassic,
   portal: string,
   since: number,
   portTag: number,
 ): AttachedTarget {
-  return { portal, chapUser, initiators, since, portTag };
+  const told = { portal, ...classicOf(classic), since };
+  return portTag === 1 ? told : { ...told, portTag };
 }
 
 function isLoopback(address: string): boolean {

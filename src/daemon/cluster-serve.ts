@@ -97,7 +97,7 @@ export class ClusterServing {
     entry.declared = wanted;
     const hadSecret = (before?.classic?.chapUser ?? null) !== null;
     if (wanted === null && hadSecret) {
-      await this.#context.host.modules.classic.forgetSecret(entry.id);
+      await this.#context.host.modules.classic.forgetSecrets(entry.id);
     }
   }
 
@@ -175,7 +175,7 @@ export class ClusterServing {
   /** The record has just been read, and says that this node stands by. */
   async standBy(entry: ServedVolume, record: VolumeRecord): Promise<void> {
     const { target } = record.attachment;
-    const isAside = target !== undefined && !this.#hasSecret(entry, target);
+    const isAside = target !== undefined && !this.#hasSecrets(entry, target);
     if (entry.open) await this.#grow(entry, record);
     else if (isAside) entry.sizeBytes = record.sizeBytes;
     if (!entry.serving && isAside) await this.#standAside(entry, record);
@@ -195,12 +195,10 @@ export class ClusterServing {
     });
   }
 
-  /** Secrets are in no record: whoever was told none cannot let anybody in. */
-  #hasSecret({ id, name, declared }: ServedVolume, target: AttachedTarget): boolean {
-    const { chapUser } = declared?.classic ?? target;
-    if (chapUser === null) return true;
+  /** Secrets are in no record: whoever was told none cannot let anybody in, nor prove itself. */
+  #hasSecrets({ id, name, declared }: ServedVolume, target: AttachedTarget): boolean {
     try {
-      this.#context.host.modules.classic.secretOf(id, name);
+      this.#context.host.modules.classic.secretsOf(id, name, declared?.classic ?? target);
       return true;
     } catch {
       return false;

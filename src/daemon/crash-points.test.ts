@@ -54,8 +54,13 @@ const createOverPath: Operation = (fixture) => {
 };
 const attach: Operation = ({ host }) => attachVolume(host, "v", {});
 const SECRET = "correct-horse-battery";
+const TARGET_SECRET = "target-horse-battery";
+const PROOF = { user: "vm1", secret: SECRET };
+const MUTUAL = { ...PROOF, target: { user: "db", secret: TARGET_SECRET } };
 const attachClassic: Operation = ({ host }) =>
-  attachVolume(host, "v", { classic: { chap: { user: "vm1", secret: SECRET } } });
+  attachVolume(host, "v", { classic: { chap: PROOF } });
+const attachMutual: Operation = ({ host }) =>
+  attachVolume(host, "v", { classic: { chap: MUTUAL } });
 const attachUnit: Operation = ({ host }) =>
   attachVolume(host, "v", { scsi: { controller: "k", lun: 3 } });
 const detach: Operation = ({ host }) => detachVolume(host, "v");
@@ -126,6 +131,22 @@ const SCENARIOS: readonly Scenario[] = [
     attached: { mayBe: [false, true], answered: true },
   },
   {
+    name: "attach as a target that proves itself",
+    prepare: [createFile],
+    operation: attachMutual,
+    sizes: [MIB],
+    answered: MIB,
+    attached: { mayBe: [false, true], answered: true },
+  },
+  {
+    name: "detach a target that proves itself",
+    prepare: [createFile, attachMutual],
+    operation: detach,
+    sizes: [MIB],
+    answered: MIB,
+    attached: { mayBe: [false, true], answered: false },
+  },
+  {
     name: "detach a target",
     prepare: [createFile, attachClassic],
     operation: detach,
@@ -150,10 +171,14 @@ const SCENARIOS: readonly Scenario[] = [
     attached: { mayBe: [false, true], answered: false },
   },
   {
-    name: "delete after a secret that was left behind",
+    name: "delete after secrets that were left behind",
     prepare: [
       createFile,
-      ({ host }) => host.modules.classic.saveSecret(host.find("v").declared.id, SECRET),
+      ({ host }) =>
+        host.modules.classic.saveSecrets(host.find("v").declared.id, {
+          secret: SECRET,
+          targetSecret: TARGET_SECRET,
+        }),
     ],
     operation: remove,
     sizes: [null, MIB],
@@ -346,7 +371,9 @@ function checkRecovered(scenario: Scenario, fixture: HostFixture, answered: bool
     assert.equal((served as ScsiSpec).lun, 3);
   } else if (classic !== undefined) {
     const served = fixture.dataPlane.open.get(entry.declared.id)?.attachment;
-    assert.equal((served as ClassicSpec).chap?.secret, SECRET, "served with its secret");
+    const { chap } = served as ClassicSpec;
+    const target = classic.chapTargetUser === undefined ? null : MUTUAL.target;
+    assert.deepEqual(chap, { ...PROOF, target }, "served with its secrets");
   } else if (isAttached) {
     assert.ok(statSync(socketPathOf(fixture.paths, "v")).isSocket());
   }

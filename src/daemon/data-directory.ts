@@ -5,7 +5,7 @@
 //   DATA/state/           0700   NAME.json: declared volumes (state-store.ts)
 //   DATA/disks/           0700   NAME.json: declared disks of the store
 //   DATA/attached/        0700   NAME.json: attached volumes of the cluster
-//   DATA/iscsi/           0700   ID.json: reservations, ID.chap: secrets (classic-keeper.ts)
+//   DATA/iscsi/           0700   ID.json: reservations, ID.chap*: secrets (classic-keeper.ts)
 //   DATA/cluster.*        0600   of which cluster it is a node (cluster-file.ts)
 //   DATA/volumes/         0700   ID.img: managed data files
 //   DATA/vhost/           0750   NAME.sock: vhost-user sockets, for the socket group;

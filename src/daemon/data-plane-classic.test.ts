@@ -80,7 +80,7 @@ test("who may log in: CHAP, names of initiators, and nobody hears the secret", a
   const secret = "correct-horse-battery";
   const spec = volume("chap", { kind: "memory" });
   await plane.plane.openVolume(spec, { create: true });
-  const chap = { user: "vm1", secret };
+  const chap = { user: "vm1", secret, target: null };
   const target = classicSpec(spec, { chap, initiators: [INITIATOR] });
   const address = await plane.plane.attachClassic(target);
   const { targetName } = target;

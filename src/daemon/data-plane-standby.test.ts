@@ -131,7 +131,7 @@ class Scene {
 }
 
 test("a session at a standby: its port, the others', and no way to a disk", async (t) => {
-  const scene = await Scene.start(t, { chap: CHAP });
+  const scene = await Scene.start(t, { chap: { ...CHAP, target: null } });
   const { client, a, b, target, spec } = scene;
   const { targetName } = target;
   const attempt = async (secret: string): Promise<IscsiInitiator> =>

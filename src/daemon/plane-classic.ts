@@ -118,12 +118,12 @@ export class PlaneClassic {
         advice: "start ringstored with --iscsi-listen HOST:PORT",
       });
     }
-    const { host, connectionsMax, connectionsPerAddressMax } = settings;
+    const { host, connectionsMax, connectionsPerAddressMax, discovery } = settings;
     const port = settings.port === 0 ? 0 : settings.port + thread.index;
     const listenFd = listenTcp({ host, port }, BACKLOG);
     if (listenFd < 0) throw listenFailure(host, port, listenFd);
     const address = `${host.includes(":") ? `[${host}]` : host}:${boundPort(listenFd)}`;
-    const portal = { listenFd, address, connectionsMax, connectionsPerAddressMax };
+    const portal = { listenFd, address, connectionsMax, connectionsPerAddressMax, discovery };
     try {
       await thread.request({ op: "startPortal", ...portal }, { timeoutMs: limits.commandMs });
     } catch (error) {

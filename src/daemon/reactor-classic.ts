@@ -9,6 +9,7 @@
 //    node, or of another node, leads there by redirection (RFC 7143 section 11.13.5).
 
 import {
+  type ChapCredentials,
   type IscsiTarget,
   Portal,
   type ScsiService,
@@ -26,7 +27,13 @@ import type { ScsiEngine } from "../scsi/index.ts";
 import { LimitedLog } from "../telemetry/index.ts";
 import { UringListener } from "../uring/index.ts";
 import type { ClassicCommand, ReactorMessage } from "./reactor-protocol.ts";
-import { ClassicFront, type ClassicVolume, type FrontOwner, pathText } from "./reactor-target.ts";
+import {
+  ClassicFront,
+  type ClassicVolume,
+  credentialsOf,
+  type FrontOwner,
+  pathText,
+} from "./reactor-target.ts";
 import type { ReactorUnits } from "./reactor-units.ts";
 import { refusal } from "./reactor-volume.ts";
 
@@ -63,7 +70,7 @@ class NoService implements ScsiService {
 }
 
 export class ReactorClassic implements TargetDirectory, FrontOwner {
-  readonly discoveryChap = null;
+  readonly discoveryChap: ChapCredentials | null;
   private readonly modules: ReactorClassicModules;
   private readonly portal: Portal;
   private readonly listener: UringListener;
@@ -80,6 +87,7 @@ export class ReactorClassic implements TargetDirectory, FrontOwner {
     const { reactor, units } = modules;
     this.modules = modules;
     this.address = start.address;
+    this.discoveryChap = credentialsOf(start.discovery);
     this.elsewhere = new NoService(units.engine);
     const log = new LimitedLog({}, { log: reactor.log, clock: reactor.clock });
     this.portal = new Portal(reactor, log, {

@@ -6,6 +6,7 @@
 
 import type { MessagePort } from "node:worker_threads";
 import type {
+  ClassicChap,
   ClassicSpec,
   ElsewhereTarget,
   PortalStats,
@@ -107,6 +108,7 @@ export type ClassicCommand =
       readonly address: string;
       readonly connectionsMax: number;
       readonly connectionsPerAddressMax: number;
+      readonly discovery: ClassicChap | null;
     }
   | { readonly op: "attachClassic"; readonly spec: ClassicSpec }
   /** Targets of the other reactors and of other nodes. Not answered. */

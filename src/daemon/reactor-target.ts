@@ -16,9 +16,15 @@
 //  - only implicit changes of state: there is no SET TARGET PORT GROUPS;
 //  - a front that has been closed touches its device no more.
 
-import type { IscsiTarget } from "../iscsi/index.ts";
+import type { ChapCredentials, IscsiTarget } from "../iscsi/index.ts";
 import { TRANSFER_BYTES_MAX } from "../iscsi/index.ts";
-import type { BlockDevice, ClassicSpec, ReservationRecord, TargetPath } from "../ports/index.ts";
+import type {
+  BlockDevice,
+  ClassicChap,
+  ClassicSpec,
+  ReservationRecord,
+  TargetPath,
+} from "../ports/index.ts";
 import {
   ACCESS_OPTIMIZED,
   ACCESS_STANDBY,
@@ -52,6 +58,15 @@ export interface FrontOwner {
 /** As TargetAddress has it (RFC 7143 section 13.8). */
 export function pathText({ address, portTag }: TargetPath): string {
   return `${address},${portTag}`;
+}
+
+export function credentialsOf(chap: ClassicChap | null): ChapCredentials | null {
+  if (chap === null) return null;
+  const { user, secret, target } = chap;
+  return {
+    users: [{ name: user, secret }],
+    target: target === null ? null : { name: target.user, secret: target.secret },
+  };
 }
 
 function groupOf(portTag: number, isActive: boolean): TargetPortGroup {
@@ -100,8 +115,7 @@ export class ClassicFront implements VolumeFront, GatedTarget {
         return addresses();
       },
       initiators: initiators.length === 0 ? null : new Set(initiators),
-      chap:
-        chap === null ? null : { users: [{ name: chap.user, secret: chap.secret }], target: null },
+      chap: credentialsOf(chap),
       redirect: null,
       scsi: this.service,
     };

@@ -156,7 +156,7 @@ export class Daemon {
     const { log, fatal, diskTools: tools } = modules;
     const listen = config.listen === "" ? null : parseListen(config.listen);
     const socketGroupId = groupIdOf(config.socketGroup, "--socket-group");
-    const portal = portalSettingsOf(config);
+    const portal = portalSettingsOf(config, log);
     const apiGroupId = groupIdOf(config.apiGroup, "--api-group");
     const paths = layOutDataDirectory(config.dataDirectory, config.socketDirectory);
     makeDataDirectory(paths, socketGroupId);

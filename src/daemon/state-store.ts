@@ -16,9 +16,11 @@ import { join } from "node:path";
 import {
   DECLARED_FORMAT_CLASSIC,
   DECLARED_FORMAT_FIRST,
+  DECLARED_FORMAT_MUTUAL,
   DECLARED_FORMAT_SCSI,
   DECLARED_FORMAT_STORE,
   DECLARED_FORMATS,
+  type DeclaredClassic,
   type DeclaredClusterAttachment,
   type DeclaredDisk,
   type DeclaredReservations,
@@ -58,12 +60,16 @@ export interface StateKind<T extends Named> {
   readonly lengthMax?: number;
 }
 
+function formatOfClassic({ chapTargetUser }: DeclaredClassic): number {
+  return chapTargetUser === undefined ? DECLARED_FORMAT_CLASSIC : DECLARED_FORMAT_MUTUAL;
+}
+
 export const VOLUME_STATE: StateKind<DeclaredVolume> = {
   field: "volume",
   schema: async () => (await import("../model/declared-schema.ts")).DeclaredVolumeSchema,
   formatOf: ({ backing, attachment }) => {
     if (attachment?.scsi !== undefined) return DECLARED_FORMAT_SCSI;
-    if (attachment?.classic !== undefined) return DECLARED_FORMAT_CLASSIC;
+    if (attachment?.classic !== undefined) return formatOfClassic(attachment.classic);
     return backing.kind === "store" ? DECLARED_FORMAT_STORE : DECLARED_FORMAT_FIRST;
   },
 };
@@ -78,7 +84,7 @@ export const CLUSTER_ATTACHMENT_STATE: StateKind<DeclaredClusterAttachment> = {
   field: "attachment",
   schema: async () => (await import("../model/declared-schema.ts")).DeclaredClusterAttachmentSchema,
   formatOf: ({ classic }) =>
-    classic === undefined ? DECLARED_FORMAT_FIRST : DECLARED_FORMAT_CLASSIC,
+    classic === undefined ? DECLARED_FORMAT_FIRST : formatOfClassic(classic),
 };
 
 export const RESERVATION_STATE: StateKind<DeclaredReservations> = {

@@ -1,7 +1,7 @@
 // Attaching a volume and detaching it: by vhost-user, as an iSCSI target (classic-attach.ts) or as
 // a unit of a virtio-scsi controller (scsi-attach.ts):
 //
-//   attach   [keep the secret] -> declare attached -> open, listen
+//   attach   [keep the secrets] -> declare attached -> open, listen
 //   detach   drain, stop listening -> declare detached -> [forget what ends with its power]
 //
 // A crash between any two steps leaves it undone, or to be served at the next start. What is kept
@@ -13,7 +13,7 @@ import { ApiError } from "../model/errors.ts";
 import { QUEUE_COUNT_MAX } from "../model/limits.ts";
 import type { DetachReply, VolumeAttach } from "../model/types.ts";
 import { checkQueueCount } from "../model/volume-rules.ts";
-import { planClassic, requireSameClassic } from "./classic-attach.ts";
+import { planClassic, requireSameClassic, secretsOf } from "./classic-attach.ts";
 import { asApiError } from "./failure.ts";
 import { planScsi, requireSameScsi, unitText } from "./scsi-attach.ts";
 import { type AttachmentSettings, placeText, type VolumeEntry } from "./volume-entry.ts";
@@ -86,7 +86,8 @@ async function beginScsi(
 ): Promise<void> {
   if (classic === undefined && scsi === undefined) return;
   await modules.classic.powerOff(id);
-  if (classic?.chap !== undefined) await modules.classic.saveSecret(id, classic.chap.secret);
+  if (classic?.chap === undefined) return;
+  await modules.classic.saveSecrets(id, secretsOf(classic.chap));
 }
 
 /** By iSCSI or virtio-scsi: reservations without APTPL end with the volume's power. */
@@ -97,7 +98,7 @@ async function endScsi(
 ): Promise<void> {
   if (classic === undefined && scsi === undefined) return;
   await modules.classic.powerOff(id);
-  if ((classic?.chapUser ?? null) !== null) await modules.classic.forgetSecret(id);
+  if ((classic?.chapUser ?? null) !== null) await modules.classic.forgetSecrets(id);
 }
 
 /** For events. */

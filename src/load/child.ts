@@ -26,6 +26,18 @@ export interface LoadProcess<Report = LoadReport> {
 const CHILD_MARK = "RINGSTORE_LOAD_CHILD";
 const ENTRY: string = fileURLToPath(import.meta.url);
 
+/**
+ * Calls `ended` once when the process is gone and its last message was heard: Node may tell of the
+ * exit before that, and the channel's end comes behind it.
+ */
+export function onceEnded(child: ChildProcess, ended: (how: string) => void): void {
+  child.once("exit", (code, signal) => {
+    const how = signal ?? `code ${code}`;
+    if (child.connected) child.once("disconnect", () => setImmediate(ended, how));
+    else setImmediate(ended, how);
+  });
+}
+
 /** Starts a load run in a child process. */
 export function startLoad(options: LoadOptions): LoadProcess {
   const { progress, ...plain } = options;
@@ -43,8 +55,8 @@ function start<Report extends LoadReport | IscsiLoadReport>(
   });
   const report = new Promise<Report>((resolve, reject) => {
     child.once("error", reject);
-    child.once("exit", (code, signal) => {
-      reject(new Error(`the load process ended without a report (${signal ?? `code ${code}`})`));
+    onceEnded(child, (how) => {
+      reject(new Error(`the load process ended without a report (${how})`));
     });
     child.on("message", (message: ChildMessage) => {
       if (message.type === "started") child.send(plain);

@@ -21,6 +21,7 @@ import {
   type LiveRecord,
   type NodeRecord,
   RECORD_FORMAT,
+  RECORD_FORMAT_MUTUAL,
   type RecoveryReport,
   type ReservationsRecord,
   type VolumeRecord,
@@ -34,14 +35,28 @@ export interface RecordCodec<T> {
 
 type Check<T> = (record: T) => string | null;
 
-function codec<T>(what: string, validate: Validator, check: Check<T> = () => null): RecordCodec<T> {
+/** The lowest format that tells a record's content, and the highest that is read. */
+interface Formats<T> {
+  readonly of: (record: T) => number;
+  readonly max: number;
+}
+
+const FIRST_FORMAT: Formats<unknown> = { of: () => RECORD_FORMAT, max: RECORD_FORMAT };
+
+function codec<T extends { readonly format: number }>(
+  what: string,
+  validate: Validator,
+  check: Check<T> = () => null,
+  formats: Formats<T> = FIRST_FORMAT,
+): RecordCodec<T> {
   const problemOf = (record: unknown): string | null => {
     const violation = validate(record);
     if (violation === null) return check(record as T);
     return `${violation.field === "" ? "it" : violation.field} ${violation.problem}`;
   };
   return {
-    encode: (record) => {
+    encode: (given) => {
+      const record = { ...given, format: formats.of(given) };
       const problem = problemOf(record);
       if (problem !== null)
         throw new MetaError("format", `A ${what} cannot be written: ${problem}.`);
@@ -49,7 +64,7 @@ function codec<T>(what: string, validate: Validator, check: Check<T> = () => nul
     },
     decode: (key, bytes) => {
       const record = parse(what, key, bytes);
-      refuseNewer(what, key, record);
+      refuseNewer(what, key, record, formats.max);
       const problem = problemOf(record);
       if (problem === null) return record as T;
       throw new MetaError("format", `The ${what} at ${key} is not understood: ${problem}.`);
@@ -65,10 +80,9 @@ function parse(what: string, key: string, bytes: Uint8Array): unknown {
   }
 }
 
-function refuseNewer(what: string, key: string, record: unknown): void {
+function refuseNewer(what: string, key: string, record: unknown, known: number): void {
   const format = (record as { format?: unknown } | null)?.format;
-  if (typeof format !== "number" || format <= RECORD_FORMAT) return;
-  const known = RECORD_FORMAT;
+  if (typeof format !== "number" || format <= known) return;
   const message = `The ${what} at ${key} has format ${format}; this version reads up to ${known}.`;
   throw new MetaError("newer-format", message, { advice: "Upgrade this node." });
 }
@@ -89,11 +103,22 @@ function checkVolume(record: VolumeRecord): string | null {
   if (record.owner !== null && record.epoch === 0) return "it has an owner without an epoch";
   const { node, standby, target } = record.attachment;
   if (target !== undefined && node === null) return "a volume that is attached nowhere is a target";
+  if (target?.chapTargetUser !== undefined && target.chapUser === null) {
+    return "its target proves itself to initiators that prove nothing";
+  }
   if (standby !== undefined && (node === null || node === standby.node)) {
     return "a node stands by for a volume that is attached nowhere, or there";
   }
   return null;
 }
+
+const VOLUME_FORMATS: Formats<VolumeRecord> = {
+  of: ({ attachment: { target } }) => {
+    const isPlain = target?.chapTargetUser === undefined && target?.portTag === undefined;
+    return isPlain ? RECORD_FORMAT : RECORD_FORMAT_MUTUAL;
+  },
+  max: RECORD_FORMAT_MUTUAL,
+};
 
 function checkCluster(record: ClusterRecord): string | null {
   const unknown = record.features & ~(2 ** FEATURES.length - 1);
@@ -110,6 +135,7 @@ export const volumeCodec: RecordCodec<VolumeRecord> = codec(
   "volume record",
   compileValidator(VOLUME_SCHEMA),
   checkVolume,
+  VOLUME_FORMATS,
 );
 export const copyCodec: RecordCodec<CopyRecord> = codec(
   "record of a copy",

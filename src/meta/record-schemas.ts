@@ -20,6 +20,7 @@ import {
   type LiveRecord,
   type NodeRecord,
   RECORD_FORMAT,
+  RECORD_FORMAT_MUTUAL,
   REPLICAS_MAX,
   type RecoveryReport,
   type ReservationsRecord,
@@ -83,6 +84,7 @@ const target = Type.Object(
   {
     portal: place,
     chapUser: Type.Union([Type.String({ pattern: CHAP_USER_PATTERN }), Type.Null()]),
+    chapTargetUser: Type.Optional(Type.String({ pattern: CHAP_USER_PATTERN })),
     initiators: Type.Array(Type.String({ minLength: 1, maxLength: ISCSI_NAME_LENGTH_MAX }), {
       maxItems: INITIATOR_COUNT_MAX,
     }),
@@ -106,7 +108,7 @@ const attachment = Type.Object(
 export const VOLUME_SCHEMA: SchemaOf<VolumeRecord> = describes<VolumeRecord>()(
   Type.Object(
     {
-      format,
+      format: Type.Integer({ minimum: 1, maximum: RECORD_FORMAT_MUTUAL }),
       changeId,
       id,
       name,

@@ -73,6 +73,12 @@ test("records of every kind come back as they were written", () => {
   assert.deepEqual(volumeCodec.decode("k", volumeCodec.encode(volume)), volume);
   const served = { ...volume, attachment: { ...volume.attachment, target } };
   assert.deepEqual(volumeCodec.decode("k", volumeCodec.encode(served)), served);
+  const proving = { ...served.attachment, target: { ...target, chapTargetUser: "db1" } };
+  const bytesOfProving = volumeCodec.encode({ ...served, attachment: proving });
+  const decoded = volumeCodec.decode("k", bytesOfProving);
+  assert.deepEqual(decoded, { ...served, format: 2, attachment: proving }, "older nodes refuse it");
+  const after = volumeCodec.encode({ ...decoded, attachment: served.attachment });
+  assert.deepEqual(volumeCodec.decode("k", after), served, "and read it again afterwards");
   const reservations = {
     format: 1,
     changeId: "0123456789abcdef",
@@ -119,13 +125,15 @@ test("records of every kind come back as they were written", () => {
 });
 
 test("a record in a newer format, or with an unknown feature, is refused by name", () => {
-  const newer = Buffer.from(JSON.stringify({ ...volume, format: 2, colour: "red" }));
+  const newer = Buffer.from(JSON.stringify({ ...volume, format: 3, colour: "red" }));
   assert.throws(() => volumeCodec.decode("ringstore/volume/x/record", newer), {
     code: "newer-format",
     message:
-      "The volume record at ringstore/volume/x/record has format 2; this version reads up to 1.",
+      "The volume record at ringstore/volume/x/record has format 3; this version reads up to 2.",
     advice: "Upgrade this node.",
   });
+  const newerCluster = Buffer.from(JSON.stringify({ ...cluster, format: 2 }));
+  assert.throws(() => clusterCodec.decode("c", newerCluster), /format 2; .* reads up to 1\./);
   const featured = Buffer.from(JSON.stringify({ ...cluster, features: 4 }));
   assert.throws(() => clusterCodec.decode("c", featured), /uses feature 2, which this version/);
 });
@@ -133,6 +141,17 @@ test("a record in a newer format, or with an unknown feature, is refused by name
 test("what a volume record must never say cannot be written, nor read", () => {
   const wrong: [Partial<Record<keyof VolumeRecord, unknown>>, RegExp][] = [
     [{ attachment: { generation: 3, node: null, readOnly: false, target } }, /is a target/],
+    [
+      {
+        attachment: {
+          generation: 3,
+          node: NODE,
+          readOnly: false,
+          target: { ...target, chapUser: null, chapTargetUser: "db1" },
+        },
+      },
+      /proves itself to initiators that prove nothing/,
+    ],
     [{ out: [...volume.out, { ...volume.out[0], disk: DISK_A }] }, /all of its members are out/],
     [{ out: [{ ...volume.out[0], disk: NODE }] }, /is out and no member/],
     [{ members: [DISK_A, DISK_A] }, /twice among its members/],

@@ -12,6 +12,11 @@ import type { OwnedState, ReplicaFacts, ReservationRecord, Stamp } from "../port
 
 /** Numbers are never used again. */
 export const RECORD_FORMAT = 1;
+/**
+ * Of a volume whose target proves itself, or is served through the second of its ports: a node that
+ * does not know how must not serve it.
+ */
+export const RECORD_FORMAT_MUTUAL = 2;
 
 /** A time that nobody knows. */
 export const NEVER_AT = "1970-01-01T00:00:00.000Z";
@@ -68,6 +73,8 @@ export interface AttachedTarget {
   readonly portal: string;
   /** What initiators prove themselves as; null: nobody has to. */
   readonly chapUser: string | null;
+  /** What the target proves itself as; absent: it cannot. Only with a chapUser. */
+  readonly chapTargetUser?: string;
   /** Who may log in, in lower case, sorted; empty: everybody. */
   readonly initiators: readonly string[];
   /**

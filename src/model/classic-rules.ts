@@ -10,7 +10,7 @@ import {
   INITIATOR_COUNT_MAX,
   ISCSI_NAME_LENGTH_MAX,
 } from "./limits.ts";
-import type { ClassicAttach } from "./types.ts";
+import type { ChapProof, ClassicAttach } from "./types.ts";
 import { quote } from "./volume-rules.ts";
 
 const IQN = /^iqn\.\d{4}-\d{2}\.[a-z0-9.-]+(:[a-z0-9.:-]+)?$/;
@@ -34,7 +34,7 @@ function checkInitiator(name: string): string {
 }
 
 /** The secret is in none of its errors. */
-function checkChap(user: string, secret: string): void {
+function checkProof({ user, secret }: ChapProof): void {
   if (!USER.test(user)) {
     refuse(`${quote(user)} is not a CHAP name`, "use 1 to 64 printable characters, no spaces");
   }
@@ -47,9 +47,22 @@ function checkChap(user: string, secret: string): void {
   );
 }
 
+/** Throws ApiError. Secrets are in none of its errors. */
+export function checkChap(chap: NonNullable<ClassicAttach["chap"]>): void {
+  checkProof(chap);
+  if (chap.target === undefined) return;
+  checkProof(chap.target);
+  if (chap.secret !== chap.target.secret) return;
+  refuse(
+    `initiators (${quote(chap.user)}) and the target (${quote(chap.target.user)}) ` +
+      "have the same CHAP secret",
+    "give the target a secret of its own: with one for both, whoever may log in could pass for it",
+  );
+}
+
 /** Throws ApiError; the initiators' names come back as they are compared, sorted. */
 export function checkClassic({ chap, initiators = [] }: ClassicAttach): readonly string[] {
-  if (chap !== undefined) checkChap(chap.user, chap.secret);
+  if (chap !== undefined) checkChap(chap);
   if (initiators.length > INITIATOR_COUNT_MAX) {
     refuse(`${initiators.length} initiators are too many`, `name at most ${INITIATOR_COUNT_MAX}`);
   }

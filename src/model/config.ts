@@ -32,6 +32,10 @@ export interface DaemonConfig {
   readonly iscsiListen: string;
   readonly iscsiConnections: number;
   readonly iscsiConnectionsPerAddress: number;
+  readonly discoveryChapUser: string;
+  readonly discoveryChapSecretFile: string;
+  readonly discoveryChapTargetUser: string;
+  readonly discoveryChapTargetSecretFile: string;
   readonly volumeMetrics: boolean;
   readonly logLevel: LogLevelName;
 }
@@ -224,6 +228,45 @@ export const SETTINGS: readonly Setting[] = [
     minimum: 1,
     maximum: 4096,
     description: "the same from one address; lower it where initiators come over a network",
+  },
+  {
+    key: "discoveryChapUser",
+    flag: "discovery-chap-user",
+    metavar: "NAME",
+    kind: "text",
+    fallback: "",
+    description:
+      "who asks a portal for its list of targets must prove himself as NAME (CHAP); " +
+      "default: nobody has to",
+  },
+  {
+    key: "discoveryChapSecretFile",
+    flag: "discovery-chap-secret-file",
+    metavar: "FILE",
+    kind: "path",
+    fallback: "",
+    description:
+      "with --discovery-chap-user: the file that holds the secret, 12 to 64 characters; " +
+      "read at the start",
+  },
+  {
+    key: "discoveryChapTargetUser",
+    flag: "discovery-chap-target-user",
+    metavar: "NAME",
+    kind: "text",
+    fallback: "",
+    description:
+      "with --discovery-chap-user: what the portal proves itself as to initiators that ask for it",
+  },
+  {
+    key: "discoveryChapTargetSecretFile",
+    flag: "discovery-chap-target-secret-file",
+    metavar: "FILE",
+    kind: "path",
+    fallback: "",
+    description:
+      "with --discovery-chap-target-user: the file that holds that secret, another one; " +
+      "read at the start",
   },
   {
     key: "volumeMetrics",

@@ -45,6 +45,7 @@ const backing = Type.Union([
 const classic = Type.Object(
   {
     chapUser: Type.Union([Type.String({ pattern: CHAP_USER_PATTERN }), Type.Null()]),
+    chapTargetUser: Type.Optional(Type.String({ pattern: CHAP_USER_PATTERN })),
     initiators: Type.Array(Type.String({ maxLength: ISCSI_NAME_LENGTH_MAX }), {
       maxItems: INITIATOR_COUNT_MAX,
     }),

@@ -18,11 +18,14 @@ export const DECLARED_FORMAT_STORE = 2;
 export const DECLARED_FORMAT_CLASSIC = 3;
 /** Volumes that are units of a virtio-scsi controller. */
 export const DECLARED_FORMAT_SCSI = 4;
+/** Targets that prove themselves: an older version would serve them without. */
+export const DECLARED_FORMAT_MUTUAL = 5;
 export const DECLARED_FORMATS: readonly number[] = [
   DECLARED_FORMAT_FIRST,
   DECLARED_FORMAT_STORE,
   DECLARED_FORMAT_CLASSIC,
   DECLARED_FORMAT_SCSI,
+  DECLARED_FORMAT_MUTUAL,
 ];
 
 export type DeclaredBacking =
@@ -47,9 +50,11 @@ export type DeclaredBacking =
  */
 export type DeclaredPhase = "creating" | "ready" | "deleting";
 
-/** As an iSCSI target. The secret is in a file of its own (classic-keeper.ts). */
+/** As an iSCSI target. Secrets are in files of their own (classic-keeper.ts). */
 export interface DeclaredClassic {
   readonly chapUser: string | null;
+  /** What the target proves itself as; absent: it cannot. Only with a chapUser. */
+  readonly chapTargetUser?: string;
   /** In lower case, sorted; empty: everybody. */
   readonly initiators: readonly string[];
 }

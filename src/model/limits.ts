@@ -46,7 +46,7 @@ export const LUN_MAX = 255;
 
 /** Of initiators and targets (RFC 7143 section 4.2.7.1). */
 export const ISCSI_NAME_LENGTH_MAX = 223;
-/** What initiators prove themselves as, with CHAP. */
+/** What initiators, and targets, prove themselves as with CHAP. */
 export const CHAP_USER_PATTERN = "^[!-~]{1,64}$";
 /** Stands in printed command lines where the caller's own file of the secret belongs. */
 export const CHAP_SECRET_FILE = "CHAP-SECRET-FILE";

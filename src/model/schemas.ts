@@ -64,6 +64,9 @@ const classicAttachment = Type.Object(
     portal: nullable(text("HOST:PORT; null while it is not served")),
     url: nullable(text("iscsi://HOST:PORT/TARGET/LUN")),
     chapUser: nullable(text("what initiators prove themselves as; null: nobody has to")),
+    chapTargetUser: nullable(
+      text("what the target proves itself as, to initiators that ask; null: it cannot"),
+    ),
     initiators: Type.Array(Type.String(), { description: "who may log in; empty: everybody" }),
   },
   { ...closed, title: "ClassicAttachment" },
@@ -154,13 +157,24 @@ export const VolumeResizeSchema: SchemaOf<VolumeResize> = describes<VolumeResize
   ),
 );
 
+/** Loose: the daemon says better what is wrong with a name or a secret (classic-rules.ts). */
+const chapProof = {
+  user: Type.String({ minLength: 1, maxLength: 64 }),
+  secret: Type.String({ minLength: 1, maxLength: CHAP_SECRET_LENGTH_MAX }),
+};
+
 const classicAttach = Type.Object(
   {
     chap: Type.Optional(
       Type.Object(
         {
-          user: Type.String({ minLength: 1, maxLength: 64 }),
-          secret: Type.String({ minLength: 1, maxLength: CHAP_SECRET_LENGTH_MAX }),
+          ...chapProof,
+          target: Type.Optional(
+            Type.Object(chapProof, {
+              ...closed,
+              description: "what the target proves itself with, to initiators that ask",
+            }),
+          ),
         },
         closed,
       ),

@@ -58,6 +58,8 @@ export interface ClassicAttachment {
   readonly url: string | null;
   /** The name that initiators prove themselves with; null: nobody has to. */
   readonly chapUser: string | null;
+  /** The name that the target proves itself with, to initiators that ask; null: it cannot. */
+  readonly chapTargetUser: string | null;
   /** Who may log in; empty: everybody. */
   readonly initiators: readonly string[];
 }
@@ -126,9 +128,15 @@ export interface VolumeResize {
   readonly allowDataLoss?: boolean;
 }
 
+/** A name of CHAP, and the secret that proves it. */
+export interface ChapProof {
+  readonly user: string;
+  readonly secret: string;
+}
+
 export interface ClassicAttach {
-  /** What initiators must prove themselves with. */
-  readonly chap?: { readonly user: string; readonly secret: string };
+  /** What initiators must prove themselves with; `target`: what the target does, when asked. */
+  readonly chap?: ChapProof & { readonly target?: ChapProof };
   /** The only ones that may log in. */
   readonly initiators?: readonly string[];
 }

@@ -4,11 +4,17 @@
 import type { ReservationRecord } from "./reservation-record.ts";
 import type { UnitSpec } from "./scsi-plane.ts";
 
-/** One initiator's name and secret of CHAP (RFC 7143 section 12.1.3). */
-export interface ClassicChap {
+/** A name and a secret of CHAP (RFC 7143 section 12.1.3). */
+export interface ClassicProof {
   readonly user: string;
   /** In no message, log or reply. */
   readonly secret: string;
+}
+
+/** What initiators prove themselves with. */
+export interface ClassicChap extends ClassicProof {
+  /** What the target proves itself with; null: who asks for that is refused. */
+  readonly target: ClassicProof | null;
 }
 
 /** A volume as an iSCSI target with one logical unit, number 0. */
@@ -40,6 +46,8 @@ export interface PortalSettings {
   readonly port: number;
   readonly connectionsMax: number;
   readonly connectionsPerAddressMax: number;
+  /** Who asks for the list of targets must prove himself; null: nobody has to. */
+  readonly discovery: ClassicChap | null;
 }
 
 /** Cumulative since the daemon started, but for sessionCount. */

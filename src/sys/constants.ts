@@ -58,6 +58,7 @@ export const SOL_SOCKET = 1;
 export const SO_REUSEADDR = 2;
 export const IPPROTO_TCP = 6;
 export const TCP_NODELAY = 1;
+export const TCP_CONGESTION = 13;
 export const SO_LINGER = 13;
 export const SO_PEERCRED = 17;
 export const SCM_RIGHTS = 1;

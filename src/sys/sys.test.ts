@@ -56,6 +56,18 @@ test("a sealed memory file cannot shrink", () => {
   sys.close(fd);
 });
 
+test("within the machine TCP is not paced; towards others it is as the machine says", () => {
+  const host = "127.0.0.1";
+  const listening = sys.check(sys.listenTcp({ host, port: 0 }, 1), "listen");
+  const dialled = sys.check(sys.connectTcp({ host, port: sys.boundPort(listening) }), "connect");
+  const everywhere = sys.check(sys.listenTcp({ host: "0.0.0.0", port: 0 }, 1), "listen");
+  const usual = readFileSync("/proc/sys/net/ipv4/tcp_congestion_control", "utf8").trim();
+  assert.equal(sys.congestionOf(listening), "reno");
+  assert.equal(sys.congestionOf(dialled), "reno");
+  assert.equal(sys.congestionOf(everywhere), usual);
+  for (const fd of [listening, dialled, everywhere]) sys.close(fd);
+});
+
 test("flock: a second open file description waits for the first", () => {
   const folder = mkdtempSync(join(tmpdir(), "ringstore-sys-"));
   const path = join(folder, "file");

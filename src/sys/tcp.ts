@@ -2,7 +2,7 @@
 // before. Functions return `>= 0` or a negated errno. The sockets block: io_uring waits for them in
 // the kernel, and would give up at once on those that do not.
 
-import { isIPv4, isIPv6 } from "node:net";
+import { BlockList, isIPv4, isIPv6 } from "node:net";
 import { EINVAL } from "../base/index.ts";
 import type { Address } from "../ports/index.ts";
 import {
@@ -13,6 +13,7 @@ import {
   SOCK_CLOEXEC,
   SOCK_STREAM,
   SOL_SOCKET,
+  TCP_CONGESTION,
   TCP_NODELAY,
 } from "./constants.ts";
 import { check } from "./error.ts";
@@ -22,6 +23,7 @@ import {
   cConnect,
   cGetpeername,
   cGetsockname,
+  cGetsockopt,
   cListen,
   cSetsockopt,
   cSocket,
@@ -79,6 +81,34 @@ export function putTcpAddress(u8: Uint8Array, at: number, address: TcpAddress): 
   return TCP_ADDRESS_BYTES_MAX;
 }
 
+const LOOPBACK = new BlockList();
+LOOPBACK.addSubnet("127.0.0.0", 8, "ipv4");
+LOOPBACK.addAddress("::1", "ipv6");
+/** Built into every kernel. */
+const RENO = "reno";
+const CONGESTION_BYTES_MAX = 16;
+
+/**
+ * Within one machine there is no path to probe: an algorithm that paces what it sends (BBR, where
+ * that is the default) only costs time. What a listening socket accepts has what it has.
+ */
+function setCongestion(fd: number, host: string): void {
+  if (!LOOPBACK.check(host, isIPv6(host) ? "ipv6" : "ipv4")) return;
+  for (let at = 0; at < RENO.length; at++) scratch.u8[at] = RENO.charCodeAt(at);
+  // A kernel that refuses has another one, which is as correct.
+  ret(cSetsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, scratch.address, RENO.length));
+}
+
+/** Name of the congestion control of a TCP socket; empty where it has none. */
+export function congestionOf(fd: number): string {
+  scratch.u32[16] = CONGESTION_BYTES_MAX;
+  const lengthAt: Address = scratch.address + 64;
+  const result = ret(cGetsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, scratch.address, lengthAt));
+  if (result < 0) return "";
+  const bytes = scratch.u8.subarray(0, scratch.u32[16]);
+  return Buffer.from(bytes).toString("latin1").replaceAll("\0", "");
+}
+
 function setFlag(fd: number, level: number, option: number): number {
   scratch.u32[0] = 1;
   return ret(cSetsockopt(fd, level, option, scratch.address, 4));
@@ -93,7 +123,10 @@ export function setNoDelay(fd: number): number {
 export function tcpSocket(host: string): number {
   const family = isIPv6(host) ? AF_INET6 : AF_INET;
   const fd = ret(cSocket(family, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (fd >= 0) setNoDelay(fd);
+  if (fd >= 0) {
+    setNoDelay(fd);
+    setCongestion(fd, host);
+  }
   return fd;
 }
 

@@ -1,12 +1,10 @@
 // qemu-storage-daemon as a vhost-user-blk back-end, for tests of the driving side and for
 // comparisons: started with one export on a socket of its own, ended by its process id.
 
-import { type ChildProcess, spawn } from "node:child_process";
-import { accessSync, constants, existsSync, mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { accessSync, constants, existsSync } from "node:fs";
 import { delimiter, join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { processCpuUs } from "../load/index.ts";
+import { ForeignProgram } from "./foreign-program.ts";
 
 const PROGRAM = "qemu-storage-daemon";
 const START_TIMEOUT_MS = 60_000;
@@ -64,46 +62,20 @@ function blockdev(backing: QsdBacking): string {
 
 export class Qsd {
   readonly socketPath: string;
-  private readonly child: ChildProcess;
-  private readonly folder: string;
-  private stderr = "";
+  private readonly program: ForeignProgram;
 
-  private constructor(child: ChildProcess, folder: string, socketPath: string) {
-    this.child = child;
-    this.folder = folder;
-    this.socketPath = socketPath;
-    child.on("error", (error) => {
-      this.stderr += error.message;
-    });
-    child.stderr?.on("data", (text: Buffer) => {
-      this.stderr += text.toString("utf8").slice(0, 4096);
-    });
+  private constructor(program: ForeignProgram) {
+    this.program = program;
+    this.socketPath = socketIn(program.folder);
   }
 
   /** Starts the daemon and waits until its socket is there. */
   static async start(options: QsdOptions): Promise<Qsd> {
-    const folder = mkdtempSync(join(tmpdir(), "ringstore-qsd-"));
-    const socketPath = join(folder, "socket");
-    const node = options.backing.kind === "file" ? "f0" : "d0";
-    const poll = options.pollMaxNs === undefined ? "" : `,poll-max-ns=${options.pollMaxNs}`;
-    const block =
-      options.logicalBlockBytes === undefined
-        ? ""
-        : `,logical-block-size=${options.logicalBlockBytes}`;
-    const args = [
-      "--object",
-      `iothread,id=io0${poll}`,
-      "--blockdev",
-      blockdev(options.backing),
-      "--export",
-      `type=vhost-user-blk,id=e0,node-name=${node},addr.type=unix,addr.path=${socketPath},` +
-        `writable=${options.writable === false ? "off" : "on"},` +
-        `num-queues=${options.queueCount ?? 1},iothread=io0${block}`,
-    ];
-    const child = spawn(PROGRAM, args, { stdio: ["ignore", "ignore", "pipe"] });
-    const qsd = new Qsd(child, folder, socketPath);
+    const args = (folder: string): string[] => argumentsOf(options, socketIn(folder));
+    const program = new ForeignProgram({ program: PROGRAM, prefix: "ringstore-qsd-", args });
+    const qsd = new Qsd(program);
     try {
-      await qsd.waitForSocket();
+      await program.until(() => existsSync(qsd.socketPath), START_TIMEOUT_MS);
     } catch (error) {
       await qsd.stop();
       throw error;
@@ -112,18 +84,7 @@ export class Qsd {
   }
 
   get pid(): number {
-    return this.child.pid ?? 0;
-  }
-
-  private async waitForSocket(): Promise<void> {
-    const deadline = Date.now() + START_TIMEOUT_MS;
-    while (!existsSync(this.socketPath)) {
-      const gone = this.child.pid === undefined || this.child.exitCode !== null;
-      if (gone || Date.now() > deadline) {
-        throw new Error(`${PROGRAM} did not start: ${this.stderr}`);
-      }
-      await sleep(10);
-    }
+    return this.program.pid;
   }
 
   /** CPU time used so far, in microseconds. */
@@ -133,19 +94,32 @@ export class Qsd {
 
   /** SIGKILL; the folder with the socket stays until stop(). */
   kill(): void {
-    this.child.kill("SIGKILL");
+    this.program.kill();
   }
 
   /** Ends the daemon and removes its folder. */
   async stop(): Promise<void> {
-    const runs = this.child.pid !== undefined && this.child.exitCode === null;
-    if (runs && this.child.signalCode === null) {
-      const ended = new Promise<void>((resolve) => this.child.once("exit", () => resolve()));
-      this.child.kill("SIGTERM");
-      const timer = setTimeout(() => this.child.kill("SIGKILL"), STOP_TIMEOUT_MS);
-      await ended;
-      clearTimeout(timer);
-    }
-    rmSync(this.folder, { recursive: true, force: true });
+    await this.program.stop(STOP_TIMEOUT_MS);
   }
+}
+
+function socketIn(folder: string): string {
+  return join(folder, "socket");
+}
+
+function argumentsOf(options: QsdOptions, socketPath: string): string[] {
+  const { backing, pollMaxNs, logicalBlockBytes } = options;
+  const node = backing.kind === "file" ? "f0" : "d0";
+  const poll = pollMaxNs === undefined ? "" : `,poll-max-ns=${pollMaxNs}`;
+  const block = logicalBlockBytes === undefined ? "" : `,logical-block-size=${logicalBlockBytes}`;
+  return [
+    "--object",
+    `iothread,id=io0${poll}`,
+    "--blockdev",
+    blockdev(backing),
+    "--export",
+    `type=vhost-user-blk,id=e0,node-name=${node},addr.type=unix,addr.path=${socketPath},` +
+      `writable=${options.writable === false ? "off" : "on"},` +
+      `num-queues=${options.queueCount ?? 1},iothread=io0${block}`,
+  ];
 }

@@ -2,21 +2,17 @@
 // the classic path is compared with. A daemon of its own on a port and a control socket of its own,
 // ended by its process id; nothing that the machine's own tgt serves is seen or touched.
 
-import { type ChildProcess, execFile, spawn } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { execFile } from "node:child_process";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
 import { freePort } from "../sys/index.ts";
+import { ForeignProgram } from "./foreign-program.ts";
 
 const HOST = "127.0.0.1";
 const NAME = "iqn.2024-01.io.ringstore:tgt";
 /** Its unit 0 is the controller. */
 const LUN = 1;
 const START_TIMEOUT_MS = 30_000;
-const STOP_TIMEOUT_MS = 10_000;
-const POLL_MS = 20;
 /** Of the control socket's name, which lies in a folder of its own anyway. */
 const CONTROL = "1";
 const run = promisify(execFile);
@@ -29,37 +25,27 @@ export interface TgtOptions {
 
 export class Tgt {
   readonly url: string;
-  readonly pid: number;
-  private readonly child: ChildProcess;
-  private readonly folder: string;
-  private stderr = "";
+  private readonly program: ForeignProgram;
 
-  private constructor(child: ChildProcess, folder: string, port: number) {
-    this.child = child;
-    this.folder = folder;
-    this.pid = child.pid ?? 0;
+  private constructor(program: ForeignProgram, port: number) {
+    this.program = program;
     this.url = `iscsi://${HOST}:${port}/${NAME}/${LUN}`;
-    child.on("error", (error) => {
-      this.stderr += error.message;
-    });
-    child.stderr?.on("data", (text: Buffer) => {
-      this.stderr += text.toString("utf8").slice(0, 4096);
-    });
   }
 
   /** Wants root, as tgtd does. */
   static async start({ path, store }: TgtOptions): Promise<Tgt> {
     if (process.getuid?.() !== 0) throw new Error("tgtd runs as root alone: run this as root");
     const port = freePort(HOST);
-    const folder = mkdtempSync(join(tmpdir(), "ringstore-tgt-"));
-    const args = ["-f", "-C", CONTROL, "--iscsi", `portal=${HOST}:${port}`];
-    const child = spawn("tgtd", args, {
-      env: environment(folder),
-      stdio: ["ignore", "ignore", "pipe"],
+    const args = (): string[] => ["-f", "-C", CONTROL, "--iscsi", `portal=${HOST}:${port}`];
+    const program = new ForeignProgram({
+      program: "tgtd",
+      prefix: "ringstore-tgt-",
+      args,
+      env: environment,
     });
-    const tgt = new Tgt(child, folder, port);
+    const tgt = new Tgt(program, port);
     try {
-      await tgt.untilAnswers();
+      await program.until(() => tgt.answers(), START_TIMEOUT_MS);
       const target = ["--mode", "target", "--tid", "1"];
       await tgt.admin(["--op", "new", ...target, "-T", NAME]);
       const unit = ["--mode", "logicalunit", "--tid", "1", "--lun", String(LUN)];
@@ -72,35 +58,27 @@ export class Tgt {
     return tgt;
   }
 
-  private async untilAnswers(): Promise<void> {
-    const deadline = Date.now() + START_TIMEOUT_MS;
-    for (;;) {
-      try {
-        await this.admin(["--op", "show", "--mode", "sys"]);
-        return;
-      } catch (error) {
-        const isOver = this.child.exitCode !== null || Date.now() > deadline;
-        if (isOver) throw new Error(`tgtd does not answer: ${this.stderr}${error}`);
-      }
-      await sleep(POLL_MS);
+  get pid(): number {
+    return this.program.pid;
+  }
+
+  private async answers(): Promise<boolean> {
+    try {
+      await this.admin(["--op", "show", "--mode", "sys"]);
+      return true;
+    } catch {
+      return false;
     }
   }
 
-  private async admin(args: readonly string[]): Promise<string> {
+  private async admin(args: readonly string[]): Promise<void> {
     const all = ["-C", CONTROL, "--lld", "iscsi", ...args];
-    const { stdout } = await run("tgtadm", all, { env: environment(this.folder) });
-    return stdout;
+    await run("tgtadm", all, { env: environment(this.program.folder) });
   }
 
   async stop(): Promise<void> {
-    const { child } = this;
-    if (child.exitCode === null && child.signalCode === null && this.pid !== 0) {
-      const ended = new Promise<void>((resolve) => child.once("exit", () => resolve()));
-      // It takes SIGTERM only without sessions, and writes nothing at its end.
-      child.kill("SIGKILL");
-      await Promise.race([ended, sleep(STOP_TIMEOUT_MS)]);
-    }
-    rmSync(this.folder, { recursive: true, force: true });
+    // It takes SIGTERM only without sessions, and writes nothing at its end.
+    await this.program.stop(0);
   }
 }
 

@@ -10,7 +10,13 @@ import { ClientError } from "../../client/index.ts";
 import { checkClassic } from "../../model/classic-rules.ts";
 import { CHAP_SECRET_FILE } from "../../model/limits.ts";
 import { checkScsi } from "../../model/scsi-rules.ts";
-import type { AttachReply, ClassicAttach, ScsiAttach, VolumeAttach } from "../../model/types.ts";
+import type {
+  AttachReply,
+  ChapProof,
+  ClassicAttach,
+  ScsiAttach,
+  VolumeAttach,
+} from "../../model/types.ts";
 import { checkVolumeName } from "../../model/volume-rules.ts";
 import type { CommandRun, OptionValues } from "../command-spec.ts";
 import type { Context } from "../context.ts";
@@ -19,7 +25,9 @@ import { quoteForShell } from "../shell.ts";
 const STDIN = 0;
 const SECRET_PLACE = `file=${CHAP_SECRET_FILE}`;
 const OF_VHOST_USER = ["queues", "noPacked", "vmMemory", "bus"];
-const OF_CLASSIC = ["chapUser", "chapSecretFile", "initiator"];
+const OF_INITIATORS = ["chapUser", "chapSecretFile"] as const;
+const OF_TARGET = ["chapTargetUser", "chapTargetSecretFile"] as const;
+const OF_CLASSIC = [...OF_INITIATORS, ...OF_TARGET, "initiator"];
 
 /** Of volumes of the cluster, which are units of no controller. */
 const OF_BLK = ["takeOver", "standby"];
@@ -68,15 +76,25 @@ function scsiOf(options: OptionValues): ScsiAttach | undefined {
   return scsi;
 }
 
-function chapOf(context: Context, options: OptionValues): Pick<ClassicAttach, "chap"> {
-  const user = options["chapUser"] as string | undefined;
-  const file = options["chapSecretFile"] as string | undefined;
-  if (user === undefined && file === undefined) return {};
+/** A name of CHAP and the file of its secret, as two options say; undefined: neither is given. */
+function proofOf(
+  context: Context,
+  options: OptionValues,
+  [userKey, fileKey]: readonly [string, string],
+): ChapProof | undefined {
+  const user = options[userKey] as string | undefined;
+  const file = options[fileKey] as string | undefined;
+  if (user === undefined && file === undefined) return undefined;
   if (user === undefined || file === undefined) {
-    throw new ClientError("usage", "--chap-user and --chap-secret-file are given together", {
-      advice: "give both, or neither: then initiators have to prove nothing",
+    const both = `${optionName(userKey)} and ${optionName(fileKey)}`;
+    throw new ClientError("usage", `${both} are given together`, {
+      advice: "give both, or neither: then that side has to prove nothing",
     });
   }
+  return { user, secret: readSecret(context, file) };
+}
+
+function readSecret(context: Context, file: string): string {
   if (file === "-" && context.streams.canAsk) {
     context.note("reading the CHAP secret from standard input");
   }
@@ -95,7 +113,25 @@ function chapOf(context: Context, options: OptionValues): Pick<ClassicAttach, "c
       `the newline at the end of ${file} is no part of the secret; QEMU takes it for one`,
     );
   }
-  return { chap: { user, secret } };
+  return secret;
+}
+
+function chapOf(context: Context, options: OptionValues): Pick<ClassicAttach, "chap"> {
+  const ofTarget = OF_TARGET.find((key) => options[key] !== undefined);
+  if (ofTarget !== undefined && options["chapUser"] === undefined) {
+    throw new ClientError("usage", `${optionName(ofTarget)} needs --chap-user`, {
+      advice: "a target proves itself to initiators that have proved themselves: give both pairs",
+    });
+  }
+  if (options["chapSecretFile"] === "-" && options["chapTargetSecretFile"] === "-") {
+    throw new ClientError("usage", "both secrets cannot be read from standard input", {
+      advice: "give a file for --chap-secret-file or --chap-target-secret-file",
+    });
+  }
+  const own = proofOf(context, options, OF_INITIATORS);
+  if (own === undefined) return {};
+  const target = proofOf(context, options, OF_TARGET);
+  return { chap: target === undefined ? own : { ...own, target } };
 }
 
 export const attach: CommandRun = async (context, { arguments: [name = ""], options }) => {
@@ -147,11 +183,18 @@ function qemuCommand(words: readonly string[]): string {
   return ["qemu-system-x86_64 ...", ...pairs(words)].join(" \\\n    ");
 }
 
+/** Hypervisors' own initiators do not ask for it. */
+function mutualText(chapTargetUser: string | null): string {
+  if (chapTargetUser === null) return "";
+  const who = "to initiators that ask: open-iscsi (username_in), not QEMU";
+  return `proof   as ${chapTargetUser}, ${who}\n`;
+}
+
 function describeClassic(reply: AttachReply): string {
   const { classic } = reply;
   return `url     ${classic?.url}
 target  ${classic?.target}
-
+${mutualText(classic?.chapTargetUser ?? null)}
 QEMU with its iSCSI driver (Debian: qemu-block-extra):
   ${qemuCommand(reply.qemu["7.2"])}
 

@@ -132,6 +132,9 @@ function placeRows(attachment: Attachment): readonly (readonly [string, string])
     ["iscsi", classic.url ?? "not served"],
     ["target", classic.target],
     ["chap", classic.chapUser === null ? "nobody has to prove anything" : classic.chapUser],
+    ...((classic.chapTargetUser ?? null) === null
+      ? []
+      : ([["target chap", `${classic.chapTargetUser}`]] as const)),
     ["initiators", classic.initiators.join(", ") || "all"],
   ];
 }

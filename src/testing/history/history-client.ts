@@ -6,7 +6,7 @@ import { closeSync, openSync, statSync, writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { KIB } from "../../base/index.ts";
-import { type LoadOptions, type LoadReport, runLoadSync } from "../../load/index.ts";
+import { type LoadOptions, type LoadReport, onceEnded, runLoadSync } from "../../load/index.ts";
 import { CLIENT_MAX, HistoryRecorder, type HistoryRequest, readHistory } from "./history-file.ts";
 
 const MARK = "RINGSTORE_HISTORY_CLIENT";
@@ -62,9 +62,7 @@ export class HistoryClient {
         child.send({ client, path, load: { runtimeMs: LONG_MS, stopFile, ...load } });
         child.once("message", (end: HistoryEnd) => resolve(end));
       });
-      child.once("exit", (code, signal) => {
-        resolve({ report: null, problem: `it ended with ${signal ?? code}` });
-      });
+      onceEnded(child, (how) => resolve({ report: null, problem: `it ended with ${how}` }));
     });
   }
 

@@ -20,6 +20,7 @@ export const PORTAL = {
   port: 0,
   connectionsMax: 16,
   connectionsPerAddressMax: 16,
+  discovery: null,
 } as const;
 const PATIENCE_MS = 20_000;
 

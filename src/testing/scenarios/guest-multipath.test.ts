@@ -1,8 +1,9 @@
 // A Linux guest with two ways to one volume of a cluster: sessions with the portals of two nodes,
-// with CHAP, and multipathd above them, configured as docs/classic.md says. One path is active, the
-// other in standby, from the start. The node that serves the target is killed under verified load; the
-// one that stands by takes it over while the map keeps the guest's requests, and gives it back when
-// the first has returned. The guest sees no error, its files are whole, and both copies are the same.
+// with CHAP both ways, and multipathd above them, configured as docs/classic.md says. One path is
+// active, the other in standby, from the start. The node that serves the target is killed under
+// verified load; the one that stands by takes it over while the map keeps the guest's requests, and
+// gives it back when the first has returned. The guest sees no error, its files are whole, and both
+// copies are the same.
 
 import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -19,15 +20,24 @@ import {
   untilStopped,
   verifiedFio,
 } from "./guest-fixture.ts";
-import { disksSoon, initiatorGuest, logIn, targetSoon } from "./initiator-fixture.ts";
+import {
+  disksSoon,
+  documentedCommand,
+  initiatorGuest,
+  keepSecrets,
+  logIn,
+  MUTUAL_CHAP,
+  targetSoon,
+} from "./initiator-fixture.ts";
 import { CHAP } from "./iscsi-fixture.ts";
 
 const VOLUME_BYTES: number = 96 * MIB;
 const SHORT_MS = 1000;
 const MAP = "mpatha";
 const DEVICE = `/dev/mapper/${MAP}`;
-/** On every node that serves the target: whoever is led there proves himself there. */
-const CLASSIC = { chap: CHAP };
+const DB1 = { user: "db1", secret: "target-horse-stap" };
+/** On every node that serves the target: whoever is led there proves himself there, and so does it. */
+const CLASSIC = { chap: { ...CHAP, target: DB1 } };
 
 /** Waits until that many paths of the map are active, as the kernel sees them. */
 async function pathsSoon(guest: Guest, isRight: (count: number) => boolean): Promise<void> {
@@ -69,8 +79,10 @@ async function ranksSoon(guest: Guest): Promise<void> {
 async function mapSoon(guest: Guest, target: string, portals: readonly string[]): Promise<void> {
   // A portal that has not heard of the target yet would refuse the login for good.
   for (const portal of portals) await targetSoon(guest, portal, target);
+  await keepSecrets(guest, { [DB1.user]: DB1.secret });
   for (const [index, portal] of portals.entries()) {
-    await logIn(guest, { target, portal, portalGroup: index + 1, chap: CHAP });
+    const more = documentedCommand(MUTUAL_CHAP, { target, portal });
+    await logIn(guest, { target, portal, portalGroup: index + 1, chap: CHAP, more });
   }
   await disksSoon(guest, portals.length);
   await pathsSoon(guest, (count) => count === portals.length);

@@ -1,12 +1,13 @@
 // A Linux guest that is an initiator itself, as hosts without QEMU are: the kernel's iscsi_tcp under
-// Debian's open-iscsi. Discovery, CHAP, a file system, logout and login; the daemon is killed under
-// verified load, and its restart resumes the session within the default time-outs. What the guest
-// wrote is then read by the host, which shares none of the guest's caches.
+// Debian's open-iscsi. Discovery and the target ask for proofs and give theirs, set as
+// docs/classic.md says; a file system, logout and login; the daemon is killed under verified load,
+// and its restart resumes the session within the default time-outs. What the guest wrote is then
+// read by the host, which shares none of the guest's caches.
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { AttachReply } from "../../model/types.ts";
@@ -26,9 +27,13 @@ import {
 } from "./guest-fixture.ts";
 import {
   disksSoon,
+  documentedCommand,
   initiatorGuest,
+  keepSecrets,
   LOGIN_REFUSED,
   logIn,
+  MUTUAL_CHAP,
+  type Place,
   sessionStates,
   tryLogin,
 } from "./initiator-fixture.ts";
@@ -40,6 +45,48 @@ const MOUNT = "mount /dev/sda /mnt";
 const UMOUNT = "cd / && umount /mnt && e2fsck -fn /dev/sda";
 /** Of files; what they sum up to stays in the guest's memory. */
 const SUM = "cd /mnt && find . -type f | sort | xargs md5sum >/tmp/sums";
+
+/** Names as docs/classic.md has them: of whoever asks for targets, the portal, the target. */
+const PROOFS = {
+  hosts: "hosts-horse-batt",
+  portal: "portal-horse-sta",
+  db1: "target-horse-stap",
+} as const;
+const DISCOVERY = "iscsiadm -m discoverydb ";
+
+/** `--PREFIX-user USER --PREFIX-secret-file FILE`. */
+function pairOf(host: GuestHost, prefix: string, user: keyof typeof PROOFS): readonly string[] {
+  const file = join(host.folder(), user);
+  writeFileSync(file, PROOFS[user], { mode: 0o600 });
+  return [`--${prefix}-user`, user, `--${prefix}-secret-file`, file];
+}
+
+/** Whoever cannot prove himself is told no target; who can is, by a portal that proves itself. */
+async function discover(guest: Guest, place: Place): Promise<void> {
+  const { target, portal } = place;
+  const open = await guest.run(`iscsiadm -m discovery -t sendtargets -p ${portal}`);
+  assert.equal(open.exitCode, LOGIN_REFUSED, open.stdout + open.stderr);
+  assert.ok(!open.stdout.includes(target));
+  await keepSecrets(guest, { ...PROOFS, portal: "another-horse-st" });
+  const impostor = await guest.run(documentedCommand(DISCOVERY, place));
+  assert.notEqual(impostor.exitCode, 0, "a portal that does not prove itself is asked nothing");
+  assert.ok(!impostor.stdout.includes(target));
+  await keepSecrets(guest, PROOFS);
+  const found = await guest.must(documentedCommand(DISCOVERY, place));
+  assert.equal(found.trim().split("\n").at(-1), `${portal},1 ${target}`);
+}
+
+/** Both sides prove themselves, or there is no session. */
+async function logInBothWays(guest: Guest, place: Place): Promise<void> {
+  const more = documentedCommand(MUTUAL_CHAP, place);
+  const wrong = { user: CHAP.user, secret: "wrong-horse-123" };
+  assert.equal(await tryLogin(guest, { ...place, chap: wrong, more }), LOGIN_REFUSED);
+  await keepSecrets(guest, { db1: "another-horse-st" });
+  assert.notEqual(await tryLogin(guest, { ...place, chap: CHAP, more }), 0, "an impostor");
+  assert.deepEqual(await sessionStates(guest), []);
+  await keepSecrets(guest, PROOFS);
+  await logIn(guest, { ...place, chap: CHAP, more });
+}
 
 async function logOut(guest: Guest): Promise<void> {
   await guest.must("iscsiadm -m node --logoutall=all");
@@ -77,16 +124,16 @@ function compareOnHost(host: GuestHost, reply: AttachReply, sums: string): void 
 }
 
 scenario("open-iscsi: CHAP, files, a daemon killed under load", limit("KILL"), async (host) => {
-  const daemon = await classicDaemon(host);
-  const reply = await classicVolume(host, daemon, "data", "96M");
+  const discovery = pairOf(host, "discovery-chap", "hosts");
+  const both = [...discovery, ...pairOf(host, "discovery-chap-target", "portal")];
+  const daemon = await classicDaemon(host, both);
+  const attach = pairOf(host, "chap-target", "db1");
+  const reply = await classicVolume(host, daemon, "data", "96M", { attach });
   const { target, portal } = reply.classic ?? { target: "", portal: null };
   assert.ok(portal !== null);
   const guest = await initiatorGuest(host);
-  const found = await guest.must(`iscsiadm -m discovery -t sendtargets -p ${portal}`);
-  assert.equal(found.trim(), `${portal},1 ${target}`);
-  const wrong = { user: CHAP.user, secret: "wrong-horse-123" };
-  assert.equal(await tryLogin(guest, { target, portal, chap: wrong }), LOGIN_REFUSED);
-  await logIn(guest, { target, portal, chap: CHAP });
+  await discover(guest, { target, portal });
+  await logInBothWays(guest, { target, portal });
   await disksSoon(guest, 1);
   await guest.must(`mkfs.ext4 -q /dev/sda && ${MOUNT} && cp /sbin/* /mnt/ && ${SUM} && ${UMOUNT}`);
   await logOut(guest);

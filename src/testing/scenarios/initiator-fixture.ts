@@ -44,20 +44,50 @@ export interface InitiatorOptions {
   readonly hasMultipath?: boolean;
 }
 
-export interface Login {
+export interface Place {
   readonly target: string;
   readonly portal: string;
   /** 1 by default. */
   readonly portalGroup?: number;
-  readonly chap?: { readonly user: string; readonly secret: string };
 }
 
-/** The block of docs/classic.md. */
-function multipathConf(): string {
+export interface Login extends Place {
+  readonly chap?: { readonly user: string; readonly secret: string };
+  /** Command lines before the login, when there is a record of the target. */
+  readonly more?: string;
+}
+
+/** How the block of docs/classic.md begins by which a target db1 must prove itself. */
+export const MUTUAL_CHAP =
+  "iscsiadm -m node -T TARGET -p PORTAL -o update -n node.session.auth.username_in -v db1";
+
+/** Where the command lines of docs/classic.md find files with secrets. */
+const SECRETS_FOLDER = "/etc/iscsi/secrets";
+
+/** The block of docs/classic.md that begins so. */
+function documented(start: string): string {
   const page = readFileSync(join(PROJECT_FOLDER, "docs/classic.md"), "utf8");
-  const block = /^```\n(defaults \{\n[\s\S]*?)^```$/m.exec(page);
-  assert.ok(block !== null, "docs/classic.md has a multipath.conf");
-  return block[1] as string;
+  const blocks = [...page.matchAll(/^```\n([\s\S]*?)^```$/gm)].map(([, block = ""]) => block);
+  const found = blocks.filter((block) => block.startsWith(start));
+  assert.equal(found.length, 1, `docs/classic.md has one block that begins with ${start}`);
+  return found[0] as string;
+}
+
+/** The same as one command that fails where one of its lines does. */
+export function documentedCommand(start: string, { target, portal }: Place): string {
+  const lines = documented(start).replaceAll("TARGET", target).replaceAll("PORTAL", portal);
+  return [`cd ${SECRETS_FOLDER}`, ...lines.trim().split("\n")].join(" && ");
+}
+
+/** Files as the lines of docs/classic.md name them: `db1.secret` for what db1 proves itself with. */
+export async function keepSecrets(
+  guest: Guest,
+  secrets: Readonly<Record<string, string>>,
+): Promise<void> {
+  const files = Object.entries(secrets).map(
+    ([user, secret]) => `printf %s '${secret}' >${SECRETS_FOLDER}/${user}.secret`,
+  );
+  await guest.must([`mkdir -p ${SECRETS_FOLDER}`, ...files].join(" && "));
 }
 
 /** A guest with iscsid running, and no session yet. */
@@ -66,7 +96,7 @@ export async function initiatorGuest(
   { hasMultipath = false }: InitiatorOptions = {},
 ): Promise<Guest> {
   const name = { content: `InitiatorName=${INITIATOR}\n` };
-  const conf = { "/etc/multipath.conf": { content: hasMultipath ? multipathConf() : "" } };
+  const conf = { "/etc/multipath.conf": { content: hasMultipath ? documented("defaults {") : "" } };
   const guest = await host.guest({
     cpuCount: 2,
     memoryMiB: 384,
@@ -105,7 +135,7 @@ export async function targetSoon(guest: Guest, portal: string, target: string): 
 
 /** As operators do: a record of the portal, what it needs, the login. Returns iscsiadm's status. */
 export async function tryLogin(guest: Guest, login: Login): Promise<number> {
-  const { target, portal, portalGroup = 1, chap } = login;
+  const { target, portal, portalGroup = 1, chap, more } = login;
   const node = `iscsiadm -m node -T ${target} -p ${portal}`;
   const set = (name: string, value: string): string =>
     `${node} -o update -n node.session.auth.${name} -v ${value}`;
@@ -114,7 +144,8 @@ export async function tryLogin(guest: Guest, login: Login): Promise<number> {
       ? []
       : [set("authmethod", "CHAP"), set("username", chap.user), set("password", chap.secret)];
   // With its portal group: discovery may have made this very record, and must not have it twice.
-  await guest.must([`${node},${portalGroup} -o new`, ...secret].join(" && "));
+  const asked = more === undefined ? [] : [more];
+  await guest.must([`${node},${portalGroup} -o new`, ...secret, ...asked].join(" && "));
   return (await guest.run(`${node} --login`)).exitCode;
 }
 

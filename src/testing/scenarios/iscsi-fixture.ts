@@ -13,9 +13,12 @@ const DISK_BYTES = 1024 * MIB;
 export const CHAP = { user: "guest", secret: "correct-horse-1" } as const;
 
 /** With a disk of the store, on which its volumes live. */
-export async function classicDaemon(host: GuestHost): Promise<Daemon> {
+export async function classicDaemon(
+  host: GuestHost,
+  flags: readonly string[] = [],
+): Promise<Daemon> {
   const listen = `127.0.0.1:${freePort("127.0.0.1")}`;
-  const daemon = await host.daemon({ flags: ["--iscsi-listen", listen] });
+  const daemon = await host.daemon({ flags: ["--iscsi-listen", listen, ...flags] });
   const path = join(host.folder(), "disk");
   const how = ["--size", `${DISK_BYTES}`, "--allocation", "sparse", "--label", "d1"];
   await daemon.json(["disk", "init", path, ...how]);
