@@ -213,8 +213,8 @@ const VOLUME_COMMANDS: readonly CommandSpec[] = [
       "With --classic the volume is an iSCSI target instead, LUN 0, where --iscsi-listen of the " +
         "daemon says: for hypervisors without vhost-user. Prints its URL, and the forms for QEMU " +
         "and libvirt.",
-      "With --classic --standby the node takes the target over when the node that has it is seen " +
-        "to be gone; until then its portal leads initiators there.",
+      "With --classic --standby the node's portal has the target in standby, as a second path to " +
+        "it, and takes it over when the node that has it is seen to be gone.",
       "With --bus scsi the volume is a unit of a virtio-scsi controller: one socket and one " +
         "device of the VM for up to 256 volumes, which come and go while the VM runs. The first " +
         "volume makes the controller, with --queues and --no-packed for all of them, the last " +

@@ -8,6 +8,7 @@
 
 import { createHash, timingSafeEqual } from "node:crypto";
 import { isIP } from "node:net";
+import type { AttachedTarget } from "../meta/records.ts";
 import { checkClassic } from "../model/classic-rules.ts";
 import type { DaemonConfig } from "../model/config.ts";
 import type { DeclaredAttachment, DeclaredClassic, DeclaredVolume } from "../model/declared.ts";
@@ -45,6 +46,23 @@ export function shownClassic(
   const url = portal === null ? null : `iscsi://${portal}/${target}/${LUN}`;
   const shown = { target, lun: LUN, portal, url, chapUser, initiators };
   return { ...shown, chapTargetUser: chapTargetUser ?? null };
+}
+
+/** Of the portal that serves it; 1 where nothing has been told. */
+export function portTagOf(target: Pick<AttachedTarget, "portTag"> | undefined): number {
+  return target?.portTag ?? 1;
+}
+
+/** Of the portal that has it in standby: a target has two ports, whichever nodes they are on. */
+export function standbyTagOf(target: Pick<AttachedTarget, "portTag"> | undefined): number {
+  return 3 - portTagOf(target);
+}
+
+/** The target where the standby serves it. */
+export function targetAtStandby(target: AttachedTarget, portal: string): AttachedTarget {
+  const { portTag, ...rest } = target;
+  const moved = { ...rest, portal };
+  return portTag === 2 ? moved : { ...moved, portTag: 2 };
 }
 
 /** As a record that every node reads has it. */
@@ -124,6 +142,8 @@ function differs(name: string, how: string): ApiError {
 export interface ClassicParts {
   readonly keeper: ClassicKeeper;
   readonly reservationsOf: (volumeId: string, name: string) => Promise<KeptReservations>;
+  /** See ClassicSpec; 1, the only one, for a volume of one node. */
+  readonly portTag?: number;
 }
 
 function chapOf(
@@ -143,7 +163,7 @@ export async function classicSpecOf(
   { id, name }: Identity,
   { readOnly }: Pick<DeclaredAttachment, "readOnly">,
   classic: DeclaredClassic,
-  { keeper, reservationsOf }: ClassicParts,
+  { keeper, reservationsOf, portTag = 1 }: ClassicParts,
 ): Promise<ClassicSpec> {
   const chap = chapOf(classic, keeper.secretsOf(id, name, classic));
   const { record, powerWasLost } = await reservationsOf(id, name);
@@ -152,6 +172,7 @@ export async function classicSpecOf(
     targetName: targetNameOf({ id, name }),
     initiators: classic.initiators,
     chap,
+    portTag,
     readOnly,
     naa: naaOf(id),
     reservations: record,

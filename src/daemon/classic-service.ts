@@ -2,12 +2,12 @@
 // What iSCSI calls of one volume's SCSI target, and what is counted on the way: commands, sessions,
 // what the device was asked for.
 //
-// It is what stands behind the gate of a volume of the cluster: a session counts as a guest that
-// runs, so that the volume is not handed over under it.
+// It is what stands behind the gate of a volume of the cluster. Sessions are no reason to keep a
+// volume: while the gate is held (another node has it) they see a unit in standby, which has no
+// device at all (reactor-classic.ts).
 //
 // Invariants:
 //  - a nexus that has been added is counted until its last task has ended;
-//  - while the gate is held (another node has the volume) no nexus begins;
 //  - once refuse() was called no nexus begins any more; `empty` is called when none is left.
 
 import type { RequestTable } from "../base/index.ts";
@@ -57,14 +57,24 @@ export class ClassicMeter implements UnitMeter {
   }
 }
 
+/** What becomes of a target when its gate is opened, and when it is shut. */
+export interface GatedTarget {
+  activate(): void;
+  standDown(): void;
+}
+
 export class ClassicService implements ScsiService, GatedFront {
-  /** Initiators come again by themselves: nobody waits for the gate. */
+  /** Nobody waits for the gate, and nobody keeps it open. */
   readonly isWaiting = false;
+  readonly connected = false;
+  /** As those of a volume that has just been opened. */
+  readonly isPatient = true;
   readonly tasks: ScsiTaskTable;
   private readonly engine: ScsiEngine;
   private readonly target: ScsiTarget;
   private readonly counters: Float64Array;
   private readonly gate: FrontGate | null;
+  private readonly front: GatedTarget | null;
   private nexusCount = 0;
   private isRefusing = false;
   private empty: () => void = () => {};
@@ -73,21 +83,27 @@ export class ClassicService implements ScsiService, GatedFront {
     engine: ScsiEngine,
     target: ScsiTarget,
     { meter, gate }: { readonly meter: VolumeMeter; readonly gate: FrontGate | null },
+    front: GatedTarget | null = null,
   ) {
     this.tasks = engine.tasks;
     this.engine = engine;
     this.target = target;
     this.counters = meter.counters;
     this.gate = gate;
+    this.front = front;
     gate?.guard(this);
   }
 
   // @cold
-  get connected(): boolean {
-    return this.nexusCount > 0;
+  gateOpened(): void {
+    this.front?.activate();
   }
 
-  gateOpened(): void {}
+  // @cold
+  gateHeld(): void {
+    this.front?.standDown();
+  }
+
   cutWaiting(): void {}
 
   submit(task: number): void {
@@ -106,7 +122,7 @@ export class ClassicService implements ScsiService, GatedFront {
 
   // @cold
   addNexus(identity: NexusIdentity, transport: ScsiTransport): number {
-    if (this.isRefusing || this.gate?.isHeld === true) return -1;
+    if (this.isRefusing) return -1;
     const nexus = this.target.addNexus(identity, transport);
     if (nexus < 0) return nexus;
     add(this.counters, VOLUME_COUNTERS.sessionCount, 1);
@@ -128,7 +144,12 @@ export class ClassicService implements ScsiService, GatedFront {
     this.nexusCount += change;
     this.counters[VOLUME_COUNTERS.openSessionCount] = this.nexusCount;
     this.counters[VOLUME_COUNTERS.connected] = this.nexusCount > 0 ? 1 : 0;
-    this.gate?.changed();
+  }
+
+  /** Its initiator has asked by which ports the unit is seen, and in which state. */
+  // @cold
+  knowsPorts(nexus: number): boolean {
+    return this.target.unitLink(nexus, 0)?.asksForStates === true;
   }
 
   /** Lets no session begin any more; `empty` is called once, at once when there is none. */

@@ -12,7 +12,14 @@ import { ApiError } from "../model/errors.ts";
 import { QUEUE_COUNT_MAX } from "../model/limits.ts";
 import type { DetachReply, Volume, VolumeAttach } from "../model/types.ts";
 import { checkQueueCount } from "../model/volume-rules.ts";
-import { howProven, planClassic, requireSameClassic, secretsOf } from "./classic-attach.ts";
+import {
+  howProven,
+  planClassic,
+  portTagOf,
+  requireSameClassic,
+  secretsOf,
+  standbyTagOf,
+} from "./classic-attach.ts";
 import { type ClusterContext, changeVolume, isNodeLive, readVolume } from "./cluster-context.ts";
 import { attachedTarget } from "./cluster-portals.ts";
 import type { ClusterServing } from "./cluster-serve.ts";
@@ -71,6 +78,11 @@ export class ClusterAttaching {
       return await this.#attachAgain(entry, found, request);
     }
     await this.#requireFree(found, request);
+    // What stands by here as a target, or is to be one, begins anew.
+    const wasTarget = entry.declared?.classic !== undefined;
+    if (entry.isStandby && (wasTarget || request.classic !== undefined)) {
+      await this.#serving.cutOff(entry);
+    }
     const portal = request.classic === undefined ? null : await this.#openPortal(what);
     const readOnly = request.readOnly ?? false;
     await this.#declare(entry, found, request, readOnly);
@@ -116,10 +128,14 @@ export class ClusterAttaching {
     portal: string | null,
   ): Pick<VolumeRecord["attachment"], "target"> {
     if (declared?.classic === undefined || portal === null) return {};
-    const { node, target, generation } = attachment;
-    // Taken from another node it keeps its power.
-    const since = node === null ? generation + 1 : (target?.since ?? generation + 1);
-    return { target: attachedTarget(declared.classic, portal, since) };
+    const { node, target, generation, standby } = attachment;
+    const { classic } = declared;
+    if (node === null) return { target: attachedTarget(classic, portal, generation + 1, 1) };
+    // Taken from another node it keeps its power, and whoever stood by for it his port.
+    const since = target?.since ?? generation + 1;
+    const stoodBy = standby?.node === this.#context.member.nodeId;
+    const portTag = stoodBy ? standbyTagOf(target) : portTagOf(target);
+    return { target: attachedTarget(classic, portal, since, portTag) };
   }
 
   /** A socket for a guest that is about to move here; the volume stays where it is until then. */

@@ -29,8 +29,10 @@ export async function handOverVolume(
     check(context, record, target.id);
     const { standby } = attachment;
     const nobody = { node: target.id, incarnation: 0 };
-    const known = standby?.node === target.id ? standby : nobody;
-    const wish = { ...known, isWanted: true, isMove: true };
+    const known = standby?.node === target.id ? standby : null;
+    // Two nodes that have a target between them change places.
+    const isSwap = known?.portal !== undefined && !known.isMove;
+    const wish = { ...(known ?? nobody), isWanted: true, isMove: !isSwap };
     return { ...record, attachment: { ...attachment, standby: wish } };
   });
   const reply = { volume: name, node: nodeName };
@@ -89,7 +91,7 @@ function check(context: ClusterContext, record: VolumeRecord, targetId: string):
   });
 }
 
-/** The wish, where it was not granted. */
+/** The wish, where it was not granted; whoever stood by before goes on to. */
 async function takeBack(
   context: ClusterContext,
   id: string,
@@ -98,7 +100,9 @@ async function takeBack(
 ): Promise<VolumeRecord> {
   return await changeVolume(context, id, what, (record) => {
     const { standby, ...attachment } = record.attachment;
-    const isOurs = standby?.node === targetId && standby.isMove;
-    return isOurs ? { ...record, attachment } : null;
+    if (standby?.node !== targetId) return null;
+    if (standby.isMove) return { ...record, attachment };
+    if (!standby.isWanted) return null;
+    return { ...record, attachment: { ...attachment, standby: { ...standby, isWanted: false } } };
   });
 }

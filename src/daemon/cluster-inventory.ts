@@ -11,6 +11,7 @@ import {
   type MetaKeys,
   nodeCodec,
   type RecordCodec,
+  reservationsCodec,
   volumeCodec,
 } from "../meta/index.ts";
 import type {
@@ -19,6 +20,7 @@ import type {
   DiskRecord,
   LiveRecord,
   NodeRecord,
+  ReservationsRecord,
   VolumeRecord,
 } from "../meta/records.ts";
 import type { MetaChange, MetaEntry, MetaList, MetaWatchHandler } from "../ports/meta-store.ts";
@@ -79,6 +81,8 @@ export class ClusterInventory implements MetaWatchHandler {
   readonly disks: Shelf<DiskRecord> = new Shelf(diskCodec);
   readonly volumes: Shelf<VolumeRecord> = new Shelf(volumeCodec);
   readonly copies: CopyShelf = new CopyShelf(copyCodec);
+  /** Of targets: for the nodes that have them in standby, by the volume's id. */
+  readonly reservations: Shelf<ReservationsRecord> = new Shelf(reservationsCodec);
   cluster: ClusterRecord | null = null;
   /** Who plans. */
   leader: Known<LiveRecord> | null = null;
@@ -98,9 +102,8 @@ export class ClusterInventory implements MetaWatchHandler {
   }
 
   reset(list: MetaList): void {
-    for (const shelf of [this.nodes, this.live, this.disks, this.volumes, this.copies]) {
-      shelf.clear();
-    }
+    const { nodes, live, disks, volumes, copies, reservations } = this;
+    for (const shelf of [nodes, live, disks, volumes, copies, reservations]) shelf.clear();
     this.damaged.clear();
     this.cluster = null;
     this.leader = null;
@@ -188,6 +191,7 @@ export class ClusterInventory implements MetaWatchHandler {
     if (!key.startsWith(volumes)) return null;
     const [id = "", kind, rest] = key.slice(volumes.length).split("/");
     if (kind === "record") return at(this.volumes as Shelf<never>, id);
+    if (kind === "reservations") return at(this.reservations as Shelf<never>, id);
     if (kind === "copy")
       return at(this.copies as Shelf<CopyRecord> as Shelf<never>, `${id}/${rest}`);
     return null;

@@ -16,7 +16,7 @@ import {
 import type { Standby } from "../meta/records.ts";
 import type { ClusterBackingView } from "../model/cluster-types.ts";
 import type { VolumeAttach } from "../model/types.ts";
-import type { ClassicSpec, ElsewhereTarget } from "../ports/classic-plane.ts";
+import type { ClassicSpec, ElsewhereTarget, TargetPath } from "../ports/classic-plane.ts";
 import type { MetaOutcome, MetaStore, MetaTransaction } from "../ports/meta-store.ts";
 import type { ReservationRecord } from "../ports/reservation-record.ts";
 import { ClusterFixture, NodeFixture, refused, until } from "../testing/control/cluster-fixture.ts";
@@ -70,6 +70,18 @@ async function leads(node: NodeFixture, wanted: string): Promise<void> {
   );
 }
 
+async function pathsAt(
+  { plane, name }: NodeFixture,
+  id: string,
+  wanted: readonly TargetPath[],
+): Promise<void> {
+  const told = (): string => JSON.stringify(plane.paths.get(id));
+  await until(
+    () => told() === JSON.stringify(wanted),
+    () => `${name} was told of ${told()}`,
+  );
+}
+
 async function attached(request: VolumeAttach = CLASSIC): Promise<string> {
   const { id } = await a.create({ name: "v", sizeBytes: MIB, replicas: 2 });
   await until(() => [b, c].every((node) => node.control.list().some((one) => one.id === id)));
@@ -101,9 +113,12 @@ describe("portals", () => {
     const chap = { user: "vm1", secret: SECRET };
     const id = await attached({ classic: { chap, initiators: [HOST_A] } });
     const targetName = specAt(a, id).targetName;
-    const wanted: ElsewhereTarget = { targetName, initiators: [HOST_A], address: "10.0.0.1:3260" };
+    const address = "10.0.0.1:3260";
+    const paths = [{ address, portTag: 1, isActive: true }];
+    const wanted: ElsewhereTarget = { targetName, initiators: [HOST_A], address, paths };
     for (const node of [b, c]) {
       await leads(node, "10.0.0.1:3260");
+      assert.equal(backing(node).targetUrl, `iscsi://10.0.0.1:3260/${targetName}/0`);
       assert.deepEqual(node.plane.elsewhere, [wanted]);
     }
     await leads(a, "");
@@ -313,20 +328,94 @@ describe("standby", () => {
     assert.deepEqual(volume.attachment?.classic?.initiators, [HOST_A]);
     assert.equal((await b.control.attach("v", STANDBY)).changed, false);
     await leads(b, "10.0.0.1:3260");
-    assert.ok(!b.plane.calls.includes("openVolume v"), "nothing is open at a standby");
-    await until(() => a.plane.stoodBy.has(id));
+    // It is a target there, in standby: another port of it, and nobody's volume.
+    assert.equal(b.plane.backings.at(-1)?.isStandby, true);
+    assert.equal(specAt(b, id).portTag, 2);
+    assert.deepEqual(specAt(b, id).reservations, RECORD);
+    const active = { address: "10.0.0.1:3260", portTag: 1, isActive: true };
+    const standby = { address: "10.0.0.2:3260", portTag: 2, isActive: false };
+    await pathsAt(a, id, [standby]);
+    await pathsAt(b, id, [active]);
+    await until(() => c.plane.elsewhere[0]?.paths.length === 2);
+    assert.deepEqual(c.plane.elsewhere[0]?.paths, [active, standby]);
+    const changed = { ...RECORD, generation: 4 };
+    await a.cluster.saveReservations(id, changed);
+    await until(() => b.plane.toldReservations.get(id)?.generation === 4);
+    await a.cluster.saveReservations(id, RECORD);
     await a.control.resize("v", { sizeBytes: 2 * MIB }, REALLY);
     b = await reborn(b, 1);
     await until(() => b.control.list().length > 0 && b.control.show("v").state === "standby");
     await dies(a);
     await until(() => backing(c).attachedTo === "b");
     await until(() => specAt(b, id) !== undefined);
-    assert.deepEqual(specAt(b, id).reservations, RECORD);
-    assert.equal(specAt(b, id).powerWasLost, false);
+    await until(() => b.plane.calls.includes("takeVolume v"));
+    assert.deepEqual(b.plane.toldReservations.get(id), RECORD, "before the first command");
     assert.deepEqual(specAt(b, id).initiators, [HOST_A]);
+    assert.equal(b.plane.calls.filter((call) => call === "attachClassic v").length, 1);
+    assert.ok(!b.plane.calls.includes("detach v"), "its sessions go on");
     assert.equal(b.plane.open.get(id)?.sizeBytes, 2 * MIB);
     await leads(b, "");
     await leads(c, b.plane.portalAddress);
+  });
+
+  test("whoever was taken over from stands by again by itself, after a restart or a sleep", async () => {
+    const chap = { user: "vm1", secret: SECRET };
+    const id = await attached({ classic: { chap, initiators: [HOST_A] } });
+    await b.control.attach("v", { classic: { chap }, standby: true });
+    await until(() => a.plane.paths.get(id)?.length === 1);
+    await a.end();
+    await until(() => backing(c).attachedTo === "b");
+    assert.equal(backing(c).standby, "a");
+    a = await reborn(a, 0);
+    await until(() => a.control.list().length > 0 && a.control.show("v").state === "standby");
+    assert.equal(specAt(a, id).chap?.secret, SECRET);
+    assert.equal(specAt(a, id).portTag, 1, "its port is what it was");
+    await pathsAt(b, id, [{ address: "10.0.0.1:3260", portTag: 1, isActive: false }]);
+    await pathsAt(a, id, [{ address: "10.0.0.2:3260", portTag: 2, isActive: true }]);
+    // By name, they change places, and sessions are not cut.
+    assert.equal((await c.cluster.handOver("v", { node: "a" })).changed, true);
+    await until(() => a.control.show("v").state === "attached" && backing(c).standby === "b");
+    await until(() => b.control.show("v").state === "standby");
+    for (const { plane } of [a, b]) assert.ok(!plane.calls.includes("detach v"));
+    assert.deepEqual((await a.control.attach("v", { classic: {} })).changed, false);
+    await leads(c, "10.0.0.1:3260");
+    await pathsAt(a, id, [{ address: "10.0.0.2:3260", portTag: 2, isActive: false }]);
+    // Detached, it goes to the other, and this one has nothing to do with it any more.
+    await a.control.detach("v");
+    await until(() => backing(c).attachedTo === "b" && backing(c).standby === null);
+    await until(() => a.control.show("v").attachment === null);
+  });
+
+  test("a swap that is refused leaves the standby what it was", async () => {
+    const id = await attached();
+    await b.control.attach("v", STANDBY);
+    await until(() => a.plane.paths.get(id)?.length === 1);
+    a.plane.handOverVolume = async () => {
+      throw new Error("not now");
+    };
+    const { code } = await c.cluster.handOver("v", { node: "b" }).then(
+      () => assert.fail("it was handed over"),
+      (error) => error,
+    );
+    assert.equal(code, "timed_out");
+    assert.equal(backing(c).attachedTo, "a");
+    assert.equal(backing(c).standby, "b");
+    const store = scene.store();
+    const entry = await store.get(new MetaKeys().volumeRecord(id));
+    store.close();
+    assert.match(Buffer.from(entry?.value ?? []).toString(), /"isWanted":false,"isMove":false/);
+  });
+
+  test("a node whose portal is another's is led to when it serves, not before", async () => {
+    await attached();
+    await b.control.attach("v", STANDBY);
+    await until(() => backing(c).standby === "b");
+    b.plane.takeVolume = () => new Promise(() => undefined);
+    await dies(a);
+    await until(() => backing(c).attachedTo === "b");
+    await leads(c, "wait");
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    assert.equal(leadOf(c), "wait");
   });
 
   test("a holder that is alive keeps it, with or without sessions", async () => {
@@ -347,20 +436,25 @@ describe("standby", () => {
     await b.control.attach("v", { classic: { chap }, standby: true });
     a.plane.tellFront({ volumeId: id, isRunning: true, isWaiting: false });
     assert.equal((await c.cluster.handOver("v", { node: "b" })).changed, true);
-    await until(() => specAt(b, id) !== undefined);
-    await until(() => a.control.show("v").attachment === null);
+    await until(() => b.control.show("v").state === "attached");
+    await until(() => a.control.show("v").state === "standby");
     await leads(a, "10.0.0.2:3260");
     await a.cluster.saveReservations(id, RECORD).then(
       () => assert.fail("a has lost it"),
       () => undefined,
     );
     await b.cluster.saveReservations(id, RECORD);
-    await c.control.attach("v", { classic: { chap }, standby: true });
+    const third = (): Promise<unknown> =>
+      c.control.attach("v", { classic: { chap }, standby: true });
+    await refused(third(), "volume_busy", /node a stands by/);
+    assert.equal((await a.control.detach("v")).changed, true);
+    await until(() => backing(c).standby === null);
+    await third();
     await until(() => backing(b).standby === "c");
     assert.equal((await b.control.detach("v")).changed, true);
-    await until(() => specAt(c, id) !== undefined);
-    assert.deepEqual(specAt(c, id).reservations, RECORD);
-    assert.equal(specAt(c, id).powerWasLost, false);
+    await until(() => c.control.show("v").state === "attached");
+    assert.deepEqual(c.plane.toldReservations.get(id), RECORD);
+    assert.equal(specAt(c, id).portTag, 1);
     await leads(b, "10.0.0.3:3260");
     assert.equal((await c.control.detach("v")).changed, true);
     await leads(b, "");
@@ -384,9 +478,10 @@ describe("standby", () => {
     const others = ["iqn.2026-01.com.example:b"];
     await refused(standby({ chap, initiators: others }), "attachment_differs", /other initiators/);
     await standby({ chap });
-    await until(() => a.plane.stoodBy.size === 1);
+    await until(() => [...a.plane.paths.values()].some(({ length }) => length === 1));
     assert.equal((await b.control.detach("v")).changed, true);
-    await until(() => backing(a).standby === null && a.plane.stoodBy.size === 0);
+    await until(() => backing(a).standby === null);
+    await until(() => [...a.plane.paths.values()].every(({ length }) => length === 0));
     assert.equal(b.control.show("v").attachment, null);
     await leads(b, "10.0.0.1:3260");
     await a.control.detach("v");
@@ -443,16 +538,17 @@ describe("a target that proves itself", () => {
     await refused(standby(another), "attachment_differs", /with CHAP name db-1 of the target/);
     await refused(c.cluster.handOver("v", { node: "b" }), "volume_attached", /--classic --standby/);
     await standby({ target: chap.target });
-    await until(() => a.plane.stoodBy.has(id));
+    await until(() => a.plane.paths.get(id)?.length === 1);
     b = await reborn(b, 1);
     await until(() => b.control.list().length > 0 && b.control.show("v").state === "standby");
     await dies(a);
-    await until(() => specAt(b, id) !== undefined);
+    await until(() => backing(c).attachedTo === "b");
+    await until(() => b.control.show("v").state === "attached");
     assert.deepEqual(specAt(b, id).chap, chap);
     await c.control.attach("v", { classic: { chap }, standby: true });
     await until(() => backing(b).standby === "c");
     assert.equal((await b.control.detach("v")).changed, true);
-    await until(() => specAt(c, id) !== undefined);
+    await until(() => c.control.show("v").state === "attached");
     assert.deepEqual(specAt(c, id).chap, chap);
     assert.equal(b.control.show("v").attachment, null);
   });
@@ -460,7 +556,7 @@ describe("a target that proves itself", () => {
   test("a standby that has lost the target's secret is not ready, and nothing is left to it", async () => {
     const id = await attached({ classic: { chap } });
     await b.control.attach("v", { classic: { chap }, standby: true });
-    await until(() => a.plane.stoodBy.has(id));
+    await until(() => a.plane.paths.get(id)?.length === 1);
     rmSync(join(b.fixture.paths.iscsiDirectory, `${id}.chap-target`));
     const before = await standbyOf(id);
     assert.equal(before?.portal, "10.0.0.2:3260");

@@ -1,6 +1,7 @@
 // Where the iSCSI targets of a cluster are, told both ways: the records hear where this node serves
 // its own, and this node's portal leads initiators to those of the others. So one address that an
-// initiator knows leads to every target, wherever it has moved.
+// initiator knows leads to every target, wherever it has moved. Discovery names, on every node, the
+// portal that serves a target and the one that has it in standby, for those that want two paths.
 //
 // Nothing here decides where a target is served: a record that is old sends an initiator to a
 // portal that sends it on, or tells it to come again.
@@ -14,8 +15,8 @@
 
 import type { AttachedTarget, VolumeRecord } from "../meta/records.ts";
 import type { DeclaredClassic } from "../model/declared.ts";
-import type { ElsewhereTarget } from "../ports/classic-plane.ts";
-import { classicOf, targetNameOf } from "./classic-attach.ts";
+import type { ElsewhereTarget, TargetPath } from "../ports/classic-plane.ts";
+import { classicOf, portTagOf, standbyTagOf, targetNameOf } from "./classic-attach.ts";
 import { type ClusterContext, changeVolume } from "./cluster-context.ts";
 import type { ServedVolume } from "./cluster-served.ts";
 import { isReady } from "./cluster-standby.ts";
@@ -25,8 +26,10 @@ export function attachedTarget(
   classic: DeclaredClassic,
   portal: string,
   since: number,
+  portTag: number,
 ): AttachedTarget {
-  return { portal, ...classicOf(classic), since };
+  const told = { portal, ...classicOf(classic), since };
+  return portTag === 1 ? told : { ...told, portTag };
 }
 
 function isLoopback(address: string): boolean {
@@ -77,13 +80,15 @@ export class ClusterPortals {
     }
   }
 
-  #elsewhere({ id, name, attachment }: VolumeRecord, own: string): readonly ElsewhereTarget[] {
+  #elsewhere(record: VolumeRecord, own: string): readonly ElsewhereTarget[] {
+    const { id, name, attachment, owner, state } = record;
     const { member, inventory, served } = this.#context;
     const { node, target } = attachment;
     if (target === undefined || node === null) return [];
     const { initiators, portal } = target;
+    const paths = this.#pathsOf(record, "").filter((one) => leadsOn(own, one.address));
     const lead = (address: string | null): readonly ElsewhereTarget[] => [
-      { targetName: targetNameOf({ id, name }), initiators, address },
+      { targetName: targetNameOf({ id, name }), initiators, address, paths },
     ];
     if (node === member.nodeId) {
       const entry = served.get(id);
@@ -92,7 +97,10 @@ export class ClusterPortals {
     }
     // Nobody answers there; it comes back, or whoever stands by takes over.
     if (!inventory.isAlive(node)) return lead(null);
-    return leadsOn(own, portal) ? lead(portal) : [];
+    if (!leadsOn(own, portal)) return [];
+    // It is about to take the volume: until then its portal may have the target in standby.
+    const isThere = owner?.node === node && state !== "handed-over";
+    return lead(isThere ? portal : null);
   }
 
   // Our own targets -------------------------------------------------------------------------------
@@ -101,19 +109,51 @@ export class ClusterPortals {
     for (const entry of [...this.#context.served.values()]) {
       const record = this.#context.inventory.volumes.get(entry.id)?.record;
       if (record === undefined) continue;
-      await this.#showStandby(entry, record);
+      await this.#showPaths(entry, record);
+      await this.#showReservations(entry);
       if (this.#isUntold(entry, record)) await this.#tell(entry);
     }
   }
 
-  async #showStandby(entry: ServedVolume, { attachment }: VolumeRecord): Promise<void> {
+  /** All portals that have the target at the moment, but for that of `except`. */
+  #pathsOf({ attachment }: VolumeRecord, except: string): readonly TargetPath[] {
+    const { node, target, standby } = attachment;
+    const { inventory } = this.#context;
+    const paths: TargetPath[] = [];
+    if (target === undefined || node === null) return paths;
+    if (node !== except && inventory.isAlive(node)) {
+      paths.push({ address: target.portal, portTag: portTagOf(target), isActive: true });
+    }
+    const address = standby?.portal;
+    if (address !== undefined && standby?.node !== except && isReady(this.#context, standby)) {
+      paths.push({ address, portTag: standbyTagOf(target), isActive: false });
+    }
+    return paths;
+  }
+
+  /** To the initiators of a target that is here, active or in standby. */
+  async #showPaths(entry: ServedVolume, record: VolumeRecord): Promise<void> {
     const { plane, member } = this.#context;
-    const { node, standby } = attachment;
-    const isOurs = node === member.nodeId && entry.serving && !entry.isStandby && !entry.busy;
-    const hasStandby = standby?.portal !== undefined && isReady(this.#context, standby);
-    if (!isOurs || entry.portal === null || hasStandby === entry.hasStandby) return;
-    entry.hasStandby = hasStandby;
-    await plane.setStandby(entry.id, hasStandby);
+    const { portal } = entry;
+    if (portal === null || !entry.serving || !entry.open || entry.busy) return;
+    if (entry.isStandby === (record.attachment.node === member.nodeId)) return;
+    const others = this.#pathsOf(record, member.nodeId).filter((one) =>
+      leadsOn(portal, one.address),
+    );
+    const text = JSON.stringify(others);
+    if (text === entry.toldPaths) return;
+    entry.toldPaths = text;
+    await plane.setPaths(entry.id, others);
+  }
+
+  /** To those in standby: what the node that serves it has changed. */
+  async #showReservations(entry: ServedVolume): Promise<void> {
+    const { plane, inventory } = this.#context;
+    const known = inventory.reservations.get(entry.id);
+    if (known === undefined || !entry.isStandby || !entry.open || entry.busy) return;
+    if (entry.portal === null || known.modRevision === entry.reservationsRevision) return;
+    entry.reservationsRevision = known.modRevision;
+    await plane.setReservations(entry.id, known.record.record);
   }
 
   #isUntold(entry: ServedVolume, { attachment }: VolumeRecord): boolean {
@@ -130,7 +170,8 @@ export class ClusterPortals {
     { target, generation }: VolumeRecord["attachment"],
   ): AttachedTarget | undefined {
     if (declared?.classic === undefined || portal === null) return undefined;
-    return attachedTarget(declared.classic, portal, target?.since ?? generation);
+    const since = target?.since ?? generation;
+    return attachedTarget(declared.classic, portal, since, portTagOf(target));
   }
 
   async #tell(entry: ServedVolume): Promise<void> {

@@ -14,6 +14,7 @@ import type { VolumeRecordsHost } from "../ports/cluster-plane.ts";
 import type { Log } from "../ports/log.ts";
 import type { MetaEntry, MetaStore } from "../ports/meta-store.ts";
 import type { OwnedRecord, RecordEntry, RecordSwap } from "../ports/volume-records.ts";
+import { targetAtStandby } from "./classic-attach.ts";
 import { newChangeId, processText } from "./cluster-context.ts";
 
 export interface RecordsModules {
@@ -180,11 +181,15 @@ function movedTo(to: ProcessName | null, { attachment, owner }: VolumeRecord): A
     generation: generation + 1,
     node: to.node,
     readOnly,
-    ...(target === undefined || portal === undefined ? {} : { target: { ...target, portal } }),
+    ...(target === undefined || portal === undefined
+      ? {}
+      : { target: targetAtStandby(target, portal) }),
   };
   if (standby?.isMove === true || owner?.node !== node) return moved;
   const { incarnation } = owner;
-  return { ...moved, standby: { node, incarnation, isWanted: false, isMove: false } };
+  const before = { node, incarnation, isWanted: false, isMove: false };
+  const place = target === undefined ? {} : { portal: target.portal };
+  return { ...moved, standby: { ...before, ...place } };
 }
 
 function processOf(owner: string | null): ProcessName | null {

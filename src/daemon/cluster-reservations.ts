@@ -67,6 +67,20 @@ export class ClusterReservations {
     return kept;
   }
 
+  /** claim(), as those have it who must have the state itself. */
+  async claimRecord(volumeId: string, name: string): Promise<ReservationRecord> {
+    const { record, powerWasLost } = await this.claim(volumeId, name);
+    return record === null || (powerWasLost && !record.aptpl) ? NOBODY : record;
+  }
+
+  /** What holds at the moment, where another node has the volume; nothing is changed. */
+  async look(volumeId: string, name: string): Promise<KeptReservations> {
+    const { link, keys } = this.#context;
+    const what = `cannot stand by for the target of volume ${name}`;
+    const found = await link.ask(what, (store) => read(store, keys.volumeReservations(volumeId)));
+    return { record: found?.record.record ?? null, powerWasLost: false };
+  }
+
   /** Resolves when it is safe. Rejects with ApiError; then initiators hear that it is not. */
   async save(volumeId: string, record: ReservationRecord): Promise<void> {
     await this.#inTurn(volumeId, async () => {

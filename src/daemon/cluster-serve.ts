@@ -9,14 +9,14 @@
 // - What has moved away is let go of: its front end is cut off, within bounds, then it is closed.
 //   It is not surrendered: its owner is deposed, and another writes.
 
-import type { VolumeRecord } from "../meta/records.ts";
+import type { AttachedTarget, VolumeRecord } from "../meta/records.ts";
 import type { DeclaredClusterAttachment } from "../model/declared.ts";
 import { ApiError } from "../model/errors.ts";
 import { QUEUE_COUNT_MAX } from "../model/limits.ts";
 import type { ClusterBacking, ReplicaPlace } from "../ports/cluster-plane.ts";
 import type { VolumeSpec } from "../ports/data-plane.ts";
 import { attachFront } from "./attach-front.ts";
-import { classicOf } from "./classic-attach.ts";
+import { classicOf, portTagOf, standbyTagOf } from "./classic-attach.ts";
 import type { KeptReservations } from "./classic-keeper.ts";
 import {
   type ClusterContext,
@@ -33,6 +33,7 @@ import { asApiError } from "./failure.ts";
 import type { StateStore } from "./state-store.ts";
 import { serialOf } from "./volume-entry.ts";
 
+const LOST = "it was taken over by another node, for which this one stands by";
 const TAKEN = "this node was given it, and serves it";
 
 /** What a node is to a volume, by its record; null = nothing. */
@@ -138,15 +139,27 @@ export class ClusterServing {
     if (entry.open) await this.#grow(entry, record);
     if (entry.open && entry.isStandby) {
       entry.toldMembers = "";
+      // What holds is known before the first command runs.
+      if (entry.serving && entry.portal !== null) await this.#renewReservations(entry);
       await plane.takeVolume(entry.id, this.#backingOf(record));
       entry.isStandby = false;
     }
     if (!entry.open && entry.isStandby) {
-      // A target: until now nothing of it was open here.
+      // A target whose secret was not here: until now nothing of it was open.
       entry.isStandby = false;
       entry.serving = false;
     }
     if (!entry.serving) await this.#listen(entry, record, false);
+  }
+
+  async #renewReservations({ id, name }: ServedVolume): Promise<void> {
+    const { plane, reservations } = this.#context;
+    const record = await reservations.claimRecord(id, name);
+    try {
+      await plane.setReservations(id, record);
+    } catch (error) {
+      throw asApiError(error, `cannot serve the target of volume ${name}`);
+    }
   }
 
   /** All copies that count have grown; its front-ends are told. */
@@ -161,13 +174,14 @@ export class ClusterServing {
 
   /** The record has just been read, and says that this node stands by. */
   async standBy(entry: ServedVolume, record: VolumeRecord): Promise<void> {
-    const isTarget = record.attachment.target !== undefined;
+    const { target } = record.attachment;
+    const isAside = target !== undefined && !this.#hasSecrets(entry, target);
     if (entry.open) await this.#grow(entry, record);
-    else if (isTarget) entry.sizeBytes = record.sizeBytes;
-    if (!entry.serving && isTarget) await this.#standAside(entry, record);
+    else if (isAside) entry.sizeBytes = record.sizeBytes;
+    if (!entry.serving && isAside) await this.#standAside(entry, record);
     else if (!entry.serving) await this.#listen(entry, record, true);
     const { member, incarnation } = this.#context;
-    const portal = isTarget && this.#hasSecrets(entry) ? entry.portal : null;
+    const portal = target !== undefined && !isAside ? entry.portal : null;
     const { id, name } = record;
     await changeVolume(this.#context, id, `cannot stand by for volume ${name}`, (found) => {
       const { attachment } = found;
@@ -182,10 +196,9 @@ export class ClusterServing {
   }
 
   /** Secrets are in no record: whoever was told none cannot let anybody in, nor prove itself. */
-  #hasSecrets({ id, name, declared }: ServedVolume): boolean {
-    if (declared?.classic === undefined) return true;
+  #hasSecrets({ id, name, declared }: ServedVolume, target: AttachedTarget): boolean {
     try {
-      this.#context.host.modules.classic.secretsOf(id, name, declared.classic);
+      this.#context.host.modules.classic.secretsOf(id, name, declared?.classic ?? target);
       return true;
     } catch {
       return false;
@@ -193,8 +206,8 @@ export class ClusterServing {
   }
 
   /**
-   * For a target that another node has. Nothing is opened: the portal leads initiators to the one
-   * that has it, and a takeover is one of a volume that was closed here.
+   * For a target that another node has, and whose secret this one has not. Nothing is opened: the
+   * portal leads initiators on.
    */
   async #standAside(entry: ServedVolume, record: VolumeRecord): Promise<void> {
     this.checkName(record.name);
@@ -222,10 +235,13 @@ export class ClusterServing {
     if (!entry.open) await this.open(entry, record, isStandby);
     const { readOnly } = record.attachment;
     const { classic: keeper } = host.modules;
+    const { reservations } = this.#context;
     const reservationsOf = (id: string, name: string): Promise<KeptReservations> =>
-      this.#context.reservations.claim(id, name);
+      isStandby ? reservations.look(id, name) : reservations.claim(id, name);
     const isAwaited = (): boolean => false;
-    const parts = { options: host.options, plane, keeper, reservationsOf, isAwaited };
+    const { target } = record.attachment;
+    const portTag = isStandby ? standbyTagOf(target) : portTagOf(target);
+    const parts = { options: host.options, plane, keeper, reservationsOf, isAwaited, portTag };
     try {
       entry.portal = await attachFront(parts, record, { ...settings, readOnly });
     } catch (error) {
@@ -233,7 +249,8 @@ export class ClusterServing {
       throw error;
     }
     entry.serving = true;
-    entry.hasStandby = false;
+    entry.toldPaths = "[]";
+    entry.reservationsRevision = 0;
     entry.problem = null;
     entry.retryCount = 0;
     entry.retryAtMs = 0;
@@ -394,9 +411,10 @@ export class ClusterServing {
       log.log("info", "volume.served", { volume: name, generation });
       return;
     }
-    if (entry.open && !wasStandby) await this.#becomeStandby(entry);
+    const isLost = entry.open && !wasStandby && !(await this.#becomeStandby(entry));
     await this.standBy(entry, record);
-    if (!wasServing) log.log("info", "volume.stands-by", { volume: name, generation });
+    if (isLost && wasServing) events.add("volume.detached", name, LOST);
+    if (!wasServing || isLost) log.log("info", "volume.stands-by", { volume: name, generation });
   }
 
   /** Its owner here was refused by a copy that has seen newer metadata. */
@@ -405,10 +423,15 @@ export class ClusterServing {
     return owner?.state === "surrendered" && this.#context.notes.ownerGaveUp(record, owner);
   }
 
-  /** We have handed it over, and perhaps nobody was there to note that; or we have lost it. */
-  async #becomeStandby(entry: ServedVolume): Promise<void> {
-    if (ownerOf(this.#context, entry.id)?.state === "standby") entry.isStandby = true;
+  /**
+   * We have handed it over, and perhaps nobody was there to note that. Or we have lost it, which is
+   * what false says: then nobody has drained it, and its sessions end.
+   */
+  async #becomeStandby(entry: ServedVolume): Promise<boolean> {
+    const isGiven = ownerOf(this.#context, entry.id)?.state === "standby";
+    if (isGiven) entry.isStandby = true;
     else await this.cutOff(entry);
+    return isGiven;
   }
 
   /** Notes why a volume is not served, and when to try again. */

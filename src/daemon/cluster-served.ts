@@ -23,11 +23,14 @@ export class ServedVolume extends OperationQueue {
   serving = false;
   /** Of a target that is served: the portal's `HOST:PORT`. */
   portal: string | null = null;
-  /** The same: its initiators were told that another node stands by. */
-  hasStandby = false;
+  /** The same: which portals of others its initiators were told of, as text. */
+  toldPaths = "[]";
+  /** Of one in standby: the revision of the reservations that the data plane was given. */
+  reservationsRevision = 0;
   /**
-   * Another node has it, and this one's socket is open in case its guest comes here; of a target
-   * nothing is open, and the portal leads to that node.
+   * Another node has it, and this one's socket is open in case its guest comes here, or its target
+   * is there in standby. Of a target whose secret this node does not have nothing is open, and the
+   * portal leads to that node.
    */
   isStandby = false;
   /** What front-ends here do with its rings. */

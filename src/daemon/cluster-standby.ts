@@ -7,9 +7,10 @@
 //   rings run, and the standby asks  -- "no" ----> hangs up on whoever waits
 //   no word for takeOverMs, or dead                attaches itself, takes over as from a crash
 //
-// An iSCSI target has no rings that wait: its standby asks for nothing, and takes the volume over
-// when the holder's liveness has expired. Whoever slept meanwhile is fenced by the takeover before
-// the standby serves, so that no late write of the old path lands.
+// An iSCSI target has no rings that wait: its standby asks for nothing, has the target in standby
+// (reactor-target.ts), and takes the volume over when the holder's liveness has expired. Whoever
+// slept meanwhile is fenced by the takeover before the standby serves, so that no late write of the
+// old path lands; when it is back it stands by in turn.
 //
 // A migration that is cancelled goes the same way back: whoever gave the volume away stands by.
 //
@@ -18,6 +19,7 @@
 
 import type { Standby, VolumeRecord } from "../meta/records.ts";
 import type { FrontState } from "../ports/cluster-plane.ts";
+import { targetAtStandby } from "./classic-attach.ts";
 import {
   type ClusterContext,
   changeVolume,
@@ -84,15 +86,17 @@ export class ClusterStandbys {
     const isHere = node === member.nodeId;
     if (entry.isStandby && isHere) this.#align(entry);
     else if (entry.isStandby && standby?.node === member.nodeId) {
-      if (entry.open) this.#wait(entry, standby);
-      else this.#watch(entry, node);
+      if (record.attachment.target === undefined) this.#wait(entry, standby);
+      else this.#watch(entry, node, standby);
     } else if (!entry.isStandby && isHere && standby !== undefined) this.#hold(entry, standby);
   }
 
   // The standby of a target -----------------------------------------------------------------------
 
-  #watch(entry: ServedVolume, holder: string | null): void {
-    if (holder === null || this.#context.inventory.isAlive(holder)) return;
+  #watch(entry: ServedVolume, holder: string | null, { portal }: Standby): void {
+    // Without the secret it could let nobody in.
+    if (holder === null || portal === undefined) return;
+    if (this.#context.inventory.isAlive(holder)) return;
     this.#run(entry, () => this.#succeed(entry));
   }
 
@@ -167,12 +171,15 @@ export class ClusterStandbys {
     entry.askedAtMs = 0;
     const what = `cannot take volume ${name} over`;
     const record = await changeVolume(this.#context, id, what, (found) => {
-      const { generation, readOnly, standby, target } = found.attachment;
-      if (standby?.node !== member.nodeId) return null;
+      const { generation, node, readOnly, standby, target } = found.attachment;
+      if (standby?.node !== member.nodeId || node === null) return null;
       const moved = { generation: generation + 1, node: member.nodeId, readOnly };
       const { portal } = entry;
       if (target === undefined || portal === null) return { ...found, attachment: moved };
-      return { ...found, attachment: { ...moved, target: { ...target, portal } } };
+      // The two go on having it between them: the other stands by as soon as it is there.
+      const other = { node, incarnation: 0, isWanted: false, isMove: false };
+      const taken = { ...moved, target: targetAtStandby(target, portal), standby: other };
+      return { ...found, attachment: taken };
     });
     if (record.attachment.node !== member.nodeId) return;
     host.modules.log.log("warn", "cluster.standby-takes-over", { volume: name });
@@ -195,8 +202,8 @@ export class ClusterStandbys {
   }
 
   /**
-   * Sessions do not keep a target: initiators come again by themselves, and are led on. But it goes
-   * only where its portal listens, and its secret is known.
+   * Sessions do not keep a target: they go on in standby, or initiators come again by themselves
+   * and are led on. But it goes only where its portal listens, and its secret is known.
    */
   #holdTarget(entry: ServedVolume, { isWanted, portal }: Standby): void {
     if (!isWanted) return;
@@ -218,10 +225,7 @@ export class ClusterStandbys {
 
   async #giveTarget(entry: ServedVolume): Promise<void> {
     const heir = await this.#heir(entry);
-    if (heir === null) return;
-    await this.#context.plane.detach(entry.id);
-    entry.serving = false;
-    await this.handOver(entry, heir);
+    if (heir !== null) await this.handOver(entry, heir);
   }
 
   async #give(entry: ServedVolume): Promise<void> {
@@ -231,12 +235,13 @@ export class ClusterStandbys {
     await this.handOver(entry, heir);
   }
 
-  /** In the entry's queue; the front end has been stopped, or has no rings that run. */
+  /** In the entry's queue; the front end is stopped, has no rings that run, or is a target. */
   async handOver(entry: ServedVolume, to: Standby): Promise<void> {
     const { plane, host, inventory } = this.#context;
     const beganMs = performance.now();
     await plane.handOverVolume(entry.id, processText(to));
     entry.isStandby = true;
+    entry.reservationsRevision = 0;
     const where = inventory.nodeName(to.node);
     host.modules.events.add("volume.handed-over", entry.name, `node ${where} has it now`);
     const tookMs = Math.round(performance.now() - beganMs);

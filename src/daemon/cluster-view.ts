@@ -15,6 +15,7 @@ import type {
 import type { Attachment, Health, Volume, VolumeState } from "../model/types.ts";
 import type { OwnerStats } from "../ports/cluster-plane.ts";
 import type { VolumeStats } from "../ports/data-plane.ts";
+import { shownClassic } from "./classic-attach.ts";
 import type { ClusterContext } from "./cluster-context.ts";
 import { RebuildProgress } from "./rebuild-progress.ts";
 import { serialOf, shownAttachment } from "./volume-entry.ts";
@@ -87,7 +88,15 @@ export class ClusterViews {
       owner: nameOf(record.owner?.node ?? null),
       attachedTo: nameOf(record.attachment.node),
       standby: nameOf(record.attachment.standby?.node ?? null),
+      targetUrl: this.#targetUrl(record),
     };
+  }
+
+  /** Known on every node, also on those that have nothing to do with it. */
+  #targetUrl({ id, name, attachment: { node, target } }: VolumeRecord): string | null {
+    if (target === undefined || node === null || !this.#context.inventory.isAlive(node))
+      return null;
+    return shownClassic({ id, name }, target, target.portal).url;
   }
 
   #replacement({ replacement }: VolumeRecord): CopyReplacement | null {
@@ -133,7 +142,7 @@ export class ClusterViews {
     if (node !== member.nodeId) return inventory.isAlive(node) ? "attached" : "unavailable";
     const entry = served.get(id);
     // A target that is about to be taken over is not there yet.
-    const isComing = entry?.isStandby === true && !entry.open;
+    const isComing = entry?.isStandby === true && attachment.target !== undefined;
     if (entry?.serving !== true || isComing) return "unavailable";
     return stats.get(id)?.connected === true ? "connected" : "attached";
   }

@@ -15,7 +15,6 @@ import {
   INITIATOR,
   keysOf,
   PORTAL,
-  portGroups,
   READ_CAPACITY,
   READ_KEYS,
   read10,
@@ -24,7 +23,6 @@ import {
   TEST_UNIT_READY,
   write10,
 } from "../testing/nodes/classic-client.ts";
-import { TestCluster, type TestNode } from "./_test-cluster.ts";
 import { MIB, TestPlane, until, volume } from "./_test-plane.ts";
 
 const AUTHENTICATION_FAILED = 0x0201;
@@ -227,14 +225,19 @@ test("targets of other nodes: listed, led to, and told to wait for; one's own co
   const door = await plane.plane.openPortal();
   assert.equal(await plane.plane.openPortal(), door);
   const there = "10.0.0.7:3260";
+  const other = "10.0.0.8:3260";
+  const paths = [
+    { address: there, portTag: 2, isActive: true },
+    { address: other, portTag: 1, isActive: false },
+  ];
   const [far, away] = ["iqn.2024-01.io.ringstore:far", "iqn.2024-01.io.ringstore:away"];
   const spec = volume("near", { kind: "memory" });
   const near = classicSpec(spec);
   await plane.plane.leadElsewhere([
-    { targetName: far, initiators: [], address: there },
-    { targetName: away, initiators: [INITIATOR], address: null },
-    { targetName: near.targetName, initiators: [], address: there },
-    { targetName: `${far}-2`, initiators: ["iqn.2026-01.test:two"], address: there },
+    { targetName: far, initiators: [], address: there, paths },
+    { targetName: away, initiators: [INITIATOR], address: null, paths: [] },
+    { targetName: near.targetName, initiators: [], address: there, paths },
+    { targetName: `${far}-2`, initiators: ["iqn.2026-01.test:two"], address: there, paths },
   ]);
   const statusOf = async (targetName: string): Promise<number> =>
     (await client.tryLogin(door, { targetName })).login.status;
@@ -252,7 +255,8 @@ test("targets of other nodes: listed, led to, and told to wait for; one's own co
   const listing = discovery.text("SendTargets=All\0");
   await client.until(() => listing.isDone, "SendTargets");
   const text = Buffer.from(listing.answer).toString("utf8");
-  assert.ok(text.includes(`TargetName=${far}\0TargetAddress=${there},1\0`), text);
+  const addresses = `TargetAddress=${there},2\0TargetAddress=${other},1\0`;
+  assert.ok(text.includes(`TargetName=${far}\0${addresses}`), text);
   assert.ok(text.includes(`TargetName=${away}\0TargetAddress=${door},1\0`), text);
   assert.ok(!text.includes(`${far}-2`), "shown to those alone that may log in");
   assert.equal(text.split(near.targetName).length, 2, "its own is listed once");
@@ -282,58 +286,6 @@ test("detached and stopped in the middle of writes: every one ends", async (t) =
     await client.until(() => initiator.isEnded, "the end of the session");
     assert.deepEqual(initiator.violations, []);
   }
-});
-
-test("a volume of the cluster: a target at its owner, which is not handed over", async (t) => {
-  const cluster = await TestCluster.start(t, 2, { portal: PORTAL });
-  const [a, b] = cluster.nodes as [TestNode, TestNode];
-  const spec = await cluster.make("shared", [a, b]);
-  await cluster.own(spec, a, [a, b]);
-  const client = new ClassicClient();
-  const target = classicSpec(spec);
-  const address = await a.plane.attachClassic(target);
-  const initiator = await client.login(address, target.targetName);
-  const data = Buffer.alloc(1024 * 1024, "copies");
-  assert.equal((await client.run(initiator, { cdb: write10(8, 2048), data })).status, 0);
-  const answer = await client.run(initiator, { cdb: read10(8, 2048), readBytes: data.length });
-  assert.ok(data.equals(answer.data));
-  await until(() => a.fronts.at(-1)?.isRunning === true, "a session counts as a guest");
-  const handOver = a.plane.handOverVolume(spec.id, `${b.nodeId}/1`);
-  await assert.rejects(client.during(handOver), { code: "VOLUME_BUSY", message: /serves a guest/ });
-  initiator.close();
-  await client.until(() => a.fronts.at(-1)?.isRunning === false, "the session ends");
-  await client.during(a.plane.handOverVolume(spec.id, `${b.nodeId}/1`));
-  const late = await client.tryLogin(address, { targetName: target.targetName });
-  await client.until(() => late.isEnded, "a session behind a held gate");
-  await client.during(a.plane.detach(spec.id));
-});
-
-test("a node that stands by is a port group in standby; initiators hear of it", async (t) => {
-  const plane = await TestPlane.start(t, { portal: PORTAL });
-  const client = new ClassicClient();
-  const spec = volume("paths", { kind: "memory" });
-  await plane.plane.openVolume(spec, { create: true });
-  const target = classicSpec(spec);
-  const address = await plane.plane.attachClassic(target);
-  const initiator = await client.login(address, target.targetName);
-  assert.equal(await portGroups(client, initiator), "1:0");
-  for (const [hasStandby, groups] of [
-    [true, "1:0 2:2"],
-    [false, "1:0"],
-  ] as const) {
-    await plane.plane.setStandby(spec.id, hasStandby);
-    await plane.plane.setStandby(spec.id, hasStandby);
-    let told = await client.run(initiator, { cdb: TEST_UNIT_READY });
-    if (told.status === 0) told = await client.run(initiator, { cdb: TEST_UNIT_READY });
-    assert.equal(told.senseTriple, 0x062a06);
-    assert.equal((await client.run(initiator, { cdb: TEST_UNIT_READY })).status, 0, "told once");
-    assert.equal(await portGroups(client, initiator), groups);
-  }
-  await client.during(plane.plane.detach(spec.id));
-  await plane.plane.setStandby(spec.id, true);
-  await plane.plane.attachClassic(target);
-  const again = await client.login(address, target.targetName);
-  assert.equal(await portGroups(client, again), "1:0");
 });
 
 test("a port that somebody has: said so, and tried again", async (t) => {

@@ -13,8 +13,10 @@ import type {
   PortalSettings,
   PortalStats,
   SaveReservations,
+  TargetPath,
 } from "../ports/classic-plane.ts";
 import type { Log } from "../ports/log.ts";
+import type { ReservationRecord } from "../ports/reservation-record.ts";
 import { boundPort, close, listenTcp } from "../sys/index.ts";
 import type { PlaneLimits } from "./reactor-limits.ts";
 import type { ReactorCommand, ReactorMessage } from "./reactor-protocol.ts";
@@ -37,6 +39,8 @@ export interface PlaneClassicModules {
 interface Served {
   readonly spec: ClassicSpec;
   readonly thread: ReactorThread;
+  /** On other nodes. */
+  others: readonly TargetPath[];
 }
 
 export class PlaneClassic {
@@ -61,7 +65,7 @@ export class PlaneClassic {
     await this.portalOf(thread);
     const command = { op: "attachClassic", spec } as const;
     await thread.request(command, { timeoutMs: limits.commandMs, onLate });
-    this.served.set(spec.volumeId, { spec, thread });
+    this.served.set(spec.volumeId, { spec, thread, others: [] });
     await this.tellRedirects();
     return door;
   }
@@ -82,8 +86,19 @@ export class PlaneClassic {
   }
 
   /** Nothing where it has been detached meanwhile. */
-  setStandby(volumeId: string, hasStandby: boolean): void {
-    this.served.get(volumeId)?.thread.post({ op: "setStandby", volumeId, hasStandby });
+  async setPaths(volumeId: string, others: readonly TargetPath[]): Promise<void> {
+    const one = this.served.get(volumeId);
+    if (one === undefined) return;
+    one.others = others;
+    one.thread.post({ op: "setPaths", volumeId, others });
+    await this.tellRedirects();
+  }
+
+  /** The same. Rejects with RingstoreError where the record is damaged. */
+  async setReservations(volumeId: string, record: ReservationRecord): Promise<void> {
+    const { commandMs: timeoutMs } = this.modules.limits;
+    const thread = this.served.get(volumeId)?.thread;
+    await thread?.request({ op: "setReservations", volumeId, record }, { timeoutMs });
   }
 
   private portalOf(thread: ReactorThread): Promise<string> {
@@ -129,8 +144,10 @@ export class PlaneClassic {
     for (const thread of addresses.keys()) {
       const redirects = [...this.served.values()]
         .filter((one) => one.thread !== thread)
-        .map(({ spec: { targetName, initiators }, thread: home }) => {
-          return { targetName, initiators, address: addresses.get(home) as string };
+        .map(({ spec: { targetName, initiators, portTag }, thread: home, others }) => {
+          const address = addresses.get(home) as string;
+          const paths = [{ address, portTag, isActive: true }, ...others];
+          return { targetName, initiators, address, paths };
         });
       thread.post({ op: "setRedirects", redirects: [...redirects, ...this.elsewhere] });
     }

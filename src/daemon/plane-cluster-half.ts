@@ -1,7 +1,7 @@
 // The half of the data plane that is the cluster's: asked of the part that knows the first reactor
 // (plane-cluster.ts), unless the plane is stopping; and where its iSCSI targets are.
 
-import type { ElsewhereTarget } from "../ports/classic-plane.ts";
+import type { ElsewhereTarget, TargetPath } from "../ports/classic-plane.ts";
 import type {
   ClusterBacking,
   ClusterPeer,
@@ -15,6 +15,7 @@ import type {
   VolumeMembers,
 } from "../ports/cluster-plane.ts";
 import type { ReplicaNote } from "../ports/replica-note.ts";
+import type { ReservationRecord } from "../ports/reservation-record.ts";
 import type { PlaneClassic } from "./plane-classic.ts";
 import type { ClusterModules, PlaneCluster } from "./plane-cluster.ts";
 
@@ -104,8 +105,13 @@ export abstract class PlaneClusterHalf implements ClusterPlane {
     await this.classic.leadElsewhere(targets);
   }
 
-  async setStandby(volumeId: string, hasStandby: boolean): Promise<void> {
+  async setPaths(volumeId: string, others: readonly TargetPath[]): Promise<void> {
     this.requireRunning();
-    this.classic.setStandby(volumeId, hasStandby);
+    await this.classic.setPaths(volumeId, others);
+  }
+
+  async setReservations(volumeId: string, record: ReservationRecord): Promise<void> {
+    this.requireRunning();
+    await this.classic.setReservations(volumeId, record);
   }
 }

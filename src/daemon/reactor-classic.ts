@@ -6,8 +6,7 @@
 // Invariants:
 //  - everything here runs on the reactor's thread;
 //  - a target is found by name as long as its volume is attached; one of another reactor of this
-//    node, or of another node, leads there by redirection (RFC 7143 section 11.13.5);
-//  - a front-end that has been closed touches its device no more.
+//    node, or of another node, leads there by redirection (RFC 7143 section 11.13.5).
 
 import {
   type ChapCredentials,
@@ -15,129 +14,38 @@ import {
   Portal,
   type ScsiService,
   type TargetDirectory,
-  TRANSFER_BYTES_MAX,
 } from "../iscsi/index.ts";
-import type { ClassicChap, ClassicSpec, PortalStats } from "../ports/index.ts";
+import type {
+  ClassicSpec,
+  ElsewhereTarget,
+  PortalStats,
+  ReservationRecord,
+  TargetPath,
+} from "../ports/index.ts";
 import type { Reactor } from "../reactor/index.ts";
-import {
-  ACCESS_OPTIMIZED,
-  ACCESS_STANDBY,
-  type LogicalUnit,
-  type ScsiEngine,
-  ScsiTarget,
-  type TargetPortGroup,
-} from "../scsi/index.ts";
+import type { ScsiEngine } from "../scsi/index.ts";
 import { LimitedLog } from "../telemetry/index.ts";
 import { UringListener } from "../uring/index.ts";
-import type { FrontGate } from "../vhost-user/index.ts";
-import { ClassicService } from "./classic-service.ts";
 import type { ClassicCommand, ReactorMessage } from "./reactor-protocol.ts";
-import type { ReactorUnits, UnitVolume } from "./reactor-units.ts";
-import { refusal, type VolumeFront } from "./reactor-volume.ts";
+import {
+  ClassicFront,
+  type ClassicVolume,
+  credentialsOf,
+  type FrontOwner,
+  pathText,
+} from "./reactor-target.ts";
+import type { ReactorUnits } from "./reactor-units.ts";
+import { refusal } from "./reactor-volume.ts";
 
-/**
- * Relative target port of whatever portal serves a target, on whichever node: an initiator that
- * finds it elsewhere is the nexus that it was, with its registrations.
- */
+/** Of a target that nobody serves at the moment. */
 const PORT_TAG = 1;
-/** Of the portal of a node that stands by for it, and leads here. */
-const STANDBY_TAG = 2;
-
-const SERVING: TargetPortGroup = {
-  id: PORT_TAG,
-  state: ACCESS_OPTIMIZED,
-  isPreferred: true,
-  ports: [PORT_TAG],
-};
-const STANDING_BY: TargetPortGroup = {
-  id: STANDBY_TAG,
-  state: ACCESS_STANDBY,
-  isPreferred: false,
-  ports: [STANDBY_TAG],
-};
 
 type StartPortal = ClassicCommand & { readonly op: "startPortal" };
-type Redirect = (ClassicCommand & { readonly op: "setRedirects" })["redirects"][number];
 
 export interface ReactorClassicModules {
   readonly reactor: Reactor;
   readonly units: ReactorUnits;
   readonly send: (message: ReactorMessage) => void;
-}
-
-/** What a target is made over. */
-export interface ClassicVolume extends UnitVolume {
-  /** Of a volume of the cluster. */
-  readonly gate: FrontGate | null;
-}
-
-function credentialsOf(chap: ClassicChap | null): ChapCredentials | null {
-  if (chap === null) return null;
-  const { user, secret, target } = chap;
-  return {
-    users: [{ name: user, secret }],
-    target: target === null ? null : { name: target.user, secret: target.secret },
-  };
-}
-
-/** One volume as a target. */
-class ClassicFront implements VolumeFront {
-  readonly iscsi: IscsiTarget;
-  readonly volumeId: string;
-  private readonly service: ClassicService;
-  private readonly scsi: ScsiTarget;
-  private readonly unit: LogicalUnit;
-  private readonly owner: ReactorClassic;
-
-  constructor(
-    spec: ClassicSpec,
-    volume: ClassicVolume,
-    owner: ReactorClassic,
-    units: ReactorUnits,
-  ) {
-    const { engine } = units;
-    this.owner = owner;
-    this.volumeId = spec.volumeId;
-    this.unit = units.open(spec, volume, {
-      groups: [SERVING],
-      transferBytesMax: TRANSFER_BYTES_MAX,
-    });
-    this.scsi = new ScsiTarget(engine);
-    this.service = new ClassicService(engine, this.scsi, volume);
-    this.scsi.addUnit(0, this.unit);
-    this.iscsi = {
-      name: spec.targetName,
-      alias: volume.name,
-      portalGroupTag: PORT_TAG,
-      addresses: [],
-      initiators: spec.initiators.length === 0 ? null : new Set(spec.initiators),
-      chap: credentialsOf(spec.chap),
-      redirect: null,
-      scsi: this.service,
-    };
-  }
-
-  /** The device has another size: initiators hear of it. */
-  capacityChanged(): void {
-    this.unit.capacityChanged();
-  }
-
-  setStandby(hasStandby: boolean): void {
-    const groups = hasStandby ? [SERVING, STANDING_BY] : [SERVING];
-    if (groups.length !== this.unit.groups.length) this.unit.setGroups(groups);
-  }
-
-  /** Ends the sessions; `done` when nothing of them touches the device any more. */
-  close(done: () => void): void {
-    this.owner.forget(this);
-    this.service.refuse(() => {
-      this.scsi.removeUnit(0, () => {
-        this.unit.close();
-        done();
-      });
-    });
-    this.owner.drop(this);
-  }
 }
 
 /** For targets that are elsewhere: nobody gets as far as a session with one. */
@@ -161,12 +69,12 @@ class NoService implements ScsiService {
   manage(): void {}
 }
 
-export class ReactorClassic implements TargetDirectory {
+export class ReactorClassic implements TargetDirectory, FrontOwner {
   readonly discoveryChap: ChapCredentials | null;
   private readonly modules: ReactorClassicModules;
   private readonly portal: Portal;
   private readonly listener: UringListener;
-  private readonly address: string;
+  readonly address: string;
   private readonly elsewhere: ScsiService;
   private readonly targets: Map<string, IscsiTarget> = new Map();
   private readonly fronts: Map<string, ClassicFront> = new Map();
@@ -209,12 +117,12 @@ export class ReactorClassic implements TargetDirectory {
   }
 
   /** Targets of the node's other reactors, and of other nodes, all of them. */
-  setRedirects(redirects: readonly Redirect[]): void {
-    this.redirects = redirects.map(({ targetName, address, initiators }) => ({
+  setRedirects(redirects: readonly ElsewhereTarget[]): void {
+    this.redirects = redirects.map(({ targetName, address, initiators, paths }) => ({
       name: targetName,
       alias: "",
       portalGroupTag: PORT_TAG,
-      addresses: address === null ? [] : [`${address},${PORT_TAG}`],
+      addresses: paths.map(pathText),
       initiators: initiators.length === 0 ? null : new Set(initiators),
       // He proves himself where he is sent.
       chap: null,
@@ -243,12 +151,22 @@ export class ReactorClassic implements TargetDirectory {
     this.fronts.delete(volumeId);
   }
 
-  setStandby(volumeId: string, hasStandby: boolean): void {
-    this.fronts.get(volumeId)?.setStandby(hasStandby);
+  /** Nothing where it has been detached meanwhile. */
+  setPaths(volumeId: string, others: readonly TargetPath[]): void {
+    this.fronts.get(volumeId)?.setPaths(others);
+  }
+
+  /** The same. Throws RingstoreError where the record is damaged. */
+  setReservations(volumeId: string, record: ReservationRecord): void {
+    this.fronts.get(volumeId)?.setReservations(record);
   }
 
   drop({ iscsi }: ClassicFront): void {
     this.portal.drop(iscsi, "the volume is detached");
+  }
+
+  dropSessions({ iscsi }: ClassicFront, isMeant: (nexus: number) => boolean): void {
+    this.portal.dropSessions(iscsi, "the target is on another node now", isMeant);
   }
 
   // Now and then ----------------------------------------------------------------------------------

@@ -186,7 +186,8 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
       case "startPortal":
       case "attachClassic":
       case "setRedirects":
-      case "setStandby":
+      case "setPaths":
+      case "setReservations":
         return this.dispatchClassic(command);
       case "attachScsi":
       case "listenScsi":
@@ -241,8 +242,12 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
       this.requireDetached(command.spec.volumeId).attachClassic(command.spec, classic);
       return true;
     }
+    if (command.op === "setReservations") {
+      classic.setReservations(command.volumeId, command.record);
+      return true;
+    }
     if (command.op === "setRedirects") classic.setRedirects(command.redirects);
-    else classic.setStandby(command.volumeId, command.hasStandby);
+    else classic.setPaths(command.volumeId, command.others);
     return false;
   }
 

@@ -43,6 +43,8 @@ import { type MadeDevice, type OwnedDevice, refusal } from "./reactor-volume.ts"
 
 const REPORT_MS = 100;
 const TIMER_REPORT = 0;
+/** Between two looks whether what a front has submitted has ended. */
+const REST_CHECK_MS = 2;
 
 export interface OwnedVolumesModules {
   readonly reactor: Reactor;
@@ -88,6 +90,8 @@ interface Owned {
   readonly gate: FrontGate;
   /** Another node has it. */
   isStandby: boolean;
+  /** It is being handed over. */
+  isLeaving: boolean;
   /** What was told last, as text, and which members had a session then. */
   told: string;
   connectedMask: number;
@@ -118,7 +122,7 @@ export class OwnedVolumes implements TimerHandler {
       this.modules.tellFront({ volumeId, isRunning, isWaiting }),
     );
     const device = new SwitchedDevice(made.device);
-    const unseen = { told: "", connectedMask: 0 };
+    const unseen = { isLeaving: false, told: "", connectedMask: 0 };
     const owned = { spec, meter, backing, ...made, device, gate, isStandby, ...unseen };
     this.volumes.set(volumeId, owned);
     this.note(volumeId);
@@ -198,25 +202,47 @@ export class OwnedVolumes implements TimerHandler {
       this.note(volumeId);
       if (outcome === "serving" && owned.volume === volume) owned.gate.open();
     });
+    owned.gate.taking();
   }
 
-  /** `done`: the volume is another's, or was already. */
+  /**
+   * `done`: the volume is another's, or was already. The front lets nothing new through before what
+   * it has submitted is waited for, and all of that has ended before the record names the next.
+   */
   handOver(volumeId: string, to: string, done: () => void): void {
     const owned = this.find(volumeId);
     const { volume, spec } = owned;
-    if (volume.state !== "serving") {
-      throw refusal("VOLUME_BUSY", `volume ${spec.name} is not served here: ${volume.state}`);
+    if (volume.state !== "serving" || owned.isLeaving) {
+      const state = owned.isLeaving ? "being handed over" : volume.state;
+      throw refusal("VOLUME_BUSY", `volume ${spec.name} is not served here: ${state}`);
     }
     if (!owned.gate.hold()) {
       throw refusal("VOLUME_BUSY", `volume ${spec.name} serves a guest`);
     }
-    volume.handOver(to, () => {
-      // Nobody may have waited: the volume is closed, or is about to be.
-      if (this.volumes.get(volumeId) !== owned || owned.volume !== volume) return;
+    owned.isLeaving = true;
+    // Nobody may have waited: the volume is closed, or is about to be.
+    const isThere = (): boolean => this.volumes.get(volumeId) === owned && owned.volume === volume;
+    const left = (): void => {
+      if (!isThere()) return;
+      owned.isLeaving = false;
       owned.isStandby = true;
       this.replace(owned, owned.backing);
       done();
+    };
+    this.whenAtRest(owned, isThere, () => {
+      if (volume.state === "serving") volume.handOver(to, left);
+      else volume.surrender(left);
     });
+  }
+
+  private whenAtRest(owned: Owned, isThere: () => boolean, then: () => void): void {
+    if (!isThere()) return;
+    if (owned.device.inflightCount === 0) {
+      then();
+      return;
+    }
+    const timerFired = (): void => this.whenAtRest(owned, isThere, then);
+    this.modules.reactor.setTimer(REST_CHECK_MS, { timerFired }, 0);
   }
 
   private replace(owned: Owned, backing: ClusterBacking): void {

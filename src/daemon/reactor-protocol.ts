@@ -5,7 +5,13 @@
 // (detach, stop) does not hold up the next.
 
 import type { MessagePort } from "node:worker_threads";
-import type { ClassicChap, ClassicSpec, PortalStats } from "../ports/classic-plane.ts";
+import type {
+  ClassicChap,
+  ClassicSpec,
+  ElsewhereTarget,
+  PortalStats,
+  TargetPath,
+} from "../ports/classic-plane.ts";
 import type {
   ClusterBacking,
   ClusterIdentity,
@@ -108,15 +114,15 @@ export type ClassicCommand =
   /** Targets of the other reactors and of other nodes. Not answered. */
   | {
       readonly op: "setRedirects";
-      readonly redirects: readonly {
-        readonly targetName: string;
-        /** Null: nobody serves it at the moment. */
-        readonly address: string | null;
-        readonly initiators: readonly string[];
-      }[];
+      readonly redirects: readonly ElsewhereTarget[];
     }
-  /** Another node stands by for the volume's target, or does no more. Not answered. */
-  | { readonly op: "setStandby"; readonly volumeId: string; readonly hasStandby: boolean };
+  /** Other portals of the volume's target. Not answered. */
+  | { readonly op: "setPaths"; readonly volumeId: string; readonly others: readonly TargetPath[] }
+  | {
+      readonly op: "setReservations";
+      readonly volumeId: string;
+      readonly record: ReservationRecord;
+    };
 
 /** Of virtio-scsi controllers, and of the reservations of whatever is a SCSI unit. */
 export type ScsiCommand =

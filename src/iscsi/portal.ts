@@ -345,8 +345,13 @@ export class Portal implements StreamAcceptor, LoginConnectionOwner, SessionOwne
   /** Ends the sessions of a target now; each has ended when it is no longer in sessionsOf(). */
   drop(target: IscsiTarget, reason: string): void {
     this.dropLogins(target, reason);
+    this.dropSessions(target, reason, () => true);
+  }
+
+  /** Those over whose nexus `isMeant` says so; whoever is about to log in is left. */
+  dropSessions(target: IscsiTarget, reason: string, isMeant: (nexus: number) => boolean): void {
     for (const session of this.sessionsOf(target)) {
-      if (!session.isOpen) continue;
+      if (!session.isOpen || !isMeant(session.nexusIndex)) continue;
       if (session.stream.freeSlots > 1) session.control.sendAsync(ASYNC_DROP_CONNECTION, 0);
       session.stream.flush();
       session.close(reason);

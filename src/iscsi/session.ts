@@ -99,6 +99,8 @@ export class Session
   rejectCount = 0;
   /** Requests outside the window. */
   ignoredCount = 0;
+  /** Of its nexus in the target's device server; -1: it has none. */
+  nexusIndex = -1;
   /** Why it ends; empty while it does not. */
   endReason = "";
   private readonly reactor: ReactorPort;
@@ -106,7 +108,6 @@ export class Session
   private readonly writer: PduWriter;
   private readonly scsiTasks: ScsiTasks | null = null;
   private readonly management: TaskManagement | null = null;
-  private nexus = -1;
   private readonly admission: Admission;
   private readonly order: CommandOrder;
   private readonly watch: SessionWatch;
@@ -146,9 +147,9 @@ export class Session
         relativePort: facts.target.portalGroupTag,
         portName: targetPortName(facts.target),
       };
-      this.nexus = scsi.addNexus(identity, this.scsiTasks);
-      this.scsiTasks.setNexus(this.nexus);
-      this.management.setNexus(this.nexus);
+      this.nexusIndex = scsi.addNexus(identity, this.scsiTasks);
+      this.scsiTasks.setNexus(this.nexusIndex);
+      this.management.setNexus(this.nexusIndex);
     }
     this.admission = new Admission(tasks, pieces, parameters);
     this.order = new CommandOrder(writer, tasks, this);
@@ -160,7 +161,8 @@ export class Session
   /** Begins; `before` is what the initiator has sent behind its login. */
   // @cold
   open(before: Uint8Array): void {
-    if (this.options.facts.target !== null && this.nexus < 0) this.close("too many I_T nexuses");
+    if (this.options.facts.target !== null && this.nexusIndex < 0)
+      this.close("too many I_T nexuses");
     else this.stream.open(before);
   }
 
@@ -454,11 +456,11 @@ export class Session
     this.management?.end();
     this.stream.close(reason === "logout" ? -ECANCELED : -EPROTO);
     const { target } = this.options.facts;
-    if (target === null || this.nexus < 0) {
+    if (target === null || this.nexusIndex < 0) {
       this.isNexusLost = true;
       return;
     }
-    target.scsi.removeNexus(this.nexus, () => {
+    target.scsi.removeNexus(this.nexusIndex, () => {
       this.isNexusLost = true;
       this.finish();
     });

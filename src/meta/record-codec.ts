@@ -113,8 +113,10 @@ function checkVolume(record: VolumeRecord): string | null {
 }
 
 const VOLUME_FORMATS: Formats<VolumeRecord> = {
-  of: ({ attachment: { target } }) =>
-    target?.chapTargetUser === undefined ? RECORD_FORMAT : RECORD_FORMAT_MUTUAL,
+  of: ({ attachment: { target } }) => {
+    const isPlain = target?.chapTargetUser === undefined && target?.portTag === undefined;
+    return isPlain ? RECORD_FORMAT : RECORD_FORMAT_MUTUAL;
+  },
   max: RECORD_FORMAT_MUTUAL,
 };
 

@@ -89,6 +89,7 @@ const target = Type.Object(
       maxItems: INITIATOR_COUNT_MAX,
     }),
     since: count,
+    portTag: Type.Optional(Type.Integer({ minimum: 1, maximum: 2 })),
   },
   closed,
 );

@@ -12,7 +12,10 @@ import type { OwnedState, ReplicaFacts, ReservationRecord, Stamp } from "../port
 
 /** Numbers are never used again. */
 export const RECORD_FORMAT = 1;
-/** Of a volume whose target proves itself: a node that does not know how must not serve it. */
+/**
+ * Of a volume whose target proves itself, or is served through the second of its ports: a node that
+ * does not know how must not serve it.
+ */
 export const RECORD_FORMAT_MUTUAL = 2;
 
 /** A time that nobody knows. */
@@ -79,6 +82,11 @@ export interface AttachedTarget {
    * node to node: a target with another has been without power.
    */
   readonly since: number;
+  /**
+   * Which of its two target ports the portal is: 1 or 2; absent: 1. The standby's is the other, and
+   * stays that when it becomes the one that serves.
+   */
+  readonly portTag?: number;
 }
 
 /** A node whose socket for the volume is open while another node has the volume. */
@@ -90,7 +98,7 @@ export interface Standby {
   readonly isWanted: boolean;
   /** Whoever has the volume shall not stand by in turn. */
   readonly isMove: boolean;
-  /** Of a target: `HOST:PORT` of the portal that will serve it. */
+  /** Of a target: `HOST:PORT` of the portal that has it in standby, and will serve it. */
   readonly portal?: string;
 }
 

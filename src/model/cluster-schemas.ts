@@ -233,6 +233,7 @@ export const clusterBacking: TUnsafe<ClusterBackingView> = partOf<ClusterBacking
       owner: nullable(name),
       attachedTo: nullable(name),
       standby: nullable(name),
+      targetUrl: Type.Optional(nullable(text("of an iSCSI target, where it is served"))),
     },
     closed,
   ),

@@ -172,8 +172,13 @@ export interface ClusterBackingView {
   readonly owner: string | null;
   /** The node that it is attached to; null = none. */
   readonly attachedTo: string | null;
-  /** The node that stands by for a guest that moves; null = none. */
+  /** The node that stands by for a guest that moves, or for a target; null = none. */
   readonly standby: string | null;
+  /**
+   * Where the target is served, on whichever node; null: it is none, or nobody serves it at the
+   * moment. A daemon before it left it out.
+   */
+  readonly targetUrl?: string | null;
 }
 
 type RebuildStage = "waiting" | "copying" | "entering";

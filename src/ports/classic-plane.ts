@@ -24,6 +24,18 @@ export interface ClassicSpec extends UnitSpec {
   /** iSCSI names in lower case; empty = every initiator. */
   readonly initiators: readonly string[];
   readonly chap: ClassicChap | null;
+  /** Target portal group tag, relative target port and target port group of this node's portal. */
+  readonly portTag: number;
+}
+
+/** A portal through which a target is seen, on this node or another. */
+export interface TargetPath {
+  /** `address:port` as initiators reach it. */
+  readonly address: string;
+  /** As portTag of ClassicSpec. */
+  readonly portTag: number;
+  /** It serves the target; otherwise it is in standby. */
+  readonly isActive: boolean;
 }
 
 /** Where portals listen, and how much initiators may have of one at once. */
@@ -61,13 +73,19 @@ export interface ElsewhereTarget {
   readonly initiators: readonly string[];
   /** `address:port` of its portal; null: nobody serves it at the moment, and somebody will. */
   readonly address: string | null;
+  /** What discovery names: all portals through which it is seen at the moment. */
+  readonly paths: readonly TargetPath[];
 }
 
 /** Keeps reservations with the volume; resolves when the record is safe. */
 export type SaveReservations = (volumeId: string, record: ReservationRecord) => Promise<void>;
 
 export interface ClassicPlane {
-  /** Makes the open volume a target; resolves with the portal's `address:port`. */
+  /**
+   * Makes the open volume a target; resolves with the portal's `address:port`. A volume that is
+   * open as a standby is a target in standby: its sessions become active when it has been taken,
+   * and are in standby again when it has been handed over.
+   */
   attachClassic(spec: ClassicSpec): Promise<string>;
   /** Resolves with the portal's `address:port`; it listens from now on, if it did not. */
   openPortal(): Promise<string>;
@@ -77,10 +95,12 @@ export interface ClassicPlane {
    */
   leadElsewhere(targets: readonly ElsewhereTarget[]): Promise<void>;
   /**
-   * Whether another node stands by for the target: initiators see its portal as a target port group
-   * in standby, and hear when that changes. None does for one that has just been attached.
+   * The portals of other nodes through which a target of this node is seen: target port groups of
+   * its unit; initiators hear when that changes. None for one that has just been attached.
    */
-  setStandby(volumeId: string, hasStandby: boolean): Promise<void>;
+  setPaths(volumeId: string, others: readonly TargetPath[]): Promise<void>;
+  /** What another node wrote, for a target in standby. Rejected where it is damaged. */
+  setReservations(volumeId: string, record: ReservationRecord): Promise<void>;
   /** Of each portal that listens. */
   portalStats(): readonly PortalStats[];
 }

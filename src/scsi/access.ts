@@ -3,8 +3,9 @@
 // 5.12.10 table of commands under persistent reservations, SPC-2 5.5 for RESERVE, SPC-4 5.15 for
 // access states).
 //
-// Invariant: these are asked in one order for every command: unit attention, then reservations,
-// then access state, then medium.
+// Invariant: these are asked in one order for every command: unit attention, then access state,
+// then reservations, then medium. A port in standby says so whoever holds what: an initiator with
+// several paths takes a conflict for final, and tries no other.
 
 import {
   ACCESS_NON_OPTIMIZED,
@@ -61,18 +62,17 @@ export function isAllowedByReservations(link: NexusLink, reserved: number, flags
   );
 }
 
-/** A sense code, or SENSE_NONE. */
-export function judgeAccess(link: NexusLink, flags: number): number {
-  const { unit, accessState } = link;
-  if ((flags & COMMAND_IN_ANY_STATE) === 0) {
-    const isActive = accessState <= ACCESS_NON_OPTIMIZED && unit.device !== null;
-    if (!isActive) {
-      if (accessState === ACCESS_TRANSITIONING) return SENSE_TRANSITION;
-      const isStandby = accessState <= ACCESS_STANDBY;
-      if (!isStandby) return SENSE_UNAVAILABLE;
-      if ((flags & COMMAND_IN_STANDBY) === 0) return SENSE_STANDBY;
-    }
-  }
-  if (!unit.isLoaded && (flags & COMMAND_WITHOUT_MEDIUM) === 0) return SENSE_NO_MEDIUM;
-  return SENSE_NONE;
+/** By the state of the port and the unit: a sense code, or SENSE_NONE. */
+export function judgeState({ unit, accessState }: NexusLink, flags: number): number {
+  if ((flags & COMMAND_IN_ANY_STATE) !== 0) return SENSE_NONE;
+  if (accessState <= ACCESS_NON_OPTIMIZED && unit.device !== null) return SENSE_NONE;
+  if (accessState === ACCESS_TRANSITIONING) return SENSE_TRANSITION;
+  if (accessState > ACCESS_STANDBY) return SENSE_UNAVAILABLE;
+  return (flags & COMMAND_IN_STANDBY) === 0 ? SENSE_STANDBY : SENSE_NONE;
+}
+
+/** By the medium: a sense code, or SENSE_NONE. */
+export function judgeMedium({ unit }: NexusLink, flags: number): number {
+  const isNeeded = (flags & COMMAND_WITHOUT_MEDIUM) === 0;
+  return isNeeded && !unit.isLoaded ? SENSE_NO_MEDIUM : SENSE_NONE;
 }

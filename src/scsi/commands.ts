@@ -53,6 +53,11 @@ const ALWAYS =
   COMMAND_PASSES_ATTENTION | COMMAND_IN_ANY_STATE | COMMAND_WITHOUT_MEDIUM | COMMAND_PASSES_RESERVE;
 /** About the unit, not its medium: answered in standby, too. */
 const ABOUT_UNIT = COMMAND_IN_STANDBY | COMMAND_WITHOUT_MEDIUM;
+/**
+ * Refused in standby: reservations are one state for all ports, and only the port that serves the
+ * unit may change it.
+ */
+const CHANGES_RESERVATIONS = COMMAND_WITHOUT_MEDIUM;
 /** About the medium: answered in standby where it is known. */
 const STANDBY = COMMAND_IN_STANDBY;
 const IN_ANY_STATE = COMMAND_IN_ANY_STATE | COMMAND_WITHOUT_MEDIUM;
@@ -212,18 +217,25 @@ export const COMMANDS: readonly Command[] = [
     now(reportCapabilities),
   ),
   command("READ FULL STATUS", [0x5e, 3], reserveIn(0x1f), ALLOW, ABOUT_UNIT, now(readFullStatus)),
-  command("REGISTER", [0x5f, 0], reserveList(0x1f), ALLOW, ABOUT_UNIT, reserveOut),
-  command("RESERVE", [0x5f, 1], reserveList(0x1f), ALLOW, ABOUT_UNIT, reserveOut),
-  command("RELEASE", [0x5f, 2], reserveList(0x1f), ALLOW, ABOUT_UNIT, reserveOut),
-  command("CLEAR", [0x5f, 3], reserveList(0x1f), ALLOW, ABOUT_UNIT, reserveOut),
-  command("PREEMPT", [0x5f, 4], reserveList(0x1f), ALLOW, ABOUT_UNIT, reserveOut),
-  command("PREEMPT AND ABORT", [0x5f, 5], reserveList(0x1f), ALLOW, ABOUT_UNIT, reserveOut),
+  command("REGISTER", [0x5f, 0], reserveList(0x1f), ALLOW, CHANGES_RESERVATIONS, reserveOut),
+  command("RESERVE", [0x5f, 1], reserveList(0x1f), ALLOW, CHANGES_RESERVATIONS, reserveOut),
+  command("RELEASE", [0x5f, 2], reserveList(0x1f), ALLOW, CHANGES_RESERVATIONS, reserveOut),
+  command("CLEAR", [0x5f, 3], reserveList(0x1f), ALLOW, CHANGES_RESERVATIONS, reserveOut),
+  command("PREEMPT", [0x5f, 4], reserveList(0x1f), ALLOW, CHANGES_RESERVATIONS, reserveOut),
+  command(
+    "PREEMPT AND ABORT",
+    [0x5f, 5],
+    reserveList(0x1f),
+    ALLOW,
+    CHANGES_RESERVATIONS,
+    reserveOut,
+  ),
   command(
     "REGISTER AND IGNORE EXISTING KEY",
     [0x5f, 6],
     reserveList(0x1f),
     ALLOW,
-    ABOUT_UNIT,
+    CHANGES_RESERVATIONS,
     reserveOut,
   ),
   command("EXTENDED COPY (LID1)", [0x83, 0], blocks16Copy(), WRITE, 0, extendedCopy),

@@ -24,7 +24,8 @@ import type { Memory } from "../ports/index.ts";
 import {
   COMMAND_PASSES_ATTENTION,
   isAllowedByReservations,
-  judgeAccess,
+  judgeMedium,
+  judgeState,
   RESERVED_READ,
   RESERVED_WRITE,
 } from "./access.ts";
@@ -195,12 +196,13 @@ export class ScsiEngine implements RequestOwner {
       this.fail(task, 0x060000 | link.takeAttention(), -1, 0);
       return false;
     }
-    if (!isAllowedByReservations(link, reserved, flags)) {
+    const state = judgeState(link, flags);
+    if (state === SENSE_NONE && !isAllowedByReservations(link, reserved, flags)) {
       this.tasks.status[task] = STATUS_RESERVATION_CONFLICT;
       this.finish(task);
       return false;
     }
-    const sense = judgeAccess(link, flags);
+    const sense = state === SENSE_NONE ? judgeMedium(link, flags) : state;
     if (sense !== SENSE_NONE) {
       this.fail(task, sense, -1, 0);
       return false;

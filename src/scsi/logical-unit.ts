@@ -116,6 +116,8 @@ export class NexusLink {
   isHolder = false;
   preventsRemoval = false;
   accessState: number = ACCESS_OPTIMIZED;
+  /** It has asked for the states of the ports: it knows of several. */
+  asksForStates = false;
   attentionCount = 0;
   private readonly attentions: Uint16Array = new Uint16Array(ATTENTIONS_MAX);
 

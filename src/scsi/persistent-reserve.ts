@@ -16,7 +16,12 @@ import {
   type ReservePlan,
   type ReserveRequest,
 } from "./reservation-plan.ts";
-import { isAllRegistrants, isReservationType } from "./reservations.ts";
+import {
+  isAllRegistrants,
+  isReservationType,
+  type ReservationState,
+  registrationOf,
+} from "./reservations.ts";
 import { SENSE_NO_RESOURCES, SENSE_PARAMETER_LENGTH } from "./sense.ts";
 
 const OUT_LIST_BYTES = 24;
@@ -85,6 +90,12 @@ function putKey(data: Uint8Array, at: number, key: string): void {
   putU32(data, at + 4, Number.parseInt(key.slice(8), 16));
 }
 
+interface Outcome {
+  plan: ReservePlan | null;
+  /** What the plan was made for. */
+  before: ReservationState;
+}
+
 export function* reserveOut(run: CommandRun): Steps {
   const action = run.u8(1) & 0x1f;
   const type = run.u8(2) & 0x0f;
@@ -120,7 +131,7 @@ export function* reserveOut(run: CommandRun): Steps {
     actionKey: hexOf(list.subarray(8, 16)),
     aptpl: (list[20] & APTPL) !== 0,
   };
-  const outcome: { plan: ReservePlan | null } = { plan: null };
+  const outcome: Outcome = { plan: null, before: run.unit.reservations.state };
   const result = yield* run.wait((done) => change(run, request, outcome, done));
   if (result < 0 || outcome.plan === null) {
     run.refuse(SENSE_NO_RESOURCES);
@@ -130,7 +141,9 @@ export function* reserveOut(run: CommandRun): Steps {
   if (isConflict) run.conflict();
   else if (sense !== 0) run.refuse(sense);
   else if (aborted.length > 0) {
-    yield* run.wait((done) => run.host.abortOthers(run.unit, aborted, () => done(0)));
+    // Also those that come through other ports of theirs: who is shut out lands nothing any more.
+    const ids = nexusesOf(run, outcome.before, aborted);
+    yield* run.wait((done) => run.host.abortOthers(run.unit, ids, () => done(0)));
   }
 }
 
@@ -147,19 +160,20 @@ function usesType(action: number): boolean {
 function change(
   run: CommandRun,
   request: ReserveRequest,
-  outcome: { plan: ReservePlan | null },
+  outcome: Outcome,
   done: (result: number) => void,
 ): void {
   const { reservations } = run.unit;
   const finish = (result: number): void => {
-    if (result === 0 && outcome.plan !== null) attend(run, outcome.plan);
+    if (result === 0 && outcome.plan !== null) attend(run, outcome.plan, outcome.before);
     reservations.isChanging = false;
     reservations.queue.shift()?.();
     done(result);
   };
   const start = (): void => {
     reservations.isChanging = true;
-    const plan = planReserve(reservations.state, request);
+    outcome.before = reservations.state;
+    const plan = planReserve(outcome.before, request);
     outcome.plan = plan;
     if (plan.next === null) finish(0);
     else reservations.change(plan.next, finish);
@@ -168,12 +182,19 @@ function change(
   else start();
 }
 
-function attend(run: CommandRun, plan: ReservePlan): void {
-  for (const { id, code } of plan.attentions) {
-    for (const link of run.unit.links) {
-      if (link !== run.link && link.nexus.id === id) link.attend(code);
-    }
+function attend(run: CommandRun, plan: ReservePlan, before: ReservationState): void {
+  for (const link of run.unit.links) {
+    if (link === run.link) continue;
+    const registered = registrationOf(before, link.nexus.id)?.id;
+    for (const { id, code } of plan.attentions) if (id === registered) link.attend(code);
   }
+}
+
+/** The nexuses for which one of these registrations stood. */
+function nexusesOf(run: CommandRun, before: ReservationState, ids: readonly string[]): string[] {
+  return [...run.unit.links]
+    .map((link) => link.nexus.id)
+    .filter((id) => ids.includes(registrationOf(before, id)?.id ?? ""));
 }
 
 /** RESERVE(6), RESERVE(10): the whole logical unit, for this nexus, until it lets go. */

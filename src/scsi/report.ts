@@ -125,6 +125,7 @@ const PORT_BYTES = 4;
 export function reportGroups(run: CommandRun): void {
   const format = run.u8(1) >>> 5;
   const { groups } = run.unit;
+  run.link.asksForStates = true;
   if (format > 1) {
     run.refuseField(1, 7);
     return;

@@ -10,6 +10,7 @@ import {
   REGISTRATIONS_MAX,
   type Registration,
   type ReservationState,
+  registrationOf,
 } from "./reservations.ts";
 import {
   SENSE_INVALID_FIELD_IN_PARAMETERS,
@@ -70,8 +71,13 @@ function refusal(sense: number): ReservePlan {
   return { ...NOTHING, sense };
 }
 
-export function planReserve(state: ReservationState, request: ReserveRequest): ReservePlan {
-  const own = state.registrations.find((one) => one.id === request.self.id);
+export function planReserve(state: ReservationState, asked: ReserveRequest): ReservePlan {
+  // Who has no key to show registers this very nexus, whatever its initiator has at other ports.
+  const isNew = asked.action === PR_OUT_REGISTER && asked.key === KEY_NONE;
+  const own = isNew
+    ? state.registrations.find((one) => one.id === asked.self.id)
+    : registrationOf(state, asked.self.id);
+  const request = own === undefined ? asked : { ...asked, self: own };
   switch (request.action) {
     case PR_OUT_REGISTER:
       if ((own?.key ?? KEY_NONE) !== request.key) return CONFLICT;

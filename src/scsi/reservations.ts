@@ -41,7 +41,7 @@ export class VolatileReservationStore implements ReservationStore {
 }
 
 export interface Registration {
-  /** transportId in hexadecimal and the port: what identifies an I_T nexus. */
+  /** transportId in hexadecimal, a colon and the port: what identifies an I_T nexus. */
   readonly id: string;
   readonly transportId: Uint8Array;
   readonly relativePort: number;
@@ -79,6 +79,27 @@ export function isShared(type: number): boolean {
 
 export function nexusId(transportId: Uint8Array, relativePort: number): string {
   return `${hexOf(transportId)}:${relativePort}`;
+}
+
+/** A nexus's id without the target port. */
+function initiatorOf(id: string): string {
+  const colon = id.indexOf(":");
+  return colon < 0 ? id : id.slice(0, colon);
+}
+
+/**
+ * The registration that stands for a nexus: its own, or that of the same initiator port through
+ * another target port of the unit. So an initiator with one session that finds the unit at another
+ * port, on another node, has what it had; one with several registers through each, and has several.
+ */
+export function registrationOf(
+  { registrations }: ReservationState,
+  id: string,
+): Registration | undefined {
+  const own = registrations.find((one) => one.id === id);
+  if (own !== undefined) return own;
+  const initiator = initiatorOf(id);
+  return registrations.find((one) => initiatorOf(one.id) === initiator);
 }
 
 /** Told when a state has been adopted; logical units renew what they keep per nexus. */
@@ -130,13 +151,15 @@ export class Reservations {
   }
 
   find(id: string): Registration | undefined {
-    return this.state.registrations.find((one) => one.id === id);
+    return registrationOf(this.state, id);
   }
 
   isHolder(id: string): boolean {
     const { state } = this;
     if (state.type === 0) return false;
-    return isAllRegistrants(state.type) ? this.find(id) !== undefined : state.holder === id;
+    const own = this.find(id);
+    if (own === undefined) return false;
+    return isAllRegistrants(state.type) || state.holder === own.id;
   }
 
   private adopt(next: ReservationState): void {

@@ -108,6 +108,12 @@ export class ScsiTarget {
     return nexus.links[decodeLun(lun, at)] ?? this.absentLinkOf(nexus);
   }
 
+  /** Undefined: there is no such nexus of this target, or no such unit. */
+  unitLink(index: number, lun: number): NexusLink | undefined {
+    const place = this.engine.places[index] ?? null;
+    return place?.target === this ? (place.nexus.links[lun] ?? undefined) : undefined;
+  }
+
   linksOf(nexus: Nexus): NexusLink[] {
     return nexus.links.filter((link) => link !== null);
   }

@@ -13,6 +13,10 @@ export interface GatedFront {
   /** A front-end has rings that could run. */
   readonly isWaiting: boolean;
   gateOpened(): void;
+  /** The gate has been shut: nothing new may reach the volume from here on. */
+  gateHeld?(): void;
+  /** What it submits may wait until the volume that is being taken over serves. */
+  readonly isPatient?: boolean;
   cutWaiting(): void;
 }
 
@@ -41,8 +45,15 @@ export class FrontGate {
   /** False: rings run. */
   hold(): boolean {
     if (this.front?.connected === true) return false;
+    if (this.held) return true;
     this.held = true;
+    this.front?.gateHeld?.();
     return true;
+  }
+
+  /** The volume is being taken over. */
+  taking(): void {
+    if (this.front?.isPatient === true) this.open();
   }
 
   open(): void {

@@ -41,17 +41,18 @@ function listRow(volume: Volume): readonly string[] {
     String(volume.blockBytes),
     volume.readOnly ? "read-only" : "read-write",
     volume.serial,
-    placeOf(volume.attachment),
+    placeOf(volume),
     volume.backing.kind === "cluster" ? placesText(volume.backing) : "-",
     volume.createdAt,
     volume.id,
   ];
 }
 
-function placeOf(attachment: Attachment | null): string {
+function placeOf({ attachment, backing }: Volume): string {
   const { socket = null, classic = null, scsi = null } = attachment ?? {};
   if (scsi !== null) return `${socket} LUN ${scsi.lun}`;
-  return socket ?? classic?.url ?? "-";
+  const elsewhere = backing.kind === "cluster" ? backing.targetUrl : null;
+  return socket ?? classic?.url ?? elsewhere ?? "-";
 }
 
 function backingText(volume: Volume): string {
@@ -98,6 +99,9 @@ function describeVolume(volume: Volume): string {
   }
   if (backing.kind === "cluster") rows.push(...copyRows(backing));
   if (backing.kind === "store") rows.push(["disk", backing.disk]);
+  if (attachment === null && backing.kind === "cluster" && (backing.targetUrl ?? null) !== null) {
+    rows.push(["iscsi", String(backing.targetUrl)]);
+  }
   if (attachment !== null) {
     rows.push(...placeRows(attachment));
     rows.push(["attached", `${attachment.attachedAt}, generation ${attachment.generation}`]);

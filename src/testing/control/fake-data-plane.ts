@@ -6,7 +6,12 @@ import { existsSync, statSync, truncateSync, unlinkSync, writeFileSync } from "n
 import { chmod } from "node:fs/promises";
 import { createServer, type Server } from "node:net";
 import { RingstoreError } from "../../base/error.ts";
-import type { ClassicSpec, ElsewhereTarget, PortalStats } from "../../ports/classic-plane.ts";
+import type {
+  ClassicSpec,
+  ElsewhereTarget,
+  PortalStats,
+  TargetPath,
+} from "../../ports/classic-plane.ts";
 import type {
   AttachmentSpec,
   DataPlane,
@@ -16,6 +21,7 @@ import type {
   VolumeSpec,
   VolumeStats,
 } from "../../ports/data-plane.ts";
+import type { ReservationRecord } from "../../ports/reservation-record.ts";
 import type { PlacementGroup, ScsiSpec } from "../../ports/scsi-plane.ts";
 import type { StoreDiskFacts, StoreDiskSpec, StoreDiskStats } from "../../ports/store-disk.ts";
 import {
@@ -72,8 +78,10 @@ export class FakeDataPlane implements DataPlane {
   /** Where the portal of this node listens. */
   portalAddress = "127.0.0.1:3260";
   elsewhere: readonly ElsewhereTarget[] = [];
-  /** Volumes whose targets have a node that stands by. */
-  readonly stoodBy: Set<string> = new Set();
+  /** Portals of other nodes that initiators of a target were told of, by the volume's id. */
+  readonly paths: Map<string, readonly TargetPath[]> = new Map();
+  /** What targets in standby, or about to be served, were told of reservations. */
+  readonly toldReservations: Map<string, ReservationRecord> = new Map();
   groups: readonly PlacementGroup[] = [];
   /** Controllers to which front-ends may connect. */
   readonly controllers: Set<string> = new Set();
@@ -236,7 +244,8 @@ export class FakeDataPlane implements DataPlane {
     await this.#enter("attachClassic", volume.spec.name);
     if (volume.attachment !== null) throw new Error(`volume ${spec.volumeId} is attached`);
     volume.attachment = spec;
-    this.stoodBy.delete(spec.volumeId);
+    this.paths.delete(spec.volumeId);
+    this.toldReservations.delete(spec.volumeId);
     return this.portalAddress;
   }
 
@@ -248,9 +257,12 @@ export class FakeDataPlane implements DataPlane {
     this.elsewhere = targets;
   }
 
-  async setStandby(volumeId: string, hasStandby: boolean): Promise<void> {
-    if (hasStandby) this.stoodBy.add(volumeId);
-    else this.stoodBy.delete(volumeId);
+  async setPaths(volumeId: string, others: readonly TargetPath[]): Promise<void> {
+    this.paths.set(volumeId, others);
+  }
+
+  async setReservations(volumeId: string, record: ReservationRecord): Promise<void> {
+    this.toldReservations.set(volumeId, record);
   }
 
   placeTogether(groups: readonly PlacementGroup[]): void {

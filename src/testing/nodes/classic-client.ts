@@ -30,6 +30,7 @@ export function classicSpec(volume: VolumeSpec, more: Partial<ClassicSpec> = {})
     targetName: `iqn.2024-01.io.ringstore:${volume.name}`,
     initiators: [],
     chap: null,
+    portTag: 1,
     readOnly: false,
     naa: "3000000000000001",
     reservations: null,

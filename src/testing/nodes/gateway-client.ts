@@ -4,7 +4,7 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 import type { CommandOptions, InitiatorCommand, IscsiInitiator } from "../../load/index.ts";
-import { ClassicClient, INITIATOR, read10, TEST_UNIT_READY } from "./classic-client.ts";
+import { ClassicClient, INITIATOR, portGroups, read10, TEST_UNIT_READY } from "./classic-client.ts";
 
 const MOVED = 0x0101;
 const PATIENCE_MS = 60_000;
@@ -57,6 +57,35 @@ export class GatewayClient {
       path = [portal];
       await sleep(PAUSE_MS);
     }
+  }
+
+  /**
+   * A session at that portal itself, wherever the target is served: the node has it, or has it in
+   * standby, or will in a moment. The initiator has asked for the ports, as one with several paths.
+   */
+  async session(portal: string, isid: string): Promise<IscsiInitiator> {
+    const deadlineMs = performance.now() + PATIENCE_MS;
+    for (;;) {
+      const initiator = await this.tryLogin(portal, isid);
+      if (initiator.isLoggedIn && !initiator.isEnded) {
+        await this.run(initiator, { cdb: TEST_UNIT_READY });
+        await portGroups(this, initiator);
+        return initiator;
+      }
+      initiator.close();
+      if (performance.now() > deadlineMs) throw new Error(`no session at ${portal} itself`);
+      await sleep(PAUSE_MS);
+    }
+  }
+
+  /** What the unit says to TEST UNIT READY until it says no unit attention; 0 = ready. */
+  async attentions(initiator: IscsiInitiator): Promise<number[]> {
+    const told: number[] = [];
+    do {
+      const { isDone, senseTriple } = await this.client.run(initiator, { cdb: TEST_UNIT_READY });
+      told.push(isDone ? senseTriple : -1);
+    } while ((told.at(-1) as number) >>> 16 === UNIT_ATTENTION);
+    return told;
   }
 
   /** Takes the unit attentions of a session that begins; false: it has ended. */

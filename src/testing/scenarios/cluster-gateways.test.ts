@@ -1,6 +1,7 @@
 // Several paths to one volume, real processes: an iSCSI target of a cluster is found through every
-// node's portal; when its node dies, or sleeps, the node that stands by serves it, with every write
-// that was answered and the reservations that held, and nothing of the old path lands late.
+// node's portal; when its node dies, or sleeps, the node that stands by serves it, under the sessions
+// that wait there, with every write that was answered and the reservations that held, and nothing of
+// the old path lands late.
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
@@ -33,6 +34,8 @@ const LIMIT = { timeout: 300_000 } as const;
 const KEY = 0x77;
 const KEY_TEXT = "0000000000000077";
 const CONFLICT = 0x18;
+const IN_STANDBY = 0x02040b;
+const STATES_CHANGED = 0x062a06;
 const OTHER_ISID = "000000000002";
 const BLOCK_SECTORS = 8;
 const AREA_BLOCKS = 512;
@@ -118,12 +121,38 @@ class Writer {
   }
 }
 
+/** Of VPD page 83h: the NAA identifier, which is one on every path. */
+const unitOf = (page: Uint8Array): Buffer => Buffer.from(page.subarray(4, 16));
+
 async function keysAt(gateway: GatewayClient, initiator: IscsiInitiator): Promise<string[]> {
   return keysOf(await gateway.run(initiator, READ_KEYS));
 }
 
+/** The node that was killed comes back, stands by, and is given the target under the sessions. */
+async function givenBack(scene: Scene, active: IscsiInitiator, writer: Writer): Promise<void> {
+  const { cluster, gateway, standby, third } = scene;
+  await cluster.restart(0);
+  await cluster.copiesSoon(standby, "vm", { node1: "in-sync", [name(standby)]: "in-sync" });
+  const late = await gateway.session(cluster.portal(0), "000000000003");
+  const { backing } = await cluster.volume(standby, "vm");
+  assert.deepEqual([backing.attachedTo, backing.standby], [name(standby), name(0)]);
+  await soon("both ports", async () => (await portGroups(gateway, late)) === "1:2 2:0");
+  assert.equal((await gateway.attentions(late)).at(-1), IN_STANDBY);
+  // By name, from a node that has nothing to do with it.
+  await portGroups(gateway, active);
+  await gateway.client.during(cluster.api(third).handOverVolume("vm", { node: name(0) }));
+  const told = await gateway.attentions(late);
+  while (told.at(-1) !== 0) told.push(...(await gateway.attentions(late)));
+  assert.ok(told.includes(STATES_CHANGED), told.join(" "));
+  await writer.check(late);
+  assert.equal((await gateway.attentions(active)).at(-1), IN_STANDBY);
+  assert.ok(!active.isEnded && !late.isEnded);
+  late.close();
+}
+
 test("the node of a target is killed: the standby has all of it", LIMIT, async (t) => {
-  const { cluster, gateway, standby, third } = await started(t, true);
+  const scene = await started(t, true);
+  const { cluster, gateway, standby, third } = scene;
   const { initiator: first, path } = await gateway.login(cluster.portal(third));
   assert.deepEqual(path, [cluster.portal(third), cluster.portal(0)]);
   const writer = new Writer(gateway);
@@ -134,36 +163,43 @@ test("the node of a target is killed: the standby has all of it", LIMIT, async (
   const identity = (await gateway.run(first, IDENTIFICATION)).data;
   assert.equal((await gateway.run(first, register(KEY, false))).status, 0);
   assert.equal((await gateway.run(first, reserve(KEY))).status, 0);
-  const through = await gateway.login(cluster.portal(standby), OTHER_ISID);
-  assert.deepEqual(through.path, [cluster.portal(standby), cluster.portal(0)]);
+  const through = await gateway.login(cluster.portal(third), OTHER_ISID);
+  assert.deepEqual(through.path, [cluster.portal(third), cluster.portal(0)]);
   const strange = { cdb: write10(0, 1), data: Buffer.alloc(512, 0xee) };
   assert.equal((await gateway.run(through.initiator, strange)).status, CONFLICT);
+  const waiting = await gateway.session(cluster.portal(standby), OTHER_ISID);
+  assert.equal(await portGroups(gateway, waiting), "1:0 2:2");
+  assert.equal((await gateway.run(waiting, strange)).senseTriple, IN_STANDBY);
+  assert.deepEqual(unitOf((await gateway.run(waiting, IDENTIFICATION)).data), unitOf(identity));
+  const hasKeys = async (): Promise<boolean> => (await keysAt(gateway, waiting)).length === 1;
+  await soon("the standby knows what is reserved", hasKeys);
+  assert.deepEqual(await gateway.attentions(waiting), [IN_STANDBY]);
 
   const killing = sleep(300).then(() => cluster.kill(0));
   while (await writer.step(first));
   await killing;
   const lostMs = performance.now();
+  const told: number[] = [];
+  while (told.at(-1) !== 0) told.push(...(await gateway.attentions(waiting)));
+  assert.ok(told.includes(STATES_CHANGED), told.join(" "));
+  await writer.check(waiting);
+  t.diagnostic(`served in place after ${Math.round(performance.now() - lostMs)} ms`);
+  assert.equal((await gateway.run(waiting, strange)).status, CONFLICT);
   const { initiator: second, path: back } = await gateway.login(cluster.portal(standby));
   const tookMs = Math.round(performance.now() - lostMs);
   assert.deepEqual(back, [cluster.portal(standby)]);
   await writer.check(second);
   t.diagnostic(`${writer.count} writes before the kill; served again after ${tookMs} ms`);
   assert.deepEqual(await keysAt(gateway, second), [KEY_TEXT]);
-  assert.equal(await portGroups(gateway, second), "1:0");
-  assert.deepEqual((await gateway.run(second, IDENTIFICATION)).data, identity);
+  assert.equal(await portGroups(gateway, second), "2:0");
+  assert.deepEqual(unitOf((await gateway.run(second, IDENTIFICATION)).data), unitOf(identity));
   for (let count = 0; count < 64; count++) assert.ok(await writer.step(second), "it is the holder");
   const again = await gateway.login(cluster.portal(third), OTHER_ISID);
   assert.deepEqual(again.path, [cluster.portal(third), cluster.portal(standby)]);
   assert.equal((await gateway.run(again.initiator, strange)).status, CONFLICT);
 
-  // It comes back, leads on, and is brought up to date.
-  await cluster.restart(0);
-  await cluster.copiesSoon(standby, "vm", { node1: "in-sync", [name(standby)]: "in-sync" });
-  const late = await gateway.login(cluster.portal(0), "000000000003");
-  assert.deepEqual(late.path, [cluster.portal(0), cluster.portal(standby)]);
-  await writer.check(late.initiator);
-  assert.equal((await cluster.volume(standby, "vm")).backing.attachedTo, name(standby));
-  for (const one of [second, again.initiator, late.initiator]) one.close();
+  await givenBack(scene, second, writer);
+  for (const one of [second, waiting, again.initiator]) one.close();
   assert.ok((await cluster.compareCopies("vm")) > 0);
 });
 
@@ -200,9 +236,11 @@ test("an owner that slept lands no late write, and keeps no reservation", LIMIT,
     assert.ok((await gateway.read(now, lba, 128)).equals(block(wanted)), `block ${lba}`);
   }
   assert.deepEqual(await keysAt(gateway, now), [KEY_TEXT]);
-  const led = await gateway.login(cluster.portal(0), OTHER_ISID);
-  assert.deepEqual(led.path, [cluster.portal(0), cluster.portal(standby)]);
-  for (const one of [now, led.initiator]) one.close();
+  // It stands by, without having been asked to.
+  const aside = await gateway.session(cluster.portal(0), OTHER_ISID);
+  assert.equal((await gateway.run(aside, write(0, 4))).senseTriple, IN_STANDBY);
+  assert.ok((await gateway.read(now, 0, 128)).equals(block(3)));
+  for (const one of [now, aside]) one.close();
   assert.ok((await cluster.compareCopies("vm")) > 0);
 });
 
@@ -224,10 +262,10 @@ test(
     await writer.check(now);
     for (let count = 0; count < 64; count++) assert.ok(await writer.step(now));
     cluster.faults.heal();
-    const led = await gateway.login(cluster.portal(0), OTHER_ISID);
-    assert.deepEqual(led.path, [cluster.portal(0), cluster.portal(standby)]);
+    const aside = await gateway.session(cluster.portal(0), OTHER_ISID);
+    assert.deepEqual((await gateway.attentions(aside)).at(-1), IN_STANDBY);
     await cluster.copiesSoon(standby, "vm", { node1: "in-sync", [name(standby)]: "in-sync" });
-    for (const one of [now, led.initiator]) one.close();
+    for (const one of [now, aside]) one.close();
     assert.ok((await cluster.compareCopies("vm")) > 0);
   },
 );
@@ -257,11 +295,13 @@ test("libiscsi and QEMU are led on, and find the target where it has gone", LIMI
   const ls = requireOnSystem("iscsi-ls", "libiscsi-bin");
   const qemuImg = requireOnSystem("qemu-img", "qemu-utils");
   /** A node hears of targets elsewhere a moment later than whoever made them was answered. */
-  const leadsTo = async (index: number): Promise<boolean> => {
-    const told = await run(ls, [`iscsi://${portal}`]).catch(() => ({ stdout: "" }));
-    return told.stdout.includes(`Target:${target} Portal:${cluster.portal(index)},1`);
-  };
-  await soon("the third node leads to the first", () => leadsTo(0));
+  const named = async (): Promise<string> =>
+    (await run(ls, [`iscsi://${portal}`]).catch(() => ({ stdout: "" }))).stdout;
+  await soon("the third node names both portals", async () => {
+    const stdout = await named();
+    const isNamed = (place: string): boolean => stdout.includes(`Target:${target} Portal:${place}`);
+    return isNamed(`${cluster.portal(0)},1`) && isNamed(`${cluster.portal(standby)},2`);
+  });
   const file = join(cluster.folder, "image");
   writeFileSync(file, randomBytes(4 * MIB));
   const url = `iscsi://${portal}/${target}/0`;
@@ -271,7 +311,9 @@ test("libiscsi and QEMU are led on, and find the target where it has gone", LIMI
     const { state, backing } = await cluster.volume(standby, "vm");
     return state === "attached" && backing.attachedTo === name(standby);
   });
-  await soon("the third node leads to the standby", () => leadsTo(standby));
+  await soon("the third node leads to the standby", async () =>
+    (await named()).includes(`Portal:${cluster.portal(standby)},2`),
+  );
   const compared = ["compare", "-f", "raw", "-F", "raw", file, url];
   assert.match((await run(qemuImg, compared)).stdout, /^Images are identical/m);
 });

@@ -1,8 +1,9 @@
-// A Linux guest with two ways to one volume of a cluster: sessions through the portals of two nodes,
-// with CHAP both ways, and multipathd above them, configured as docs/classic.md says. The node that serves the
-// target is killed under verified load; the one that stands by takes it over while the map keeps the
-// guest's requests, and gives it back when the first has returned. The guest sees no error, its files
-// are whole, and both copies are the same.
+// A Linux guest with two ways to one volume of a cluster: sessions with the portals of two nodes,
+// with CHAP both ways, and multipathd above them, configured as docs/classic.md says. One path is
+// active, the other in standby, from the start. The node that serves the target is killed under
+// verified load; the one that stands by takes it over while the map keeps the guest's requests, and
+// gives it back when the first has returned. The guest sees no error, its files are whole, and both
+// copies are the same.
 
 import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -61,22 +62,27 @@ async function started(host: GuestHost, cleanup: Cleanup): Promise<[NodeCluster,
   return [await starting, await booting];
 }
 
-/** Paths are ranked by what the target says of its ports, as soon as they have been checked. */
+/**
+ * Paths are ranked by what the target says of its ports, as soon as they have been checked: a group
+ * with the one that serves it, and one with the other, which multipathd calls a ghost.
+ */
 async function ranksSoon(guest: Guest): Promise<void> {
   const ask = (): Promise<string> => guest.must("multipathd show topology");
-  const topology = await until(ask, (seen) => / prio=50 /.test(seen), "ranked by ALUA");
+  const isRanked = (seen: string): boolean => / prio=50 /.test(seen) && / prio=1 /.test(seen);
+  const topology = await until(ask, isRanked, "ranked by ALUA");
   assert.match(topology, /hwhandler='1 alua'/);
-  assert.equal(topology.match(/policy=/g)?.length, 1, "both paths are alike");
+  assert.equal(topology.match(/policy=/g)?.length, 2, "a group for each state");
+  assert.match(topology, / active ghost /);
 }
 
-/** Waits until the map is there, with a path through each portal. */
+/** Waits until the map is there, with a path to each portal. */
 async function mapSoon(guest: Guest, target: string, portals: readonly string[]): Promise<void> {
   // A portal that has not heard of the target yet would refuse the login for good.
   for (const portal of portals) await targetSoon(guest, portal, target);
   await keepSecrets(guest, { [DB1.user]: DB1.secret });
-  for (const portal of portals) {
+  for (const [index, portal] of portals.entries()) {
     const more = documentedCommand(MUTUAL_CHAP, { target, portal });
-    await logIn(guest, { target, portal, chap: CHAP, more });
+    await logIn(guest, { target, portal, portalGroup: index + 1, chap: CHAP, more });
   }
   await disksSoon(guest, portals.length);
   await pathsSoon(guest, (count) => count === portals.length);
@@ -102,15 +108,21 @@ async function loseNode(
   await cluster.restart(0);
   const all = { node1: "in-sync", [`node${standby + 1}`]: "in-sync" } as const;
   await cluster.copiesSoon(standby, "vm", all);
+  // It stands by again by itself.
   await pathsSoon(guest, (count) => count === 2);
+  await ranksSoon(guest);
 }
 
-/** A planned move: the target is detached where it is, and goes on at node 1, which stands by. */
-async function moveBack(guest: Guest, cluster: NodeCluster, from: number): Promise<void> {
-  await cluster.api(0).attachVolume("vm", { classic: CLASSIC, standby: true });
-  await cluster.api(from).detachVolume("vm");
+/** A planned move to node 1, which stands by: both sessions stay, and change places. */
+async function moveBack(host: GuestHost, guest: Guest, cluster: NodeCluster): Promise<void> {
+  const before = await guest.must("ls -d /sys/class/iscsi_session/*");
+  await cluster.api(1).handOverVolume("vm", { node: "node1" });
+  const movedMs = performance.now();
   await guest.must("dd if=/dev/urandom of=/mnt/moved bs=64k count=16 conv=fsync 2>/dev/null");
+  host.say(`written ${Math.round(performance.now() - movedMs)} ms after the move back`);
   assert.equal((await cluster.volume(0, "vm")).backing.attachedTo, "node1");
+  await ranksSoon(guest);
+  assert.equal(await guest.must("ls -d /sys/class/iscsi_session/*"), before, "no session ended");
   await sleep(SHORT_MS);
 }
 
@@ -133,7 +145,7 @@ scenario("two portals, and the node of the target is killed", limit(), async (ho
     load.catch(() => undefined);
     await guest.must("until pidof fio; do usleep 20000; done");
     await loseNode(host, guest, cluster, standby);
-    await moveBack(guest, cluster, standby);
+    await moveBack(host, guest, cluster);
     await guest.must(`touch ${STOP_FILE}`);
     const { exitCode, stdout, stderr } = await load;
     assert.equal(exitCode, 0, stdout + stderr);

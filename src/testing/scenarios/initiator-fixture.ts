@@ -47,6 +47,8 @@ export interface InitiatorOptions {
 export interface Place {
   readonly target: string;
   readonly portal: string;
+  /** 1 by default. */
+  readonly portalGroup?: number;
 }
 
 export interface Login extends Place {
@@ -133,7 +135,7 @@ export async function targetSoon(guest: Guest, portal: string, target: string): 
 
 /** As operators do: a record of the portal, what it needs, the login. Returns iscsiadm's status. */
 export async function tryLogin(guest: Guest, login: Login): Promise<number> {
-  const { target, portal, chap, more } = login;
+  const { target, portal, portalGroup = 1, chap, more } = login;
   const node = `iscsiadm -m node -T ${target} -p ${portal}`;
   const set = (name: string, value: string): string =>
     `${node} -o update -n node.session.auth.${name} -v ${value}`;
@@ -143,7 +145,7 @@ export async function tryLogin(guest: Guest, login: Login): Promise<number> {
       : [set("authmethod", "CHAP"), set("username", chap.user), set("password", chap.secret)];
   // With its portal group: discovery may have made this very record, and must not have it twice.
   const asked = more === undefined ? [] : [more];
-  await guest.must([`${node},1 -o new`, ...secret, ...asked].join(" && "));
+  await guest.must([`${node},${portalGroup} -o new`, ...secret, ...asked].join(" && "));
   return (await guest.run(`${node} --login`)).exitCode;
 }
 
