@@ -82,7 +82,7 @@ test("volumes of a controller are opened on its reactor; one that is elsewhere i
 
 test("after a start, what was together is together, whatever comes first", async (t) => {
   const plane = await TestPlane.start(t, { reactorCount: 2 });
-  plane.plane.placeTogether([{ controllers: ["k", "k2"], diskIds: [] }]);
+  plane.plane.placeTogether([{ controllers: ["k", "k2"], diskIds: [], hasCluster: false }]);
   await open(plane, volume("one", { kind: "memory" }), "k");
   await open(plane, volume("two", { kind: "memory" }), "k2");
   await countsBecome(plane, "2,0");

@@ -28,10 +28,9 @@ import {
 } from "../scsi/index.ts";
 import { LimitedLog } from "../telemetry/index.ts";
 import { UringListener } from "../uring/index.ts";
-import type { FrontGate } from "../vhost-user/index.ts";
 import { ClassicService } from "./classic-service.ts";
 import type { ClassicCommand, ReactorMessage } from "./reactor-protocol.ts";
-import type { ReactorUnits, UnitVolume } from "./reactor-units.ts";
+import type { GatedVolume, ReactorUnits } from "./reactor-units.ts";
 import { refusal, type VolumeFront } from "./reactor-volume.ts";
 
 /**
@@ -64,12 +63,6 @@ export interface ReactorClassicModules {
   readonly send: (message: ReactorMessage) => void;
 }
 
-/** What a target is made over. */
-export interface ClassicVolume extends UnitVolume {
-  /** Of a volume of the cluster. */
-  readonly gate: FrontGate | null;
-}
-
 /** One volume as a target. */
 class ClassicFront implements VolumeFront {
   readonly iscsi: IscsiTarget;
@@ -79,12 +72,7 @@ class ClassicFront implements VolumeFront {
   private readonly unit: LogicalUnit;
   private readonly owner: ReactorClassic;
 
-  constructor(
-    spec: ClassicSpec,
-    volume: ClassicVolume,
-    owner: ReactorClassic,
-    units: ReactorUnits,
-  ) {
+  constructor(spec: ClassicSpec, volume: GatedVolume, owner: ReactorClassic, units: ReactorUnits) {
     const { engine } = units;
     this.owner = owner;
     this.volumeId = spec.volumeId;
@@ -217,7 +205,7 @@ export class ReactorClassic implements TargetDirectory {
   // Targets ---------------------------------------------------------------------------------------
 
   /** Throws RingstoreError when there is such a target, or the kept reservations are damaged. */
-  open(spec: ClassicSpec, volume: ClassicVolume): ClassicFront {
+  open(spec: ClassicSpec, volume: GatedVolume): ClassicFront {
     const { targetName } = spec;
     if (this.targets.has(targetName)) {
       throw refusal("VOLUME_ATTACHED", `there is a target ${targetName} already`);

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import type { DeclaredVolume } from "../model/declared.ts";
 import type { VolumeAttach } from "../model/types.ts";
-import type { ScsiSpec } from "../ports/scsi-plane.ts";
+import type { PlacementGroup, ScsiSpec } from "../ports/scsi-plane.ts";
 import { HostFixture, never } from "../testing/control/host-fixture.ts";
 import { nameBytesMax } from "./data-directory.ts";
 import { placementGroups } from "./scsi-attach.ts";
@@ -217,12 +217,13 @@ test("what shares a controller, or a disk with one, shares a reactor", () => {
     declared(null, "d3"),
     declared("k2", "d1"),
     declared("k3", null),
-  ]).map(({ controllers, diskIds }) => [[...controllers].sort(), [...diskIds].sort()]);
-  assert.deepEqual(groups, [
-    [
-      ["k1", "k2"],
-      ["d1", "d2"],
-    ],
-    [["k3"], []],
   ]);
+  const textOf = ({ controllers, diskIds, hasCluster }: PlacementGroup): string =>
+    `${[...controllers].sort()} ${[...diskIds].sort()} ${hasCluster ? "cluster" : "node"}`;
+  assert.deepEqual(groups.map(textOf), ["k1,k2 d1,d2 node", "k3  node"]);
+  const of = { name: "v", queueCountMax: 1, packedAllowed: true };
+  const units = ["k2", "k4"].map((controller) => ({ ...of, scsi: { controller, lun: 9 } }));
+  const volumes = [declared("k1", "d1"), declared("k2", "d1"), declared("k3", null)];
+  const joined = placementGroups(volumes, units).map(textOf);
+  assert.deepEqual(joined.sort(), ["k1,k2 d1 cluster", "k3  node", "k4  cluster"]);
 });

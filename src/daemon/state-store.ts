@@ -77,8 +77,10 @@ export const DISK_STATE: StateKind<DeclaredDisk> = {
 export const CLUSTER_ATTACHMENT_STATE: StateKind<DeclaredClusterAttachment> = {
   field: "attachment",
   schema: async () => (await import("../model/declared-schema.ts")).DeclaredClusterAttachmentSchema,
-  formatOf: ({ classic }) =>
-    classic === undefined ? DECLARED_FORMAT_FIRST : DECLARED_FORMAT_CLASSIC,
+  formatOf: ({ classic, scsi }) => {
+    if (scsi !== undefined) return DECLARED_FORMAT_SCSI;
+    return classic === undefined ? DECLARED_FORMAT_FIRST : DECLARED_FORMAT_CLASSIC;
+  },
 };
 
 export const RESERVATION_STATE: StateKind<DeclaredReservations> = {
