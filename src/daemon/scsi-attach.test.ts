@@ -119,11 +119,36 @@ test("a unit that fails at a restart holds up no other for good", async () => {
   assert.equal(fixture.host.view(fixture.host.find("a")).state, "unavailable");
   assert.ok(fixture.dataPlane.controllers.has("k"));
   assert.equal(specOf("b").lun, 1);
+  // A guest finds a disk there that becomes ready, and finds it before it can connect.
+  const { id, serial } = fixture.host.find("a").declared;
+  const held = fixture.dataPlane.held.get(id);
+  assert.deepEqual([held?.controller, held?.lun, held?.serial], ["k", 0, serial]);
+  const { calls } = fixture.dataPlane;
+  assert.ok(calls.indexOf("holdUnit a") < calls.indexOf("openController k"));
+  assert.ok(!calls.includes("holdUnit b"), "only what failed");
   // Its number stays its own, and it comes back as what it was.
   await assert.rejects(attach("c", to("k", 0)), { code: "lun_taken" });
   fixture.dataPlane.intercept = () => undefined;
   assert.equal(await attach("a", to("k")), 0);
   assert.equal(specOf("a").listens, true);
+  assert.equal(fixture.dataPlane.held.size, 0);
+});
+
+test("a volume that is detached before it could be served again gives its place up", async () => {
+  await attach("a", to("k"));
+  await restart((next) => {
+    const { intercept } = next.dataPlane;
+    next.dataPlane.intercept = async (method, name) => {
+      if (method === "openVolume") throw new Error("no");
+      await intercept(method, name);
+    };
+  });
+  assert.ok(fixture.dataPlane.controllers.has("k"), "all of a controller may have failed");
+  await detachVolume(fixture.host, "a");
+  assert.equal(fixture.dataPlane.held.size, 0);
+  assert.ok(!fixture.dataPlane.controllers.has("k"));
+  fixture.dataPlane.intercept = () => undefined;
+  assert.equal(await attach("b", to("k", 0)), 0);
 });
 
 test("a controller whose socket cannot be made: its volumes say so, and are tried again", async () => {
