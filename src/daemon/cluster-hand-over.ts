@@ -72,8 +72,8 @@ function check(context: ClusterContext, record: VolumeRecord, targetId: string):
     const where = inventory.nodeName(node ?? "");
     throw new ApiError("volume_attached", `volume ${name} is ${unitText(unit)} on node ${where}`, {
       advice:
-        `units do not move by themselves: ringstore volume detach ${name}, then on the other node ` +
-        `ringstore volume attach ${name} --bus scsi --controller ${unit.controller}`,
+        `units do not move by themselves: ringstore volume detach ${name}, then on the other ` +
+        `node ringstore volume attach ${name} --bus scsi --controller ${unit.controller}`,
     });
   }
   if (node === null) {

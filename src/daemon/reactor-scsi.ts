@@ -9,9 +9,9 @@
 //
 // Invariants:
 //  - everything here runs on the reactor's thread;
-//  - a controller is there as long as it has a unit, or holds the place of one; its guest is told of
-//    units that come and go, but not when the controller itself goes, or the daemon: a guest that
-//    connects again is to find its disks as they were;
+//  - a controller is there as long as it has a unit, or holds the place of one; its guest is told
+//    of units that come and go, but not when the controller itself goes, or the daemon: a guest
+//    that connects again is to find its disks as they were;
 //  - a place that is held and the volume that takes it are one unit to the guest, see exchange();
 //  - a volume of the cluster is not given away while a guest runs the controller's rings;
 //  - what a front-end does on the socket counts for every unit of the controller.

@@ -1,9 +1,9 @@
 // Attaching a volume as a unit of a virtio-scsi controller: which number it gets, what is declared,
 // and what the data plane is told of it.
 //
-// A controller is nothing but its volumes, of the node and of the cluster: it is declared by each of
-// them, made with the first and gone with the last. What is said once for all of them, its queues, is
-// the same in each.
+// A controller is nothing but its volumes, of the node and of the cluster: it is declared by each
+// of them, made with the first and gone with the last. What is said once for all of them, its
+// queues, is the same in each.
 //
 // Invariant: a number is a volume's from the moment it is planned until the volume is declared
 // detached; of two requests at once one is refused, or gets the next.

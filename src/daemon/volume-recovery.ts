@@ -113,9 +113,10 @@ async function tryToServe(host: VolumeHost, entry: VolumeEntry): Promise<void> {
 }
 
 /**
- * A volume of the cluster is served when the metadata has said that it is still attached here; until
- * then its place is held. What a killed predecessor still had on its way into guests' memory came
- * from the node's disks: nobody is told of an end before they are open, or cannot be. Never rejects.
+ * A volume of the cluster is served when the metadata has said that it is still attached here;
+ * until then its place is held. What a killed predecessor still had on its way into guests' memory
+ * came from the node's disks: nobody is told of an end before they are open, or cannot be. Never
+ * rejects.
  */
 async function holdClusterUnit(host: VolumeHost, unit: ClusterUnit): Promise<void> {
   const { disks, dataPlane, log } = host.modules;

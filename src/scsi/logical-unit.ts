@@ -78,8 +78,8 @@ export interface UnitOptions {
   /** Writes are refused whatever the device says. */
   readonly isReadOnly?: boolean;
   /**
-   * It keeps the place of a volume that is not there yet: INQUIRY, REPORT LUNS and REQUEST SENSE are
-   * answered, everything else is NOT READY. See ScsiTarget.exchangeUnit().
+   * It keeps the place of a volume that is not there yet: INQUIRY, REPORT LUNS and REQUEST SENSE
+   * are answered, everything else is NOT READY. See ScsiTarget.exchangeUnit().
    */
   readonly isPending?: boolean;
   readonly meter?: UnitMeter;

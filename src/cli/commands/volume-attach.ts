@@ -22,7 +22,7 @@ const OF_VHOST_USER = ["queues", "noPacked", "vmMemory", "bus"];
 const OF_CLASSIC = ["chapUser", "chapSecretFile", "initiator"];
 
 /** Of volumes of the cluster, which are units of no controller. */
-const OF_BLK = ["takeOver", "standby"];
+const OF_BLK = ["standby"];
 const OF_SCSI = ["controller", "lun"];
 
 function optionName(key: string): string {

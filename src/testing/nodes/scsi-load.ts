@@ -60,6 +60,8 @@ class Lane {
 export class ScsiLoad {
   readonly driver: ScsiDriver = new ScsiDriver();
   readonly failures: string[] = [];
+  /** Reads that were answered GOOD. */
+  readCount = 0;
   /** How often a unit was there and not ready. */
   notReadyCount = 0;
   /** Commands that a back-end answered for its predecessor. */
@@ -181,8 +183,10 @@ export class ScsiLoad {
     if (response !== 0 || status !== 0) {
       const what = `${lane.isRead ? "read" : "write"} of block ${block} of LUN ${lun}`;
       this.failures.push(`${what}: ${response}, ${status}, sense ${sense.toString(16)}`);
-    } else if (lane.isRead) this.check(lun, block, round, data);
-    else lane.acked[at] = round + 1;
+    } else if (lane.isRead) {
+      this.readCount += 1;
+      this.check(lun, block, round, data);
+    } else lane.acked[at] = round + 1;
     lane.count += 1;
     this.longestPauseMs = Math.max(this.longestPauseMs, nowMs - this.answeredMs);
     this.answeredMs = nowMs;
