@@ -73,6 +73,11 @@ test("records of every kind come back as they were written", () => {
   assert.deepEqual(volumeCodec.decode("k", volumeCodec.encode(volume)), volume);
   const served = { ...volume, attachment: { ...volume.attachment, target } };
   assert.deepEqual(volumeCodec.decode("k", volumeCodec.encode(served)), served);
+  const unit = { controller: "vm1", lun: 255, since: 2 };
+  const unitOf = { ...volume, attachment: { ...volume.attachment, unit } };
+  assert.deepEqual(volumeCodec.decode("k", volumeCodec.encode(unitOf)), unitOf);
+  const beyond = { ...unitOf, attachment: { ...unitOf.attachment, unit: { ...unit, lun: 256 } } };
+  assert.throws(() => volumeCodec.encode(beyond), /unit.*lun is 256/);
   const reservations = {
     format: 1,
     changeId: "0123456789abcdef",

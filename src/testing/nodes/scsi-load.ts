@@ -124,6 +124,11 @@ export class ScsiLoad {
     }
   }
 
+  /** Until commands of every lane lie in the rings of a back-end that has been stopped. */
+  async fill(): Promise<void> {
+    while (this.lanes.some(({ pending }) => pending === null)) await sleep(1);
+  }
+
   private describe(): string {
     const stuck = this.lanes.filter(({ pending }) => pending !== null);
     return `${stuck.length} commands under way, ${this.count} answered`;
