@@ -100,7 +100,9 @@ test("beside a volume of the node, on the cluster's reactor; it grows, and its g
   const [a, b] = cluster.nodes as Three;
   const { plane } = a;
   const at = socketOf(a);
-  // It can be anywhere: in a cluster its controller begins where volumes of that can join it.
+  // It can be anywhere, and on the other reactor there is less: in a cluster its controller begins
+  // where volumes of that can join it.
+  await plane.openVolume(volume("filler", { kind: "memory" }), { create: true });
   const own = volume("own", { kind: "memory" });
   await plane.openVolume(own, { create: true, controller: "k" });
   await plane.attachScsi(unit(at, own, 0));

@@ -182,12 +182,13 @@ test("a place that is held is a disk that becomes ready, and then the volume", a
   assert.equal(driver.retried(read10(0, 1), { lun: 5, room: 512 }).sense, NOT_READY);
   for (let count = 0; count < 2; count++) driver.offerEvent();
 
-  // An attempt that fails leaves the place, and where the controller is.
+  // An attempt that fails leaves the place, and where the controller is: now as much is there.
+  await plane.plane.openVolume(volume("more", { kind: "memory" }), { create: true });
   const tooMany = { ...spec, sizeBytes: 100 };
   await assert.rejects(open(plane, tooMany));
   assert.equal(driver.retried(TEST_UNIT_READY, { lun: 5 }).sense, NOT_READY);
   await open(plane, spec);
-  await countsBecome(plane, "1,1");
+  await countsBecome(plane, "1,2");
   await plane.plane.attachScsi(unit(plane, spec, 5));
   // No unit has gone and none has come: one has a capacity now.
   const { event, lun, reason } = driver.waitEvent();
