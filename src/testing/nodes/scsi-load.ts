@@ -1,6 +1,6 @@
-// Verified load on units of a virtio-scsi controller, by a driver of ours that follows it from daemon
-// to daemon as a guest would, were its VM started again elsewhere: what was under way is answered by
-// the next back-end, and sent again.
+// Verified load on units of a virtio-scsi controller, by a driver of ours that follows it from
+// daemon to daemon as a guest would, were its VM started again elsewhere: what was under way is
+// answered by the next back-end, and sent again.
 //
 // Invariants: a block belongs to one lane, which has one command at a time, so that what a read has
 // to show is known exactly; a write counts when it was answered GOOD; a unit that is not there, or
