@@ -218,7 +218,8 @@ const VOLUME_COMMANDS: readonly CommandSpec[] = [
       "With --bus scsi the volume is a unit of a virtio-scsi controller: one socket and one " +
         "device of the VM for up to 256 volumes, which come and go while the VM runs. The first " +
         "volume makes the controller, with --queues and --no-packed for all of them, the last " +
-        "detach removes it.",
+        "detach removes it. Volumes of the node and of the cluster may share one; --standby does " +
+        "not go with it.",
     ],
     arguments: [NAME],
     options: [

@@ -21,13 +21,13 @@ export async function attachFront(
   identity: Parameters<typeof attachmentSpecOf>[1],
   settings: Omit<DeclaredAttachment, "attachedAt">,
 ): Promise<string | null> {
-  const { options, plane, keeper, isAwaited } = parts;
+  const { options, plane, reservationsOf, isAwaited } = parts;
   const { classic, scsi } = settings;
   if (classic !== undefined) {
     return await plane.attachClassic(await classicSpecOf(identity, settings, classic, parts));
   }
   if (scsi !== undefined) {
-    const how = { keeper, listens: !isAwaited(scsi.controller) };
+    const how = { reservationsOf, listens: !isAwaited(scsi.controller) };
     await plane.attachScsi(await scsiSpecOf(options, identity, settings, scsi, how));
     return null;
   }

@@ -20,16 +20,21 @@ import {
   secretsOf,
   standbyTagOf,
 } from "./classic-attach.ts";
-import { type ClusterContext, changeVolume, isNodeLive, readVolume } from "./cluster-context.ts";
+import {
+  type ClusterContext,
+  changeVolume,
+  isNodeLive,
+  poweredSince,
+  readVolume,
+} from "./cluster-context.ts";
 import { attachedTarget } from "./cluster-portals.ts";
 import type { ClusterServing } from "./cluster-serve.ts";
 import type { ServedVolume } from "./cluster-served.ts";
 import { type ClusterStandbys, isReady } from "./cluster-standby.ts";
 import { asApiError } from "./failure.ts";
-import { requireSameSettings } from "./volume-attach.ts";
+import { planScsi, requireSameScsi, requireUnitRequest, unitText } from "./scsi-attach.ts";
+import { detachedText, requireSameSettings, restoredText } from "./volume-attach.ts";
 import { placeText } from "./volume-entry.ts";
-
-const NO_CONTROLLER = "and a virtio-scsi controller has volumes of its node alone";
 
 export class ClusterAttaching {
   readonly #context: ClusterContext;
@@ -53,11 +58,7 @@ export class ClusterAttaching {
     host.requireRunning();
     if (request.queueCountMax !== undefined) checkQueueCount(request.queueCountMax);
     const { classic, scsi } = request;
-    if (scsi !== undefined) {
-      throw new ApiError("unsupported", `volume ${name} is of the cluster, ${NO_CONTROLLER}`, {
-        advice: "attach it by virtio-blk or with --classic, or make a volume of this node",
-      });
-    }
+    if (scsi !== undefined) requireUnitRequest(request, true);
     if (classic !== undefined) planClassic(request, classic);
     this.#serving.checkName(name);
     const entry = this.#serving.entryOf(id, name);
@@ -78,6 +79,7 @@ export class ClusterAttaching {
       return await this.#attachAgain(entry, found, request);
     }
     await this.#requireFree(found, request);
+    this.#planUnit(entry, request);
     // What stands by here as a target, or is to be one, begins anew.
     const wasTarget = entry.declared?.classic !== undefined;
     if (entry.isStandby && (wasTarget || request.classic !== undefined)) {
@@ -93,8 +95,8 @@ export class ClusterAttaching {
         const isAsFound = now.attachment.generation === attachment.generation;
         if (!isAsFound) throw this.#moved(now);
         const generation = attachment.generation + 1;
-        const target = this.#targetOf(entry, now, portal);
-        return { ...now, attachment: { generation, node: member.nodeId, readOnly, ...target } };
+        const how = this.#unitOf(entry, now, portal);
+        return { ...now, attachment: { generation, node: member.nodeId, readOnly, ...how } };
       });
     } catch (error) {
       // Whether it is attached here is not known after a lost answer: the next look finds out.
@@ -121,21 +123,42 @@ export class ClusterAttaching {
     }
   }
 
-  /** Told with the attachment, so that no initiator is lost while it begins. */
-  #targetOf(
+  /** A target is told with the attachment, so that no initiator is lost while it begins. */
+  #unitOf(
     { declared }: ServedVolume,
     { attachment }: VolumeRecord,
     portal: string | null,
-  ): Pick<VolumeRecord["attachment"], "target"> {
-    if (declared?.classic === undefined || portal === null) return {};
+  ): Pick<VolumeRecord["attachment"], "target" | "unit"> {
     const { node, target, generation, standby } = attachment;
-    const { classic } = declared;
-    if (node === null) return { target: attachedTarget(classic, portal, generation + 1, 1) };
+    const { classic, scsi } = declared ?? {};
     // Taken from another node it keeps its power, and whoever stood by for it his port.
-    const since = target?.since ?? generation + 1;
+    const since = (node === null ? undefined : poweredSince(attachment)) ?? generation + 1;
+    if (scsi !== undefined) return { unit: { ...scsi, since } };
+    if (classic === undefined || portal === null) return {};
+    if (node === null) return { target: attachedTarget(classic, portal, since, 1) };
     const stoodBy = standby?.node === this.#context.member.nodeId;
     const portTag = stoodBy ? standbyTagOf(target) : portTagOf(target);
     return { target: attachedTarget(classic, portal, since, portTag) };
+  }
+
+  /** The number is taken from here on. Throws ApiError where it cannot be such a unit. */
+  #planUnit(entry: ServedVolume, request: VolumeAttach): void {
+    const { host, plane } = this.#context;
+    const { name, declared, open } = entry;
+    const { scsi } = request;
+    if (open && declared?.phase === "detaching" && (scsi ?? declared.scsi) !== undefined) {
+      throw new ApiError("volume_busy", `volume ${name} is being detached`, {
+        advice: "try again in a moment",
+      });
+    }
+    if (scsi === undefined) return;
+    const planned = planScsi(host, { name, isOfCluster: true }, request, scsi);
+    try {
+      plane.requireNearCluster(scsi.controller);
+    } catch (error) {
+      throw asApiError(error, `cannot attach volume ${name}`);
+    }
+    entry.planned = planned;
   }
 
   /** A socket for a guest that is about to move here; the volume stays where it is until then. */
@@ -183,6 +206,7 @@ export class ClusterAttaching {
     readOnly: boolean,
   ): Promise<void> {
     const { queueCountMax = QUEUE_COUNT_MAX, packedAllowed = true, classic } = request;
+    const { planned } = entry;
     const keeper = this.#context.host.modules.classic;
     const chap = classic?.chap;
     if (chap !== undefined) await keeper.saveSecrets(entry.id, secretsOf(chap));
@@ -191,10 +215,15 @@ export class ClusterAttaching {
       packedAllowed,
       readOnly,
       ...(classic === undefined ? {} : { classic: planClassic(request, classic) }),
+      ...planned,
     };
-    // Who takes a target over by vhost-user makes no target of it.
-    const { classic: _, ...defaults } = this.#serving.defaultsOf(record);
-    await this.#serving.declare(entry, { ...defaults, ...settings });
+    // Who takes a target or a unit over by a socket of its own makes none of it.
+    const { classic: _, scsi: __, ...defaults } = this.#serving.defaultsOf(record);
+    try {
+      await this.#serving.declare(entry, { ...defaults, ...settings });
+    } finally {
+      entry.planned = null;
+    }
   }
 
   #requireHeld(record: VolumeRecord, { takeOver }: VolumeAttach): void {
@@ -205,6 +234,14 @@ export class ClusterAttaching {
     if (takeOver === true) {
       throw new ApiError("invalid_request", "standby and takeOver exclude each other", {
         advice: "leave one of them out",
+      });
+    }
+    const { unit } = attachment;
+    if (unit !== undefined) {
+      const where = inventory.nodeName(node ?? "");
+      const message = `volume ${name} is attached on node ${where} as ${unitText(unit)}`;
+      throw new ApiError("attachment_differs", message, {
+        advice: "no VM moves with a controller's volumes: detach it there, then attach it here",
       });
     }
     if (node === null || node === member.nodeId) {
@@ -289,6 +326,7 @@ export class ClusterAttaching {
     const { name } = entry;
     const present = entry.declared ?? this.#serving.defaultsOf(record);
     const keeper = this.#context.host.modules.classic;
+    requireSameScsi(entry, present.scsi, request.scsi);
     requireSameClassic(entry, present.classic, request, keeper);
     requireSameSettings(name, present, request);
     if (!entry.serving) {
@@ -298,7 +336,7 @@ export class ClusterAttaching {
         throw asApiError(error, `cannot serve volume ${name}`);
       }
       const { events } = this.#context.host.modules;
-      events.add("volume.restored", name, "its socket is served again");
+      events.add("volume.restored", name, restoredText(entry.declared));
     }
     return { volume: this.#view(record), changed: false };
   }
@@ -368,7 +406,7 @@ export class ClusterAttaching {
     await this.#detachRecord(entry);
     await this.#serving.declare(entry, null);
     entry.problem = null;
-    host.modules.events.add("volume.detached", name, "its socket is closed");
+    host.modules.events.add("volume.detached", name, detachedText(declared));
     return true;
   }
 

@@ -92,6 +92,14 @@ export function givingUp({ host, timings }: ClusterContext): () => boolean {
 }
 
 /** Linearizable. null: there is no such volume. */
+/**
+ * Since which generation a volume that is a SCSI unit has power: that of the attachment that came
+ * from nowhere. Undefined: it is none, or has just become one.
+ */
+export function poweredSince({ target, unit }: VolumeRecord["attachment"]): number | undefined {
+  return target?.since ?? unit?.since;
+}
+
 export async function readVolume(
   { keys }: ClusterContext,
   store: MetaStore,

@@ -8,6 +8,7 @@ import type { HandOverReply } from "../model/move-types.ts";
 import { requireReady } from "./cluster-attach.ts";
 import { type ClusterContext, changeVolume } from "./cluster-context.ts";
 import { isReady } from "./cluster-standby.ts";
+import { unitText } from "./scsi-attach.ts";
 
 export async function handOverVolume(
   context: ClusterContext,
@@ -68,7 +69,15 @@ function check(context: ClusterContext, record: VolumeRecord, targetId: string):
   const { inventory } = context;
   requireReady(record);
   const { name, attachment } = record;
-  const { node, standby } = attachment;
+  const { node, standby, unit } = attachment;
+  if (unit !== undefined) {
+    const where = inventory.nodeName(node ?? "");
+    throw new ApiError("volume_attached", `volume ${name} is ${unitText(unit)} on node ${where}`, {
+      advice:
+        `units do not move by themselves: ringstore volume detach ${name}, then on the other ` +
+        `node ringstore volume attach ${name} --bus scsi --controller ${unit.controller}`,
+    });
+  }
   if (node === null) {
     throw new ApiError("invalid_request", `volume ${name} is attached nowhere`, {
       advice: "attach it where it is needed: ringstore volume attach",

@@ -45,6 +45,7 @@ import { asApiError } from "./failure.ts";
 import type { DaemonCluster } from "./no-cluster.ts";
 import { OperationQueue } from "./operation-queue.ts";
 import { rebuildLimitOf, setRebuildLimit } from "./rebuild-limit.ts";
+import { clusterUnitOf } from "./scsi-attach.ts";
 import type { VolumeHost } from "./volume-host.ts";
 
 export interface ClusterHostModules {
@@ -82,11 +83,19 @@ export class ClusterHost implements ClusterControl, DaemonCluster {
     try {
       const member = this.#modules.file.read();
       if (member?.step !== "member") return;
+      this.#expectUnits();
       this.#modules.host.clusterUsersOf = () => UNKNOWN_USERS;
       this.#prepared = await this.#takePart(member);
     } catch (error) {
       this.#note(error);
     }
+  }
+
+  /** Controllers have them, also while nobody knows yet whether they are still attached here. */
+  #expectUnits(): void {
+    const { host, attachments } = this.#modules;
+    const units = attachments.load().declared.flatMap(clusterUnitOf);
+    host.clusterUnits = () => units;
   }
 
   /** In the background: everything that needs the metadata. */
@@ -134,6 +143,7 @@ export class ClusterHost implements ClusterControl, DaemonCluster {
     const runtime = new Runtime(modules);
     const volumes = new Volumes(runtime);
     await runtime.start();
+    host.clusterUnits = () => runtime.units();
     this.#runtime = runtime;
     this.volumes = volumes;
     const { inventory } = runtime.context;

@@ -13,6 +13,7 @@ import type { NodeMaintenanceReply } from "../model/move-types.ts";
 import { type ClusterContext, changeRecord } from "./cluster-context.ts";
 import { handOverVolume } from "./cluster-hand-over.ts";
 import type { ClusterInventory } from "./cluster-inventory.ts";
+import { unitText } from "./scsi-attach.ts";
 
 /** Volumes that move side by side. */
 const MOVES_MAX = 8;
@@ -114,12 +115,20 @@ const NOBODY = "no other node is there to take it";
 const GUEST = "its guest runs there: shut it down, or move it";
 const TARGET = "it is an iSCSI target, and no node stands by for it";
 
+/** One disk of several of a VM: it goes where the VM goes. */
+function unitReason({ attachment: { unit } }: VolumeRecord): string | null {
+  if (unit === undefined) return null;
+  return `it is ${unitText(unit)}: detach it there, and attach it where its VM goes`;
+}
+
 async function move(
   context: ClusterContext,
   record: VolumeRecord,
   from: string,
 ): Promise<HandedOver | Kept> {
   const volume = record.name;
+  const reason = unitReason(record);
+  if (reason !== null) return { volume, reason };
   const target = targetOf(context, record, from);
   if (target === null) return { volume, reason: NOBODY };
   try {
@@ -142,10 +151,13 @@ function planned(
   const kept: Kept[] = [];
   for (const record of volumes) {
     const { id, name: volume } = record;
+    const unit = unitReason(record);
     const target = targetOf(context, record, from);
     const isTarget = record.attachment.standby?.portal !== undefined;
     const isRunning = !isTarget && context.served.get(id)?.front.isRunning === true;
-    if (target === null || isRunning) kept.push({ volume, reason: isRunning ? GUEST : NOBODY });
+    if (unit !== null) kept.push({ volume, reason: unit });
+    else if (target === null || isRunning)
+      kept.push({ volume, reason: isRunning ? GUEST : NOBODY });
     else handedOver.push({ volume, node: target.name });
   }
   return { handedOver, kept };

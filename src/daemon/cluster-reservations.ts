@@ -1,7 +1,7 @@
-// Persistent reservations of the cluster's volumes: kept in the metadata, so that whichever node
-// serves a target next knows them.
+// Persistent reservations of the cluster's volumes, of iSCSI targets and of units of virtio-scsi
+// controllers: kept in the metadata, so that whichever node serves a volume next knows them.
 //
-//   claim   before a target is served: our name into the record   -> what holds from here on
+//   claim   before it is served:       our name into the record   -> what holds from here on
 //   save    an initiator's change, before it is answered          -> the record, as we claimed it
 //
 // Invariants:
@@ -11,10 +11,10 @@
 //    on its way meets another revision;
 //  - a change whose answer was lost is refused, and what initiators know is put back as soon as the
 //    metadata answers: the next node must not find what nobody was promised;
-//  - what is not understood is no record without reservations: the target is not served.
+//  - what is not understood is no record without reservations: the volume is not served.
 //
-// Power: without APTPL reservations end when the target has been detached (SPC-4 5.12.5). A daemon
-// that restarts, a machine that boots and a target that moves to another node take no power from
+// Power: without APTPL reservations end when the volume has been detached (SPC-4 5.12.5). A daemon
+// that restarts, a machine that boots and a volume that moves to another node take no power from
 // the logical unit, which is the cluster's.
 
 import { reservationsCodec } from "../meta/index.ts";
@@ -23,7 +23,13 @@ import { ApiError } from "../model/errors.ts";
 import type { MetaStore } from "../ports/meta-store.ts";
 import type { ReservationRecord } from "../ports/reservation-record.ts";
 import type { KeptReservations } from "./classic-keeper.ts";
-import { type ClusterContext, newChangeId, readVolume, transact } from "./cluster-context.ts";
+import {
+  type ClusterContext,
+  newChangeId,
+  poweredSince,
+  readVolume,
+  transact,
+} from "./cluster-context.ts";
 import type { Known } from "./cluster-inventory.ts";
 
 const ATTEMPTS_MAX = 16;
@@ -50,12 +56,11 @@ export class ClusterReservations {
 
   /** Rejects with ApiError where the volume is not attached here. */
   async claim(volumeId: string, name: string): Promise<KeptReservations> {
-    const what = `cannot serve the target of volume ${name}`;
+    const what = `cannot serve volume ${name} with its reservations`;
     let kept: KeptReservations = { record: null, powerWasLost: false };
     await this.#inTurn(volumeId, async () => {
       await this.#change(volumeId, what, (volume, found) => {
-        const { target, generation } = volume.attachment;
-        const since = target?.since ?? generation;
+        const since = poweredSince(volume.attachment) ?? volume.attachment.generation;
         const powerWasLost = found !== null && found.record.since !== since;
         const record = this.#unsettled.get(volumeId) ?? found?.record.record ?? null;
         kept = { record, powerWasLost };

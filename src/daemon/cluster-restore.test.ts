@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, test } from "node:test";
 import { MetaKeys } from "../meta/index.ts";
 import type { ClusterBackingView } from "../model/cluster-types.ts";
+import type { ScsiSpec } from "../ports/scsi-plane.ts";
 import {
   ClusterFixture,
   type NodeFixture,
@@ -188,6 +189,40 @@ describe("from the disks", () => {
     // No archive from before is let in again.
     assert.equal((await c.cluster.show())?.generation, 2);
     await a.create({ name: "next", sizeBytes: MIB, replicas: 3 });
+  });
+
+  test("reservations are on no disk: it is said that they are lost, and what to do", async () => {
+    const { id } = await a.create({ name: "v", sizeBytes: MIB, replicas: 3 });
+    const unit = { scsi: { controller: "k" } };
+    await a.control.attach("v", unit);
+    const transportId = "0f0000006b".padEnd(48, "0");
+    const registrations = [{ transportId, relativePort: 3, key: "0000000000000007" }];
+    const record = { generation: 1, aptpl: true, type: 1, holder: 0, registrations };
+    await a.cluster.saveReservations(id, record);
+    await noted(id, 1);
+    // An archive has them.
+    await a.cluster.exportMetadata({ path });
+    const kept = (): ScsiSpec["reservations"] =>
+      (a.plane.open.get(id)?.attachment as ScsiSpec | undefined)?.reservations ?? null;
+    await loseMetadata();
+    await a.cluster.importMetadata({ path }, REALLY);
+    a = await scene.restart(a);
+    await until(() => a.plane.open.get(id)?.attachment != null);
+    assert.deepEqual(kept(), record);
+    // The disks have not: nobody is told that they still held.
+    await loseMetadata();
+    await until(async () => (await b.cluster.recover({}, ONLY_LOOK)).disks.length === 3);
+    const { lost } = await b.cluster.recover({}, ONLY_LOOK);
+    const words = /reservations, also with APTPL.*registered and reserved again.*fence hosts/;
+    assert.ok(
+      lost.some((line) => words.test(line)),
+      lost.join("\n"),
+    );
+    assert.deepEqual((await b.cluster.recover({}, REALLY)).lost, lost);
+    await until(() => a.control.list().some(({ state }) => state === "detached"));
+    await until(() => !a.plane.open.has(id));
+    await a.control.attach("v", unit);
+    assert.equal(kept(), null);
   });
 
   test("copies that nobody tells of stop it, unless it is said to go on", async () => {

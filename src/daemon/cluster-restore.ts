@@ -106,6 +106,9 @@ async function readReports(
 const LOST: readonly string[] = [
   "attachments: every volume is detached; attach it where its VM is",
   "when the cluster and its volumes were made, and when its nodes joined",
+  "persistent reservations, also with APTPL: nobody is shut out from a volume until its hosts " +
+    "have registered and reserved again; stop or fence hosts that must not write before you " +
+    "attach it",
   "nodes and disks that have not told: they join again, and their copies are not used",
   "changes of members in the last moments before the metadata was lost",
 ];

@@ -31,6 +31,7 @@ import { ClusterStandbys } from "./cluster-standby.ts";
 import type { ClusterTimings } from "./cluster-timings.ts";
 import { ClusterViews } from "./cluster-view.ts";
 import { ClusterWorkers } from "./cluster-workers.ts";
+import { type ClusterUnit, clusterUnitOf } from "./scsi-attach.ts";
 import type { VolumeHost } from "./volume-host.ts";
 
 export interface RuntimeModules {
@@ -168,6 +169,15 @@ export class ClusterRuntime {
     // No look comes so far then.
     if (entry.serving && entry.portal !== null && !isReachable) void this.#align(entry);
     if (entry.serving || entry.working) this.look();
+  }
+
+  /** Volumes that are units of controllers here, or are about to be. */
+  units(): readonly ClusterUnit[] {
+    return [...this.context.served.values()].flatMap(({ id, name, declared, planned }) => {
+      const known = declared === null ? [] : clusterUnitOf(declared);
+      if (planned === null) return known;
+      return [...known, { ...planned, volumeId: id, name, readOnly: false, isLeaving: false }];
+    });
   }
 
   get troubles(): NodeTroubles {

@@ -10,7 +10,7 @@
 //   It is not surrendered: its owner is deposed, and another writes.
 
 import type { AttachedTarget, VolumeRecord } from "../meta/records.ts";
-import type { DeclaredClusterAttachment } from "../model/declared.ts";
+import type { DeclaredClusterAttachment, DeclaredScsi } from "../model/declared.ts";
 import { ApiError } from "../model/errors.ts";
 import { QUEUE_COUNT_MAX } from "../model/limits.ts";
 import type { ClusterBacking, ReplicaPlace } from "../ports/cluster-plane.ts";
@@ -31,6 +31,7 @@ import { ServedVolume } from "./cluster-served.ts";
 import { nameBytesMax } from "./data-directory.ts";
 import { asApiError } from "./failure.ts";
 import type { StateStore } from "./state-store.ts";
+import { restoredText } from "./volume-attach.ts";
 import { serialOf } from "./volume-entry.ts";
 
 const LOST = "it was taken over by another node, for which this one stands by";
@@ -95,15 +96,26 @@ export class ClusterServing {
     if (wanted !== null) await this.#store.save(wanted);
     else if (before !== null) await this.#store.remove(entry.name);
     entry.declared = wanted;
+    await this.#dropPlace(entry, before?.scsi);
     const hadSecret = (before?.classic?.chapUser ?? null) !== null;
     if (wanted === null && hadSecret) {
       await this.#context.host.modules.classic.forgetSecrets(entry.id);
     }
   }
 
+  /** A place that was held for it since the start, and that it will not take. */
+  async #dropPlace(entry: ServedVolume, before: DeclaredScsi | undefined): Promise<void> {
+    const { scsi } = entry.declared ?? {};
+    const isSame = scsi?.controller === before?.controller && scsi?.lun === before?.lun;
+    if (before === undefined || isSame) return;
+    await this.#context.plane
+      .dropUnit(entry.id)
+      .catch((error) => this.#report("give its unit's place up", entry, error));
+  }
+
   /** What an attachment is without a word about it. */
   defaultsOf({ id, name, attachment }: VolumeRecord): DeclaredClusterAttachment {
-    const { target } = attachment;
+    const { target, unit } = attachment;
     return {
       volumeId: id,
       name,
@@ -113,6 +125,7 @@ export class ClusterServing {
       readOnly: attachment.readOnly,
       attachedAt: this.#context.host.modules.now().toISOString(),
       ...(target === undefined ? {} : { classic: classicOf(target) }),
+      ...(unit === undefined ? {} : { scsi: { controller: unit.controller, lun: unit.lun } }),
     };
   }
 
@@ -238,7 +251,7 @@ export class ClusterServing {
     const { reservations } = this.#context;
     const reservationsOf = (id: string, name: string): Promise<KeptReservations> =>
       isStandby ? reservations.look(id, name) : reservations.claim(id, name);
-    const isAwaited = (): boolean => false;
+    const isAwaited = (name: string): boolean => host.controllerWaits.isWaiting(name);
     const { target } = record.attachment;
     const portTag = isStandby ? standbyTagOf(target) : portTagOf(target);
     const parts = { options: host.options, plane, keeper, reservationsOf, isAwaited, portTag };
@@ -258,7 +271,9 @@ export class ClusterServing {
 
   async open(entry: ServedVolume, record: VolumeRecord, isStandby = false): Promise<void> {
     entry.toldMembers = "";
-    await this.#context.plane.openVolume(this.#specOf(record, isStandby), { create: false });
+    const { controller } = entry.declared?.scsi ?? {};
+    const options = controller === undefined ? { create: false } : { create: false, controller };
+    await this.#context.plane.openVolume(this.#specOf(record, isStandby), options);
     entry.open = true;
     entry.sizeBytes = record.sizeBytes;
     entry.isStandby = isStandby;
@@ -407,7 +422,7 @@ export class ClusterServing {
       if (wasServing && !wasStandby && this.#hasGivenUp(record)) await this.cutOff(entry);
       await this.serve(entry, record);
       if (wasServing && !wasStandby) return;
-      events.add("volume.restored", name, wasStandby ? TAKEN : "its socket is served again");
+      events.add("volume.restored", name, wasStandby ? TAKEN : restoredText(entry.declared));
       log.log("info", "volume.served", { volume: name, generation });
       return;
     }

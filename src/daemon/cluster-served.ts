@@ -7,6 +7,7 @@
 import type { DeclaredClusterAttachment } from "../model/declared.ts";
 import type { Health } from "../model/types.ts";
 import { OperationQueue } from "./operation-queue.ts";
+import type { PlannedScsi } from "./scsi-attach.ts";
 
 const NO_FRONT = { isRunning: false, isWaiting: false };
 
@@ -15,6 +16,8 @@ export class ServedVolume extends OperationQueue {
   readonly name: string;
   /** null: attached here by the record, and not declared (yet). */
   declared: DeclaredClusterAttachment | null = null;
+  /** What it is about to be declared as: the number is taken. */
+  planned: PlannedScsi | null = null;
   /** The data plane holds it open. */
   open = false;
   /** With this size; meaningless while it is not open. */

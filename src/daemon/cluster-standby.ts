@@ -192,7 +192,10 @@ export class ClusterStandbys {
   #hold(entry: ServedVolume, standby: Standby): void {
     if (entry.declared?.phase === "detaching" || !isReady(this.#context, standby)) return;
     if (!standby.isWanted && !entry.isLeaving) return;
-    if (entry.declared?.classic !== undefined) {
+    if (entry.declared?.scsi !== undefined) {
+      // One of several disks of a guest: it does not move alone, and the guest not with it.
+      if (standby.isWanted) this.#run(entry, () => this.#setWanted(entry, false));
+    } else if (entry.declared?.classic !== undefined) {
       this.#holdTarget(entry, standby);
     } else if (entry.front.isRunning) {
       if (standby.isWanted) this.#run(entry, () => this.#setWanted(entry, false));

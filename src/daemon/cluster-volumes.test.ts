@@ -330,17 +330,6 @@ describe("attach", () => {
     assert.ok(existsSync(socketOf(a, "v")));
   });
 
-  test("as a unit of a controller: refused, and nothing is begun", async () => {
-    await a.create({ name: "v", sizeBytes: MIB, replicas: 2 });
-    const wanted = { scsi: { controller: "k" } };
-    const message = /volume v is of the cluster, and a virtio-scsi controller/;
-    await refused(a.control.attach("v", wanted), "unsupported", message);
-    assert.equal(a.control.show("v").state, "detached");
-    await a.control.attach("v", {});
-    await refused(a.control.attach("v", wanted), "unsupported", message);
-    assert.equal(a.control.show("v").attachment?.scsi ?? null, null);
-  });
-
   test("detach surrenders, then another node may have it", async () => {
     await a.create({ name: "v", sizeBytes: MIB, replicas: 2 });
     await a.control.attach("v", {});

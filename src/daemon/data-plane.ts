@@ -23,7 +23,7 @@ import type {
   VolumeStats,
 } from "../ports/data-plane.ts";
 import type { LogFields, LogLevel } from "../ports/log.ts";
-import type { PlacementGroup, ScsiSpec } from "../ports/scsi-plane.ts";
+import type { ScsiSpec } from "../ports/scsi-plane.ts";
 import type { StoreDiskFacts, StoreDiskSpec, StoreDiskStats } from "../ports/store-disk.ts";
 import { affinity } from "../sys/index.ts";
 import { createLogRing, VolumeMeter } from "../telemetry/index.ts";
@@ -105,7 +105,7 @@ export class ReactorDataPlane extends PlaneClusterHalf implements DataPlane {
   private readonly disks: PlaneDisks;
   protected readonly cluster: PlaneCluster;
   protected readonly classic: PlaneClassic;
-  private readonly scsi: PlaneScsi;
+  protected readonly scsi: PlaneScsi;
   private readonly unresponsiveSinceMs: Map<ReactorThread, number> = new Map();
   private lookTimer: NodeJS.Timeout | null;
   private pingTimer: NodeJS.Timeout | null;
@@ -134,14 +134,14 @@ export class ReactorDataPlane extends PlaneClusterHalf implements DataPlane {
       };
       this.threads.push(new ReactorThread(start, { fatal, entry }));
     }
-    this.scsi = new PlaneScsi(this.limits);
+    const [thread] = this.threads as [ReactorThread];
+    this.scsi = new PlaneScsi(thread, this.limits);
     this.disks = new PlaneDisks({
       threads: this.threads,
       limits: this.limits,
       threadOf: (diskId, pick) => this.scsi.threadOfDisk(diskId, pick),
       threadHealth: (thread) => this.threadHealth(thread),
     });
-    const [thread] = this.threads as [ReactorThread];
     this.cluster = new PlaneCluster({ thread, disks: this.disks, limits: this.limits });
     this.classic = new PlaneClassic({
       threads: this.threads,
@@ -195,9 +195,14 @@ export class ReactorDataPlane extends PlaneClusterHalf implements DataPlane {
   private threadFor(backing: Backing, controller: string | null): ReactorThread {
     if (backing.kind === "store") return this.disks.threadOf(backing.diskId);
     if (backing.kind === "cluster") return this.threads[0] as ReactorThread;
-    const pick = (besideDisks: boolean): ReactorThread =>
-      besideDisks ? this.disks.pick() : this.leastLoaded();
-    return controller === null ? pick(false) : this.scsi.threadFor(controller, pick);
+    return controller === null ? this.leastLoaded() : this.placeOf(controller);
+  }
+
+  /** In a cluster a controller begins on the first reactor: it may get volumes of that. */
+  protected placeOf(controller: string): ReactorThread {
+    return this.scsi.threadFor(controller, (besideDisks) =>
+      besideDisks || this.disks.areTogether ? this.disks.pick() : this.leastLoaded(),
+    );
   }
 
   private leastLoaded(): ReactorThread {
@@ -311,20 +316,11 @@ export class ReactorDataPlane extends PlaneClusterHalf implements DataPlane {
     return address;
   }
 
-  placeTogether(groups: readonly PlacementGroup[]): void {
-    this.scsi.placeTogether(groups);
-  }
-
   async attachScsi(spec: ScsiSpec): Promise<void> {
     const volume = this.find(spec.volumeId);
     if (volume.attached) throw attachedError(volume.spec.name, "attached twice");
     await this.scsi.attach(volume.thread, spec, () => this.detachLate(volume));
     volume.attached = true;
-  }
-
-  async openController(controller: string): Promise<void> {
-    this.requireRunning();
-    await this.scsi.open(controller);
   }
 
   /** Attached after nobody waited any more. */

@@ -1,5 +1,6 @@
 // The half of the data plane that is the cluster's: asked of the part that knows the first reactor
-// (plane-cluster.ts), unless the plane is stopping; and where its iSCSI targets are.
+// (plane-cluster.ts), unless the plane is stopping; where its iSCSI targets are, and the places of
+// units that are still to come.
 
 import type { ElsewhereTarget, TargetPath } from "../ports/classic-plane.ts";
 import type {
@@ -16,12 +17,18 @@ import type {
 } from "../ports/cluster-plane.ts";
 import type { ReplicaNote } from "../ports/replica-note.ts";
 import type { ReservationRecord } from "../ports/reservation-record.ts";
+import type { HeldUnitSpec, PlacementGroup } from "../ports/scsi-plane.ts";
 import type { PlaneClassic } from "./plane-classic.ts";
 import type { ClusterModules, PlaneCluster } from "./plane-cluster.ts";
+import type { PlaneScsi } from "./plane-scsi.ts";
+import type { ReactorThread } from "./reactor-thread.ts";
 
 export abstract class PlaneClusterHalf implements ClusterPlane {
   protected abstract readonly cluster: PlaneCluster;
   protected abstract readonly classic: PlaneClassic;
+  protected abstract readonly scsi: PlaneScsi;
+  /** Where a controller is, or is to begin. */
+  protected abstract placeOf(controller: string): ReactorThread;
   /** Throws when the plane is stopping. */
   protected abstract requireRunning(): void;
   /** Throws when it is stopping, or the volume is not open. */
@@ -113,5 +120,30 @@ export abstract class PlaneClusterHalf implements ClusterPlane {
   async setReservations(volumeId: string, record: ReservationRecord): Promise<void> {
     this.requireRunning();
     await this.classic.setReservations(volumeId, record);
+  }
+
+  // Controllers, before their volumes are there ---------------------------------------------------
+
+  placeTogether(groups: readonly PlacementGroup[]): void {
+    this.scsi.placeTogether(groups);
+  }
+
+  async openController(controller: string): Promise<void> {
+    this.requireRunning();
+    await this.scsi.open(controller);
+  }
+
+  async holdUnit(spec: HeldUnitSpec): Promise<void> {
+    this.requireRunning();
+    await this.scsi.hold(this.placeOf(spec.controller), spec);
+  }
+
+  async dropUnit(volumeId: string): Promise<void> {
+    this.requireRunning();
+    await this.scsi.drop(volumeId);
+  }
+
+  requireNearCluster(controller: string): void {
+    this.scsi.requireAtFirst(controller);
   }
 }

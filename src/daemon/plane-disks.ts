@@ -35,7 +35,7 @@ export class PlaneDisks {
   private readonly modules: PlaneDisksModules;
   private readonly disks: Map<string, OpenDisk> = new Map();
   private isStopped = false;
-  private areTogether = false;
+  areTogether = false;
   private failedCount = 0;
 
   constructor(modules: PlaneDisksModules) {

@@ -27,14 +27,8 @@ import type { ScsiEngine } from "../scsi/index.ts";
 import { LimitedLog } from "../telemetry/index.ts";
 import { UringListener } from "../uring/index.ts";
 import type { ClassicCommand, ReactorMessage } from "./reactor-protocol.ts";
-import {
-  ClassicFront,
-  type ClassicVolume,
-  credentialsOf,
-  type FrontOwner,
-  pathText,
-} from "./reactor-target.ts";
-import type { ReactorUnits } from "./reactor-units.ts";
+import { ClassicFront, credentialsOf, type FrontOwner, pathText } from "./reactor-target.ts";
+import type { GatedVolume, ReactorUnits } from "./reactor-units.ts";
 import { refusal } from "./reactor-volume.ts";
 
 /** Of a target that nobody serves at the moment. */
@@ -134,7 +128,7 @@ export class ReactorClassic implements TargetDirectory, FrontOwner {
   // Targets ---------------------------------------------------------------------------------------
 
   /** Throws RingstoreError when there is such a target, or the kept reservations are damaged. */
-  open(spec: ClassicSpec, volume: ClassicVolume): ClassicFront {
+  open(spec: ClassicSpec, volume: GatedVolume): ClassicFront {
     const { targetName } = spec;
     if (this.targets.has(targetName)) {
       throw refusal("VOLUME_ATTACHED", `there is a target ${targetName} already`);

@@ -191,6 +191,8 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
         return this.dispatchClassic(command);
       case "attachScsi":
       case "listenScsi":
+      case "holdUnit":
+      case "dropUnit":
       case "reservationSaved":
         return this.dispatchScsi(id, command);
       case "detach":
@@ -261,11 +263,15 @@ export class ReactorLoop implements ReadinessHandler, TimerHandler {
       this.units.reservationSaved(command.saveId, command.result);
       return false;
     }
-    const { spec } = command;
+    if (command.op === "dropUnit") {
+      this.scsi.drop(command.volumeId, () => this.answer(id));
+      return false;
+    }
     // One of that name whose last unit has just gone is waited for.
-    this.scsi.whenSettled(spec.controller, () => {
+    this.scsi.whenSettled(command.spec.controller, () => {
       this.carryOutNow(id, () => {
-        this.requireDetached(spec.volumeId).attachScsi(spec, this.scsi);
+        if (command.op === "holdUnit") this.scsi.hold(command.spec);
+        else this.requireDetached(command.spec.volumeId).attachScsi(command.spec, this.scsi);
         return true;
       });
     });

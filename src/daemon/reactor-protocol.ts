@@ -26,7 +26,7 @@ import type {
 import type { AttachmentSpec, VolumeSpec } from "../ports/data-plane.ts";
 import type { ReplicaNote } from "../ports/replica-note.ts";
 import type { ReservationRecord } from "../ports/reservation-record.ts";
-import type { ScsiSpec } from "../ports/scsi-plane.ts";
+import type { HeldUnitSpec, ScsiSpec } from "../ports/scsi-plane.ts";
 import type { StoreDiskSpec, StoreDiskStats } from "../ports/store-disk.ts";
 import type { OwnedRecord, RecordEntry, RecordSwap } from "../ports/volume-records.ts";
 import type { ReactorOptions } from "../reactor/index.ts";
@@ -128,6 +128,8 @@ export type ClassicCommand =
 export type ScsiCommand =
   | { readonly op: "attachScsi"; readonly spec: ScsiSpec }
   | { readonly op: "listenScsi"; readonly controller: string }
+  | { readonly op: "holdUnit"; readonly spec: HeldUnitSpec }
+  | { readonly op: "dropUnit"; readonly volumeId: string }
   /** What became of a "reservation" message: 0 or a negated errno. Not answered. */
   | { readonly op: "reservationSaved"; readonly saveId: number; readonly result: number };
 

@@ -9,12 +9,14 @@
 //
 // Invariants:
 //  - everything here runs on the reactor's thread;
-//  - a controller is there as long as it has a unit; its guest is told of units that come and go,
-//    but not when the controller itself goes, or the daemon: a guest that connects again is to find
-//    its disks as they were;
+//  - a controller is there as long as it has a unit, or holds the place of one; its guest is told
+//    of units that come and go, but not when the controller itself goes, or the daemon: a guest
+//    that connects again is to find its disks as they were;
+//  - a place that is held and the volume that takes it are one unit to the guest, see exchange();
+//  - a volume of the cluster is not given away while a guest runs the controller's rings;
 //  - what a front-end does on the socket counts for every unit of the controller.
 
-import type { ScsiSpec } from "../ports/scsi-plane.ts";
+import type { HeldUnitSpec, ScsiSpec } from "../ports/scsi-plane.ts";
 import type { Reactor } from "../reactor/index.ts";
 import {
   ACCESS_OPTIMIZED,
@@ -23,8 +25,14 @@ import {
   type TargetPortGroup,
 } from "../scsi/index.ts";
 import { VOLUME_COUNTERS, VolumeMeter } from "../telemetry/index.ts";
-import { FrontGate, listenError, ScsiModel, VhostUserDevice } from "../vhost-user/index.ts";
-import type { ReactorUnits, UnitVolume } from "./reactor-units.ts";
+import {
+  FrontGate,
+  type GatedFront,
+  listenError,
+  ScsiModel,
+  VhostUserDevice,
+} from "../vhost-user/index.ts";
+import type { GatedVolume, ReactorUnits } from "./reactor-units.ts";
 import { refusal, type VolumeFront } from "./reactor-volume.ts";
 
 /** Relative target port of every controller; others than those of iSCSI's portals. */
@@ -59,20 +67,56 @@ function identityOf(controller: string): NexusIdentity {
   return { transportId, relativePort: PORT_TAG };
 }
 
-/** One volume as a unit of a controller. */
-class ScsiFront implements VolumeFront {
+type UnitPlace = Pick<ScsiSpec, "volumeId" | "lun">;
+type ControllerSpec = Omit<HeldUnitSpec, "name" | "serial">;
+
+/** One volume as a unit of a controller, or its place. */
+class ScsiFront implements VolumeFront, GatedFront {
+  /** The controller has no rings that wait for one of its volumes alone. */
+  readonly isWaiting = false;
   readonly lun: number;
+  readonly volumeId: string;
   readonly name: string;
   readonly unit: LogicalUnit;
   readonly meter: VolumeMeter;
+  private readonly gate: FrontGate | null;
   private readonly controller: Controller;
 
-  constructor(lun: number, unit: LogicalUnit, volume: UnitVolume, controller: Controller) {
+  constructor(
+    { volumeId, lun }: UnitPlace,
+    unit: LogicalUnit,
+    { name, meter, gate }: Omit<GatedVolume, "device">,
+    controller: Controller,
+  ) {
     this.lun = lun;
-    this.name = volume.name;
+    this.volumeId = volumeId;
+    this.name = name;
     this.unit = unit;
-    this.meter = volume.meter;
+    this.meter = meter;
+    this.gate = gate;
     this.controller = controller;
+  }
+
+  get connected(): boolean {
+    return this.controller.isRunning;
+  }
+
+  /** Rings of the controller run, or have ceased to. */
+  look(): void {
+    this.gate?.changed();
+  }
+
+  guard(): void {
+    this.gate?.guard(this);
+  }
+
+  gateOpened(): void {}
+  cutWaiting(): void {}
+
+  ended(): void {
+    this.gate?.guard(null);
+    this.unit.close();
+    for (const index of OF_THE_SOCKET) this.meter.counters[index] = 0;
   }
 
   capacityChanged(): void {
@@ -88,7 +132,7 @@ class Controller {
   readonly name: string;
   /** Who waits until nothing is left of it. */
   readonly waiting: (() => void)[] = [];
-  private readonly spec: ScsiSpec;
+  private readonly spec: ControllerSpec;
   private readonly model: ScsiModel;
   private readonly device: VhostUserDevice;
   /** What no unit can be counted for, and what a front-end does. */
@@ -101,7 +145,7 @@ class Controller {
   /** Who waits for the end of the sessions. */
   private readonly ending: (() => void)[] = [];
 
-  constructor(spec: ScsiSpec, modules: ReactorScsiModules, gone: () => void) {
+  constructor(spec: ControllerSpec, modules: ReactorScsiModules, gone: () => void) {
     const { reactor, units, trustMemory } = modules;
     this.name = spec.controller;
     this.spec = spec;
@@ -123,15 +167,26 @@ class Controller {
     });
   }
 
+  /** A guest runs its rings. */
+  get isRunning(): boolean {
+    return this.device.connected;
+  }
+
+  /** The volume's unit, or its place. */
+  find(volumeId: string): ScsiFront | undefined {
+    return [...this.fronts.values()].find((front) => front.volumeId === volumeId);
+  }
+
   get isLeaving(): boolean {
     return this.state === "ending" || this.state === "ended";
   }
 
   /** Throws RingstoreError when the unit does not fit in. */
-  requireRoom({ lun, queueCountMax, packedAllowed }: ScsiSpec): void {
+  requireRoom({ volumeId, lun, queueCountMax, packedAllowed }: ControllerSpec): void {
     const { name, spec } = this;
     const other = this.fronts.get(lun);
-    if (other !== undefined) {
+    const isHeld = other?.unit.isPending === true && other.volumeId === volumeId;
+    if (other !== undefined && !isHeld) {
       throw refusal("LUN_TAKEN", `LUN ${lun} of controller ${name} is volume ${other.name}`);
     }
     if (spec.queueCountMax === queueCountMax && spec.packedAllowed === packedAllowed) return;
@@ -140,9 +195,16 @@ class Controller {
   }
 
   add(front: ScsiFront): void {
+    const held = this.fronts.get(front.lun);
     this.fronts.set(front.lun, front);
-    this.staying.add(front.lun);
-    this.model.addUnit(front.lun, front.unit, front.meter);
+    if (held === undefined) {
+      this.staying.add(front.lun);
+      this.model.addUnit(front.lun, front.unit, front.meter);
+    } else {
+      this.model.exchangeUnit(front.lun, front.unit, front.meter);
+      held.ended();
+    }
+    front.guard();
     this.look();
   }
 
@@ -164,8 +226,7 @@ class Controller {
 
   private taken(front: ScsiFront, done: () => void): void {
     this.fronts.delete(front.lun);
-    front.unit.close();
-    for (const index of OF_THE_SOCKET) front.meter.counters[index] = 0;
+    front.ended();
     if (this.fronts.size === 0) {
       this.gone();
       for (const then of this.waiting.splice(0)) then();
@@ -190,8 +251,9 @@ class Controller {
 
   look(): void {
     const { counters } = this.meter;
-    for (const { meter } of this.fronts.values()) {
-      for (const index of OF_THE_SOCKET) meter.counters[index] = counters[index] as number;
+    for (const front of this.fronts.values()) {
+      for (const index of OF_THE_SOCKET) front.meter.counters[index] = counters[index] as number;
+      front.look();
     }
   }
 }
@@ -212,12 +274,41 @@ export class ReactorScsi {
   }
 
   /** Makes the volume a unit. Throws RingstoreError when it cannot be one. */
-  open(spec: ScsiSpec, volume: UnitVolume): VolumeFront {
+  open(spec: ScsiSpec, volume: GatedVolume): VolumeFront {
     const known = this.controllers.get(spec.controller);
     known?.requireRoom(spec);
     const unit = this.modules.units.open(spec, volume, { groups: GROUPS });
-    const controller = known ?? this.make(spec);
-    const front = new ScsiFront(spec.lun, unit, volume, controller);
+    return this.add(spec, unit, volume);
+  }
+
+  /** Keeps the place of a volume that is to come. Throws RingstoreError when there is none. */
+  hold(spec: HeldUnitSpec): void {
+    const known = this.controllers.get(spec.controller);
+    // It has come, or its place is held already.
+    if (known?.find(spec.volumeId) !== undefined) return;
+    known?.requireRoom(spec);
+    const unit = this.modules.units.openPending(spec, { groups: GROUPS });
+    this.add(spec, unit, { name: spec.name, meter: new VolumeMeter(), gate: null });
+  }
+
+  /** Gives such a place up; nothing where the volume has come, or none is held. */
+  drop(volumeId: string, done: () => void): void {
+    for (const controller of this.controllers.values()) {
+      const front = controller.find(volumeId);
+      if (front?.unit.isPending !== true) continue;
+      controller.remove(front, done);
+      return;
+    }
+    done();
+  }
+
+  private add(
+    spec: ControllerSpec,
+    unit: LogicalUnit,
+    volume: Omit<GatedVolume, "device">,
+  ): ScsiFront {
+    const controller = this.controllers.get(spec.controller) ?? this.make(spec);
+    const front = new ScsiFront(spec, unit, volume, controller);
     controller.add(front);
     if (!spec.listens) return front;
     try {
@@ -230,7 +321,7 @@ export class ReactorScsi {
     return front;
   }
 
-  private make(spec: ScsiSpec): Controller {
+  private make(spec: ControllerSpec): Controller {
     const { controller: name } = spec;
     const controller = new Controller(spec, this.modules, () => this.controllers.delete(name));
     this.controllers.set(name, controller);

@@ -32,16 +32,9 @@ import {
   ScsiTarget,
   type TargetPortGroup,
 } from "../scsi/index.ts";
-import type { FrontGate } from "../vhost-user/index.ts";
 import { ClassicService, type GatedTarget } from "./classic-service.ts";
-import type { ReactorUnits, UnitVolume } from "./reactor-units.ts";
+import type { GatedVolume, ReactorUnits } from "./reactor-units.ts";
 import { refusal, type VolumeFront } from "./reactor-volume.ts";
-
-/** What a target is made over. */
-export interface ClassicVolume extends UnitVolume {
-  /** Of a volume of the cluster. */
-  readonly gate: FrontGate | null;
-}
 
 /** The portal that has the target. */
 export interface FrontOwner {
@@ -86,7 +79,7 @@ export class ClassicFront implements VolumeFront, GatedTarget {
   private isActive: boolean;
   private others: readonly TargetPath[] = [];
 
-  constructor(spec: ClassicSpec, volume: ClassicVolume, owner: FrontOwner, units: ReactorUnits) {
+  constructor(spec: ClassicSpec, volume: GatedVolume, owner: FrontOwner, units: ReactorUnits) {
     const { engine } = units;
     this.owner = owner;
     this.spec = spec;

@@ -8,7 +8,7 @@
 //  - a reservation holds when the main thread has said that it is kept.
 
 import { assert } from "../base/index.ts";
-import type { BlockDevice, ReservationRecord, UnitSpec } from "../ports/index.ts";
+import type { BlockDevice, HeldUnitSpec, ReservationRecord, UnitSpec } from "../ports/index.ts";
 import type { Reactor } from "../reactor/index.ts";
 import {
   LogicalUnit,
@@ -16,8 +16,10 @@ import {
   Reservations,
   ScsiEngine,
   type UnitOptions,
+  VolatileReservationStore,
 } from "../scsi/index.ts";
 import type { VolumeMeter } from "../telemetry/index.ts";
+import type { FrontGate } from "../vhost-user/index.ts";
 import { ClassicMeter } from "./classic-service.ts";
 import type { ReactorMessage } from "./reactor-protocol.ts";
 import { refusal } from "./reactor-volume.ts";
@@ -30,6 +32,12 @@ export interface UnitVolume {
   readonly name: string;
   readonly device: BlockDevice;
   readonly meter: VolumeMeter;
+}
+
+/** What a unit of a target or of a controller is made over. */
+export interface GatedVolume extends UnitVolume {
+  /** Of a volume of the cluster. */
+  readonly gate: FrontGate | null;
 }
 
 export interface ReactorUnitsModules {
@@ -69,13 +77,7 @@ export class ReactorUnits {
       save: (record, done) => this.save(spec.volumeId, record, done),
     };
     const unit = new LogicalUnit({
-      identity: {
-        naa: Buffer.from(spec.naa, "hex"),
-        vendor: "RINGSTOR",
-        product: "VOLUME",
-        revision: "1",
-        serial: device.info.serial,
-      },
+      identity: identityOf(spec.naa, device.info.serial),
       reservations: keptReservations(store, spec),
       isReadOnly: spec.readOnly,
       meter: new ClassicMeter(this.modules.reactor, meter),
@@ -83,6 +85,20 @@ export class ReactorUnits {
     });
     unit.setDevice(device);
     return unit;
+  }
+
+  /** It looks like the volume's, and keeps its place. Nothing is known of its reservations. */
+  openPending(
+    { naa, serial, readOnly }: HeldUnitSpec,
+    options: Pick<UnitOptions, "groups">,
+  ): LogicalUnit {
+    return new LogicalUnit({
+      identity: identityOf(naa, serial),
+      reservations: new Reservations(new VolatileReservationStore()),
+      isReadOnly: readOnly,
+      isPending: true,
+      ...options,
+    });
   }
 
   // Reservations are kept by the main thread ------------------------------------------------------
@@ -100,6 +116,11 @@ export class ReactorUnits {
     this.saves.delete(saveId);
     done(result);
   }
+}
+
+function identityOf(naa: string, serial: string): UnitOptions["identity"] {
+  const bytes = Buffer.from(naa, "hex");
+  return { naa: bytes, vendor: "RINGSTOR", product: "VOLUME", revision: "1", serial };
 }
 
 function keptReservations(store: ReservationStore, spec: UnitSpec): Reservations {

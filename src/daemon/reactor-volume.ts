@@ -146,8 +146,8 @@ export class ReactorVolume {
   /** Makes it a unit of a controller. Throws RingstoreError when it cannot be one. */
   attachScsi(spec: ScsiSpec, scsi: ReactorScsi): void {
     assert(this.front === null, "volume attached twice");
-    const { device, meter } = this;
-    this.front = scsi.open(spec, { name: this.spec.name, device, meter });
+    const { device, meter, gate } = this;
+    this.front = scsi.open(spec, { name: this.spec.name, device, meter, gate });
   }
 
   /** Stops listening, drains, ends the sessions; then `done`. At once when not attached. */

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import type { DeclaredVolume } from "../model/declared.ts";
 import type { VolumeAttach } from "../model/types.ts";
-import type { ScsiSpec } from "../ports/scsi-plane.ts";
+import type { PlacementGroup, ScsiSpec } from "../ports/scsi-plane.ts";
 import { HostFixture, never } from "../testing/control/host-fixture.ts";
 import { nameBytesMax } from "./data-directory.ts";
 import { placementGroups } from "./scsi-attach.ts";
@@ -119,11 +119,36 @@ test("a unit that fails at a restart holds up no other for good", async () => {
   assert.equal(fixture.host.view(fixture.host.find("a")).state, "unavailable");
   assert.ok(fixture.dataPlane.controllers.has("k"));
   assert.equal(specOf("b").lun, 1);
+  // A guest finds a disk there that becomes ready, and finds it before it can connect.
+  const { id, serial } = fixture.host.find("a").declared;
+  const held = fixture.dataPlane.held.get(id);
+  assert.deepEqual([held?.controller, held?.lun, held?.serial], ["k", 0, serial]);
+  const { calls } = fixture.dataPlane;
+  assert.ok(calls.indexOf("holdUnit a") < calls.indexOf("openController k"));
+  assert.ok(!calls.includes("holdUnit b"), "only what failed");
   // Its number stays its own, and it comes back as what it was.
   await assert.rejects(attach("c", to("k", 0)), { code: "lun_taken" });
   fixture.dataPlane.intercept = () => undefined;
   assert.equal(await attach("a", to("k")), 0);
   assert.equal(specOf("a").listens, true);
+  assert.equal(fixture.dataPlane.held.size, 0);
+});
+
+test("a volume that is detached before it could be served again gives its place up", async () => {
+  await attach("a", to("k"));
+  await restart((next) => {
+    const { intercept } = next.dataPlane;
+    next.dataPlane.intercept = async (method, name) => {
+      if (method === "openVolume") throw new Error("no");
+      await intercept(method, name);
+    };
+  });
+  assert.ok(fixture.dataPlane.controllers.has("k"), "all of a controller may have failed");
+  await detachVolume(fixture.host, "a");
+  assert.equal(fixture.dataPlane.held.size, 0);
+  assert.ok(!fixture.dataPlane.controllers.has("k"));
+  fixture.dataPlane.intercept = () => undefined;
+  assert.equal(await attach("b", to("k", 0)), 0);
 });
 
 test("a controller whose socket cannot be made: its volumes say so, and are tried again", async () => {
@@ -217,12 +242,13 @@ test("what shares a controller, or a disk with one, shares a reactor", () => {
     declared(null, "d3"),
     declared("k2", "d1"),
     declared("k3", null),
-  ]).map(({ controllers, diskIds }) => [[...controllers].sort(), [...diskIds].sort()]);
-  assert.deepEqual(groups, [
-    [
-      ["k1", "k2"],
-      ["d1", "d2"],
-    ],
-    [["k3"], []],
   ]);
+  const textOf = ({ controllers, diskIds, hasCluster }: PlacementGroup): string =>
+    `${[...controllers].sort()} ${[...diskIds].sort()} ${hasCluster ? "cluster" : "node"}`;
+  assert.deepEqual(groups.map(textOf), ["k1,k2 d1,d2 node", "k3  node"]);
+  const of = { name: "v", queueCountMax: 1, packedAllowed: true };
+  const units = ["k2", "k4"].map((controller) => ({ ...of, scsi: { controller, lun: 9 } }));
+  const volumes = [declared("k1", "d1"), declared("k2", "d1"), declared("k3", null)];
+  const joined = placementGroups(volumes, units).map(textOf);
+  assert.deepEqual(joined.sort(), ["k1,k2 d1 cluster", "k3  node", "k4  cluster"]);
 });

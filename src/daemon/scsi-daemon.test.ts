@@ -3,7 +3,7 @@
 // remove, a daemon that is killed or stopped, reservations, and requests that are refused.
 
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, renameSync } from "node:fs";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -277,6 +277,58 @@ test("killed under writes: the units are back at once, what was answered too", L
     for (let at = 0; at < WRITES; at++) write(driver, at % all.length, at, 1024 + at * BLOCKS);
   }
   assert.equal((await scene.show("s")).state, "connected");
+});
+
+test("a volume that is not there at a restart is a disk that becomes ready", LIMIT, async (t) => {
+  const scene = await Scene.start(t);
+  await scene.create("a", "b");
+  const { socket } = await scene.attach("a", "c");
+  await scene.attach("b", "c");
+  const driver = scene.connect(socket);
+  for (const lun of [0, 1]) write(driver, lun, lun + 1);
+  const serial = serialOf(driver, 1);
+  const { path } = (await scene.show("b")).backing;
+  scene.daemon.kill();
+  await scene.daemon.waitForExit();
+  renameSync(path, `${path}.away`);
+  driver.disconnect();
+  await scene.daemon.launch();
+  await scene.connectSoon(driver, socket);
+  assert.deepEqual(lunsOf(driver), [0, 1]);
+  assert.equal(serialOf(driver, 1), serial);
+  assert.equal(driver.command(TEST_UNIT_READY, { lun: 1 }).sense, POWER_ON);
+  assert.equal(driver.command(TEST_UNIT_READY, { lun: 1 }).sense, 0x020401);
+  const refused = driver.command(write10(16, BLOCKS), { lun: 1, out: pattern(7) });
+  assert.equal(refused.sense, 0x020401);
+  assertReads(driver, 0, 1);
+  await scene.daemon.waitForApi();
+  const { state, health } = await scene.show("b");
+  assert.deepEqual([state, health[0].code], ["unavailable", "BACKING_UNAVAILABLE"]);
+
+  // Back, it is the same disk, which nobody has taken away.
+  for (let count = 0; count < 3; count++) driver.offerEvent();
+  const missed = driver.waitEvent();
+  assert.equal(missed.event, (l.SCSI_T_EVENTS_MISSED | l.SCSI_T_NO_EVENT) >>> 0);
+  renameSync(`${path}.away`, path);
+  const { event, lun, reason } = driver.waitEvent();
+  assert.deepEqual([event, lun, reason], [l.SCSI_T_PARAM_CHANGE, 1, 0x092a]);
+  assert.equal(driver.command(TEST_UNIT_READY, { lun: 1 }).sense, POWER_ON);
+  assertReads(driver, 1, 2);
+  write(driver, 1, 8);
+  assert.equal((await scene.show("b")).state, "connected");
+
+  // Gone again, and detached while it is: the guest sees it go.
+  scene.daemon.kill();
+  await scene.daemon.waitForExit();
+  renameSync(path, `${path}.away`);
+  driver.disconnect();
+  await scene.daemon.launch();
+  await scene.connectSoon(driver, socket);
+  await scene.daemon.waitForApi();
+  assert.equal(driver.retried(TEST_UNIT_READY, { lun: 1 }).sense, 0x020401);
+  await scene.detach("b");
+  assert.equal(driver.retried(TEST_UNIT_READY, { lun: 1 }).sense, NOT_THERE);
+  assert.deepEqual(lunsOf(driver), [0]);
 });
 
 test("stopped in good order, a guest does not lose its units", LIMIT, async (t) => {

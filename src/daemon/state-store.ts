@@ -83,8 +83,10 @@ export const DISK_STATE: StateKind<DeclaredDisk> = {
 export const CLUSTER_ATTACHMENT_STATE: StateKind<DeclaredClusterAttachment> = {
   field: "attachment",
   schema: async () => (await import("../model/declared-schema.ts")).DeclaredClusterAttachmentSchema,
-  formatOf: ({ classic }) =>
-    classic === undefined ? DECLARED_FORMAT_FIRST : formatOfClassic(classic),
+  formatOf: ({ classic, scsi }) => {
+    if (scsi !== undefined) return DECLARED_FORMAT_SCSI;
+    return classic === undefined ? DECLARED_FORMAT_FIRST : formatOfClassic(classic);
+  },
 };
 
 export const RESERVATION_STATE: StateKind<DeclaredReservations> = {

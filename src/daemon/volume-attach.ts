@@ -56,10 +56,12 @@ async function declareAttached(
   entry: VolumeEntry,
   request: VolumeAttach,
 ): Promise<DeclaredAttachment> {
-  const { readOnly, generation } = entry.declared;
+  const { name, readOnly, generation } = entry.declared;
+  const identity = { name, isOfCluster: false };
   const classic = request.classic === undefined ? null : planClassic(request, request.classic);
   // Nothing is waited for between this and the next line: the number is taken at once.
-  const planned = request.scsi === undefined ? null : planScsi(host, request, request.scsi);
+  const planned =
+    request.scsi === undefined ? null : planScsi(host, identity, request, request.scsi);
   entry.planned = planned;
   try {
     await beginScsi(host, entry, request);
@@ -101,9 +103,11 @@ async function endScsi(
   if ((classic?.chapUser ?? null) !== null) await modules.classic.forgetSecrets(id);
 }
 
+type How = Pick<DeclaredAttachment, "classic" | "scsi">;
+
 /** For events. */
-export function restoredText({ declared }: VolumeEntry): string {
-  const { classic, scsi } = declared.attachment ?? {};
+export function restoredText(how: How | null): string {
+  const { classic, scsi } = how ?? {};
   if (scsi !== undefined) return `it is ${unitText(scsi)} again`;
   return `its ${classic === undefined ? "socket" : "target"} is served again`;
 }
@@ -142,12 +146,12 @@ async function attachAgain(
       throw asApiError(error, `cannot serve volume ${name}`);
     }
     entry.cancelRetry();
-    host.modules.events.add("volume.restored", name, restoredText(entry));
+    host.modules.events.add("volume.restored", name, restoredText(attachment));
   }
   return { volume: host.view(entry), changed: false };
 }
 
-function detachedText({ classic, scsi }: DeclaredAttachment): string {
+export function detachedText({ classic, scsi }: How): string {
   if (scsi !== undefined) return `it is no longer ${unitText(scsi)}`;
   return classic === undefined ? "its socket is closed" : "its target is gone";
 }
@@ -157,7 +161,9 @@ export async function detachVolume(host: VolumeHost, name: string): Promise<Deta
     const { attachment } = entry.declared;
     if (attachment === null) return { volume: name, changed: false };
     try {
-      if (entry.serving) await host.modules.dataPlane.detach(entry.declared.id);
+      const { dataPlane } = host.modules;
+      if (entry.serving) await dataPlane.detach(entry.declared.id);
+      else if (attachment.scsi !== undefined) await dataPlane.dropUnit(entry.declared.id);
       entry.serving = false;
       entry.problem = null;
       entry.cancelRetry();

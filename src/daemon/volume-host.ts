@@ -17,6 +17,7 @@ import type { DataDirectory } from "./data-directory.ts";
 import type { DiskHost, DiskUser } from "./disk-host.ts";
 import type { EventLog } from "./event-log.ts";
 import { asApiError } from "./failure.ts";
+import { type ClusterUnit, heldSpecOf } from "./scsi-attach.ts";
 import type { DamagedFile, StateStore } from "./state-store.ts";
 import { type Surroundings, specOf, staysOpen, VolumeEntry, viewOf } from "./volume-entry.ts";
 
@@ -49,6 +50,8 @@ export class VolumeHost {
   stopping = false;
   /** Of the cluster's volumes, those with a copy on a disk of this node. */
   clusterUsersOf: (diskId: string) => readonly DiskUser[] = () => [];
+  /** Of the cluster's volumes, those that are units of controllers here, or are about to be. */
+  clusterUnits: () => readonly ClusterUnit[] = () => [];
 
   constructor(options: HostOptions, modules: HostModules) {
     this.options = options;
@@ -212,6 +215,19 @@ export class VolumeHost {
     entry.serving = true;
     entry.problem = null;
     entry.retryCount = 0;
+  }
+
+  /** Keeps the place of a unit whose volume cannot be served yet. */
+  async holdUnit(entry: VolumeEntry): Promise<void> {
+    const { declared, serving } = entry;
+    const { attachment, phase } = declared;
+    if (serving || phase !== "ready" || attachment?.scsi === undefined) return;
+    const spec = heldSpecOf(this.options, declared, attachment, attachment.scsi);
+    try {
+      await this.modules.dataPlane.holdUnit(spec);
+    } catch (error) {
+      this.report("hold its unit's place", entry, error);
+    }
   }
 
   report(step: string, entry: VolumeEntry, error: unknown): void {

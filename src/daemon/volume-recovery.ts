@@ -7,10 +7,10 @@
 import type { DeclaredVolume } from "../model/declared.ts";
 import { ApiError } from "../model/errors.ts";
 import { asApiError } from "./failure.ts";
-import { placementGroups } from "./scsi-attach.ts";
+import { type ClusterUnit, heldSpecOf, placementGroups } from "./scsi-attach.ts";
 import { isDamaged, type LoadedState } from "./state-store.ts";
 import { restoredText } from "./volume-attach.ts";
-import { staysOpen, type VolumeEntry } from "./volume-entry.ts";
+import { serialOf, staysOpen, type VolumeEntry } from "./volume-entry.ts";
 import type { VolumeHost } from "./volume-host.ts";
 import { removeEverything } from "./volume-operations.ts";
 
@@ -21,7 +21,7 @@ const SERVE_PATIENCE_MS = 2000;
 
 /** Before any disk or volume is opened: what has to be on one reactor. */
 export function placeDeclared(host: VolumeHost, state: LoadedState<DeclaredVolume>): void {
-  host.modules.dataPlane.placeTogether(placementGroups(state.declared));
+  host.modules.dataPlane.placeTogether(placementGroups(state.declared, host.clusterUnits()));
 }
 
 /** Part one. Resolves when every attachment is served, has failed, or was waited for enough. */
@@ -32,8 +32,13 @@ export async function serveDeclared(
   for (const file of state.damaged) host.damaged.set(file.name, file);
   const entries = state.declared.map((declared) => admit(host, declared));
   const served = entries.filter(isToBeServed);
-  host.controllerWaits.expect(served.map(({ declared }) => declared));
+  const units = host.clusterUnits().filter(({ isLeaving }) => !isLeaving);
+  host.controllerWaits.expect(
+    served.map(({ declared }) => declared),
+    units,
+  );
   const attempts = served.map((entry) => tryToServe(host, entry));
+  for (const unit of units) attempts.push(holdClusterUnit(host, unit));
   let timer: NodeJS.Timeout | undefined;
   const patience = new Promise<void>((resolve) => {
     timer = setTimeout(resolve, SERVE_PATIENCE_MS);
@@ -102,8 +107,37 @@ async function tryToServe(host: VolumeHost, entry: VolumeEntry): Promise<void> {
   // As it is now: it may be detached before its turn comes, and is waited for no more.
   const { declared } = entry;
   await attempt(host, entry);
-  const controller = host.controllerWaits.tried(declared);
-  if (controller !== null) await openController(host, controller);
+  if (!entry.serving) await host.holdUnit(entry);
+  const controller = declared.attachment?.scsi?.controller ?? "";
+  if (host.controllerWaits.tried(declared.id, controller)) await openController(host, controller);
+}
+
+/**
+ * A volume of the cluster is served when the metadata has said that it is still attached here;
+ * until then its place is held. What a killed predecessor still had on its way into guests' memory
+ * came from the node's disks: nobody is told of an end before they are open, or cannot be. Never
+ * rejects.
+ */
+async function holdClusterUnit(host: VolumeHost, unit: ClusterUnit): Promise<void> {
+  const { disks, dataPlane, log } = host.modules;
+  const { volumeId: id, name, scsi } = unit;
+  await Promise.all([...disks.entries.values()].map(({ opening }) => opening));
+  const isStill = host.clusterUnits().some((one) => one.volumeId === id && !one.isLeaving);
+  if (isStill && !host.stopping) {
+    const identity = { id, name, serial: serialOf(id) };
+    try {
+      await dataPlane.holdUnit(heldSpecOf(host.options, identity, unit, scsi));
+    } catch (error) {
+      const { message } = error as Error;
+      log.log("error", "volume.step-failed", {
+        step: "hold its unit's place",
+        volume: name,
+        message,
+      });
+    }
+  }
+  const { controller } = scsi;
+  if (host.controllerWaits.tried(id, controller)) await openController(host, controller);
 }
 
 async function openController(host: VolumeHost, controller: string): Promise<void> {
@@ -138,7 +172,7 @@ async function attempt(host: VolumeHost, entry: VolumeEntry): Promise<void> {
     return;
   }
   if (!entry.serving || wasServed) return;
-  host.modules.events.add("volume.restored", name, restoredText(entry));
+  host.modules.events.add("volume.restored", name, restoredText(entry.declared.attachment));
   const fields = { volume: name, generation };
   if (backing.kind === "memory") host.modules.log.log("warn", "volume.memory-is-empty", fields);
   host.modules.log.log("info", "volume.served", fields);

@@ -6,7 +6,8 @@
 //
 // Invariants:
 //  - descriptors of a chain are reused only when the device has given it back;
-//  - guest memory is handed out and never taken back: tests are short.
+//  - guest memory of a command is used again for another of the same lengths, when whoever started
+//    the first has taken its answer; other memory is handed out and never taken back.
 
 import { assert } from "../base/index.ts";
 import * as sys from "../sys/index.ts";
@@ -67,6 +68,7 @@ export interface ScsiPending {
   readonly head: number;
   readonly responseGpa: number;
   readonly dataGpa: number;
+  readonly buffers: readonly Buffer[];
 }
 
 export interface ScsiEvent {
@@ -159,6 +161,8 @@ export class ScsiDriver {
   private readonly timeoutMs: number;
   private inflight: InflightRegion | null = null;
   private readonly eventBuffers: Map<number, number> = new Map();
+  /** Addresses of buffers that are free again, by their length. */
+  private readonly spare: Map<number, number[]> = new Map();
 
   constructor(options: ScsiDriverOptions = {}) {
     this.timeoutMs = options.timeoutMs ?? WAIT_MS;
@@ -246,27 +250,38 @@ export class ScsiDriver {
   // Commands --------------------------------------------------------------------------------------
 
   start(cdb: readonly number[], options: ScsiCommandOptions = {}): ScsiPending {
-    const { memory } = this;
     const request = new Uint8Array(COMMAND_REQUEST.BYTES);
     request.set([1, 0, 0, options.lun ?? 0], COMMAND_REQUEST.lun);
     new DataView(request.buffer).setUint32(COMMAND_REQUEST.id, options.id ?? 0, true);
     request[COMMAND_REQUEST.task_attr] = options.attribute ?? 0;
     request.set(cdb, COMMAND_REQUEST.cdb);
-    const responseGpa = memory.allocate(COMMAND_RESPONSE.BYTES);
+    const responseGpa = this.take(COMMAND_RESPONSE.BYTES);
     const buffers: Buffer[] = [this.put(request)];
     let dataGpa = 0;
     if (options.out !== undefined) buffers.push(this.put(options.out));
     buffers.push({ gpa: responseGpa, bytes: COMMAND_RESPONSE.BYTES, deviceWrites: true });
     if (options.room !== undefined) {
-      dataGpa = memory.allocate(options.room, 4096);
+      dataGpa = this.take(options.room);
       buffers.push({ gpa: dataGpa, bytes: options.room, deviceWrites: true });
     }
     const ring = FIRST_REQUEST_RING + (options.queue ?? 0);
-    return { ring, head: this.ring(ring).offer(buffers), responseGpa, dataGpa };
+    return { ring, head: this.ring(ring).offer(buffers), responseGpa, dataGpa, buffers };
+  }
+
+  private take(bytes: number): number {
+    return this.spare.get(bytes)?.pop() ?? this.memory.allocate(bytes, 4096);
+  }
+
+  private giveBack(buffers: readonly Buffer[]): void {
+    for (const { gpa, bytes } of buffers) {
+      const spare = this.spare.get(bytes) ?? [];
+      this.spare.set(bytes, spare);
+      spare.push(gpa);
+    }
   }
 
   private put(bytes: Uint8Array): Buffer {
-    const gpa = this.memory.allocate(bytes.length, 4096);
+    const gpa = this.take(bytes.length);
     this.memory.write(gpa, bytes);
     return { gpa, bytes: bytes.length, deviceWrites: false };
   }
@@ -287,12 +302,14 @@ export class ScsiDriver {
     const senseBytes = view.getUint32(COMMAND_RESPONSE.sense_len, true);
     const sense = response.subarray(COMMAND_RESPONSE.sense);
     const dataBytes = usedBytes - COMMAND_RESPONSE.BYTES;
+    const data = dataBytes > 0 ? this.memory.read(pending.dataGpa, dataBytes) : new Uint8Array(0);
+    this.giveBack(pending.buffers);
     return {
       response: view.getUint8(COMMAND_RESPONSE.response),
       status: view.getUint8(COMMAND_RESPONSE.status),
       residual: view.getUint32(COMMAND_RESPONSE.residual, true),
       sense: senseBytes < 14 ? 0 : ((sense[2] & 15) << 16) | (sense[12] << 8) | sense[13],
-      data: dataBytes > 0 ? this.memory.read(pending.dataGpa, dataBytes) : new Uint8Array(0),
+      data,
     };
   }
 
@@ -344,8 +361,9 @@ export class ScsiDriver {
   private startControl(request: Uint8Array, responseBytes: number): ScsiPending {
     const responseGpa = this.memory.allocate(responseBytes);
     const response = { gpa: responseGpa, bytes: responseBytes, deviceWrites: true };
-    const head = this.ring(CONTROL_RING).offer([this.put(request), response]);
-    return { ring: CONTROL_RING, head, responseGpa, dataGpa: 0 };
+    const buffers = [this.put(request), response];
+    const head = this.ring(CONTROL_RING).offer(buffers);
+    return { ring: CONTROL_RING, head, responseGpa, dataGpa: 0, buffers };
   }
 
   /** Waits for a function and returns its response code. */

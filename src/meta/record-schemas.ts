@@ -7,6 +7,7 @@ import {
   CHAP_USER_PATTERN,
   INITIATOR_COUNT_MAX,
   ISCSI_NAME_LENGTH_MAX,
+  LUN_MAX,
   VOLUME_NAME_LENGTH_MAX,
   VOLUME_NAME_PATTERN,
   VOLUME_SIZE_MAX_BYTES,
@@ -94,6 +95,11 @@ const target = Type.Object(
   closed,
 );
 
+const unit = Type.Object(
+  { controller: name, lun: Type.Integer({ minimum: 0, maximum: LUN_MAX }), since: count },
+  closed,
+);
+
 const attachment = Type.Object(
   {
     generation: count,
@@ -101,6 +107,7 @@ const attachment = Type.Object(
     readOnly: Type.Boolean(),
     standby: Type.Optional(standby),
     target: Type.Optional(target),
+    unit: Type.Optional(unit),
   },
   closed,
 );

@@ -79,6 +79,11 @@ test("records of every kind come back as they were written", () => {
   assert.deepEqual(decoded, { ...served, format: 2, attachment: proving }, "older nodes refuse it");
   const after = volumeCodec.encode({ ...decoded, attachment: served.attachment });
   assert.deepEqual(volumeCodec.decode("k", after), served, "and read it again afterwards");
+  const unit = { controller: "vm1", lun: 255, since: 2 };
+  const unitOf = { ...volume, attachment: { ...volume.attachment, unit } };
+  assert.deepEqual(volumeCodec.decode("k", volumeCodec.encode(unitOf)), unitOf);
+  const beyond = { ...unitOf, attachment: { ...unitOf.attachment, unit: { ...unit, lun: 256 } } };
+  assert.throws(() => volumeCodec.encode(beyond), /unit.*lun is 256/);
   const reservations = {
     format: 1,
     changeId: "0123456789abcdef",

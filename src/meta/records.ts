@@ -65,6 +65,17 @@ export interface Attachment {
   readonly standby?: Standby;
   /** Absent: by vhost-user. */
   readonly target?: AttachedTarget;
+  /** Absent: with a socket, or as a target, of its own. */
+  readonly unit?: AttachedUnit;
+}
+
+/** The volume as a unit of a virtio-scsi controller of its node. */
+export interface AttachedUnit {
+  readonly controller: string;
+  /** 0 to 255. */
+  readonly lun: number;
+  /** As a target's: see there. */
+  readonly since: number;
 }
 
 /** The volume as an iSCSI target: where it is, and what every node must know of it. No secrets. */
@@ -159,7 +170,7 @@ export interface CopyRecord {
 }
 
 /**
- * Persistent reservations of a volume that is, or was, an iSCSI target. Changed only by the run of
+ * Persistent reservations of a volume that is, or was, a SCSI unit. Changed only by the run of
  * a daemon that has the volume attached and has put its name here, in one transaction with a guard
  * on the volume's record: whoever lost the volume changes nothing any more.
  */

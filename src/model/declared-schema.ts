@@ -164,6 +164,7 @@ export const DeclaredClusterAttachmentSchema: SchemaOf<DeclaredClusterAttachment
         readOnly: Type.Boolean(),
         attachedAt: when,
         classic: Type.Optional(classic),
+        scsi: Type.Optional(scsi),
       },
       closed,
     ),

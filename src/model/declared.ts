@@ -161,4 +161,6 @@ export interface DeclaredClusterAttachment {
   readonly attachedAt: string;
   /** Absent: by vhost-user. */
   readonly classic?: DeclaredClassic;
+  /** Absent: with a socket, or as a target, of its own. */
+  readonly scsi?: DeclaredScsi;
 }

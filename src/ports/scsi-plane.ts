@@ -31,10 +31,21 @@ export interface ScsiSpec extends UnitSpec {
   readonly listens: boolean;
 }
 
+/**
+ * A unit in the place of a volume that is attached and cannot be served yet: it answers as a disk
+ * that becomes ready.
+ */
+export interface HeldUnitSpec extends Omit<ScsiSpec, "reservations" | "powerWasLost"> {
+  readonly name: string;
+  readonly serial: string;
+}
+
 /** What has to be on one reactor, because units of one controller lie there. */
 export interface PlacementGroup {
   readonly controllers: readonly string[];
   readonly diskIds: readonly string[];
+  /** With volumes of the cluster, which are on the first. */
+  readonly hasCluster: boolean;
 }
 
 export interface ScsiPlane {
@@ -43,8 +54,15 @@ export interface ScsiPlane {
   /**
    * Makes the open volume a unit of a controller. Rejects with CONTROLLER_ELSEWHERE when the
    * controller is on another reactor than the volume. The last detach() ends the controller.
+   * Where the volume's place is held, it takes that.
    */
   attachScsi(spec: ScsiSpec): Promise<void>;
   /** Front-ends may connect to a controller whose units did not listen. No error without one. */
   openController(controller: string): Promise<void>;
+  /** Holds the place of a volume that is to come; nothing where it is there. */
+  holdUnit(spec: HeldUnitSpec): Promise<void>;
+  /** Gives a place up that is held; nothing where none is. */
+  dropUnit(volumeId: string): Promise<void>;
+  /** Throws CONTROLLER_ELSEWHERE where a volume of the cluster cannot be a unit of it. */
+  requireNearCluster(controller: string): void;
 }

@@ -20,6 +20,7 @@ import {
   PR_WRITE_EXCLUSIVE,
 } from "./reservations.ts";
 import {
+  SENSE_BECOMING_READY,
   SENSE_NO_MEDIUM,
   SENSE_NONE,
   SENSE_STANDBY,
@@ -64,6 +65,8 @@ export function isAllowedByReservations(link: NexusLink, reserved: number, flags
 
 /** By the state of the port and the unit: a sense code, or SENSE_NONE. */
 export function judgeState({ unit, accessState }: NexusLink, flags: number): number {
+  // Only what is answered always passes unit attentions, too.
+  if (unit.isPending && (flags & COMMAND_PASSES_ATTENTION) === 0) return SENSE_BECOMING_READY;
   if ((flags & COMMAND_IN_ANY_STATE) !== 0) return SENSE_NONE;
   if (accessState <= ACCESS_NON_OPTIMIZED && unit.device !== null) return SENSE_NONE;
   if (accessState === ACCESS_TRANSITIONING) return SENSE_TRANSITION;

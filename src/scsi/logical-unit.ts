@@ -77,6 +77,11 @@ export interface UnitOptions {
   readonly isRemovable?: boolean;
   /** Writes are refused whatever the device says. */
   readonly isReadOnly?: boolean;
+  /**
+   * It keeps the place of a volume that is not there yet: INQUIRY, REPORT LUNS and REQUEST SENSE
+   * are answered, everything else is NOT READY. See ScsiTarget.exchangeUnit().
+   */
+  readonly isPending?: boolean;
   readonly meter?: UnitMeter;
 }
 
@@ -167,6 +172,7 @@ export class LogicalUnit {
   readonly transferBytesMax: number;
   readonly atomicBytesMax: number;
   readonly isRemovable: boolean;
+  readonly isPending: boolean;
   readonly meter: UnitMeter | null;
   readonly links: Set<NexusLink> = new Set();
   groups: readonly TargetPortGroup[];
@@ -203,6 +209,7 @@ export class LogicalUnit {
     this.atomicBytesMax = options.atomicBytesMax ?? 0;
     this.isRemovable = options.isRemovable ?? false;
     this.isReadOnly = options.isReadOnly ?? false;
+    this.isPending = options.isPending ?? false;
     this.meter = options.meter ?? null;
     this.reservations.addListener(this);
   }

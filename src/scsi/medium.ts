@@ -9,6 +9,7 @@ import type { CommandRun, Part, Steps } from "./command-run.ts";
 import { STEP_BYTES } from "./limits.ts";
 import { checkRange, checkTransfer, checkUnprotected, readRange } from "./range.ts";
 import {
+  SENSE_BECOMING_READY,
   SENSE_LUN_NOT_SUPPORTED,
   SENSE_MISCOMPARE,
   SENSE_REMOVAL_PREVENTED,
@@ -27,6 +28,7 @@ export function requestSense(run: CommandRun): void {
   let code = 0;
   if (link.isAbsent) code = SENSE_LUN_NOT_SUPPORTED;
   else if (link.attentionCount > 0) code = 0x060000 | link.takeAttention();
+  else if (link.unit.isPending) code = SENSE_BECOMING_READY;
   const data = run.page(SENSE_BYTES_MAX);
   const bytes = writeSense(data, 0, isDescriptor, code, -1, 0);
   run.reply(bytes, run.u8(4));

@@ -58,6 +58,7 @@ const KEY_SPECIFIC_DESCRIPTOR_BYTES = 8;
 const VALID = 0x80;
 
 export const SENSE_NONE = 0;
+export const SENSE_BECOMING_READY = 0x020401;
 export const SENSE_STANDBY = 0x02040b;
 export const SENSE_UNAVAILABLE = 0x02040c;
 export const SENSE_TRANSITION = 0x02040a;

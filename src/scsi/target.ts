@@ -11,7 +11,7 @@ import { assert } from "../base/index.ts";
 import type { ScsiEngine } from "./engine.ts";
 import { LogicalUnit, Nexus, NexusLink } from "./logical-unit.ts";
 import { nexusId, Reservations, VolatileReservationStore } from "./reservations.ts";
-import { UA_LUNS_CHANGED, UA_POWER_ON } from "./sense.ts";
+import { UA_CAPACITY_CHANGED, UA_LUNS_CHANGED, UA_POWER_ON } from "./sense.ts";
 import type { NexusIdentity, ScsiTransport } from "./task.ts";
 
 /** Logical unit numbers of a target: 0 to 255, what REPORT LUNS shows in peripheral addressing. */
@@ -38,6 +38,25 @@ export class ScsiTarget {
     this.units[lun] = unit;
     this.tellLunsChanged();
     for (const nexus of this.nexuses) nexus.links[lun] = unit.link(nexus, lun);
+  }
+
+  /**
+   * Puts the volume's unit where one has kept its place: none goes and none comes. Initiators hear
+   * of a unit that begins, and that its capacity is known now. Returns the one that was there.
+   */
+  exchangeUnit(lun: number, unit: LogicalUnit): LogicalUnit {
+    const pending = this.units[lun] ?? null;
+    assert(pending?.isPending === true && !unit.isPending, "an exchange of a unit that serves");
+    assert(pending.firstTask < 0, "a unit that is not there yet keeps a task");
+    this.units[lun] = unit;
+    for (const nexus of this.nexuses) {
+      pending.unlink(nexus.links[lun] as NexusLink);
+      const link = unit.link(nexus, lun);
+      nexus.links[lun] = link;
+      link.attend(UA_POWER_ON);
+      link.attend(UA_CAPACITY_CHANGED);
+    }
+    return pending;
   }
 
   /** Takes a logical unit away: stops its tasks of this target, then calls `done`. */

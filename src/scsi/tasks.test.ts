@@ -244,6 +244,52 @@ test("a unit is taken away when its tasks have ended", () => {
   rig.checkIdle();
 });
 
+test("a place that is held answers as a disk that becomes ready, until its volume takes it", () => {
+  const rig = new ScsiRig();
+  rig.target.addUnit(3, rig.makeUnit({ isPending: true }));
+  const one = rig.initiator().ready();
+  const at = { lun: 3 };
+  assert.equal(one.run(READY, at).sense, 0x062900);
+  const luns = one.run([0xa0, 0, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0], { room: 64, ...at }).data;
+  assert.deepEqual([luns[3], luns[9], luns[17]], [16, 0, 3]);
+  const inquiry = one.run([0x12, 0, 0, 0, 96, 0], { room: 96, ...at });
+  assert.deepEqual([inquiry.status, inquiry.data[0]], [0, 0], "a disk");
+  assert.deepEqual(inquiry.data, one.run([0x12, 0, 0, 0, 96, 0], { room: 96 }).data);
+  const serial = [0x12, 1, 0x80, 0, 64, 0];
+  assert.deepEqual(one.run(serial, { room: 64, ...at }).data, one.run(serial, { room: 64 }).data);
+  for (const [cdb, more] of [
+    [READY, {}],
+    [read10(0, 1), { room: 512 }],
+    [write10(0, 1), { out: BLOCK }],
+    [[0x35, 0, 0, 0, 0, 0, 0, 0, 0, 0], {}],
+    [[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0], { room: 8 }],
+    [[0x5e, 0, 0, 0, 0, 0, 0, 1, 0, 0], { room: 256 }],
+    [[0xa3, 0x0a, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0], { room: 256 }],
+    [[0xff, 0, 0, 0, 0, 0], {}],
+  ] as const) {
+    assert.equal(one.run(cdb, { ...more, ...at }).sense, 0x020401, `command ${cdb[0]}`);
+  }
+  // REQUEST SENSE is answered, and says why.
+  const sense = one.run([3, 0, 0, 0, 18, 0], { room: 18, ...at }).data;
+  assert.deepEqual([sense[2], sense[12], sense[13]], [2, 4, 1]);
+  assert.equal(one.manage(TMF_LOGICAL_UNIT_RESET, -1, 3).response, TMF_COMPLETE);
+  assert.equal(one.run(READY, at).sense, 0x062903);
+
+  one.attentions.length = 0;
+  const unit = rig.makeUnit();
+  unit.setDevice(rig.device);
+  rig.target.exchangeUnit(3, unit).close();
+  assert.deepEqual(one.attentions, [0x2900, 0x2a09], "to this unit alone, and none is gone");
+  assert.equal(one.run(READY).status, 0);
+  assert.equal(one.run(READY, at).sense, 0x062900);
+  assert.equal(one.run(READY, at).sense, 0x062a09);
+  assert.equal(one.run(write10(0, 1), { out: BLOCK, ...at }).status, 0);
+  const late = rig.initiator("iqn.2026-01.test:b").ready(3);
+  assert.equal(late.run(read10(0, 1), { room: 512, ...at }).status, 0);
+  assert.throws(() => rig.target.exchangeUnit(3, rig.makeUnit()), /a unit that serves/);
+  rig.checkIdle();
+});
+
 test("a nexus that goes with its unit is gone when the tasks of that unit have ended, too", () => {
   const rig = new ScsiRig();
   const one = rig.initiator().ready();

@@ -89,6 +89,12 @@ export class ScsiModel implements DeviceModel {
     for (const guest of this.guests) guest.unitAdded(lun);
   }
 
+  /** Puts a volume's unit where one has kept its place, and returns that one. */
+  exchangeUnit(lun: number, unit: LogicalUnit, meter: BlkMeter): LogicalUnit {
+    this.meters[lun] = meter;
+    return this.target.exchangeUnit(lun, unit);
+  }
+
   /** Takes a unit away; `done` when its tasks have ended. Commands find it gone at once. */
   removeUnit(lun: number, done: () => void): void {
     this.target.removeUnit(lun, () => {

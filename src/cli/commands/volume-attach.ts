@@ -30,7 +30,7 @@ const OF_TARGET = ["chapTargetUser", "chapTargetSecretFile"] as const;
 const OF_CLASSIC = [...OF_INITIATORS, ...OF_TARGET, "initiator"];
 
 /** Of volumes of the cluster, which are units of no controller. */
-const OF_BLK = ["takeOver", "standby"];
+const OF_BLK = ["standby"];
 const OF_SCSI = ["controller", "lun"];
 
 function optionName(key: string): string {

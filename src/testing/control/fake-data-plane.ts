@@ -22,7 +22,7 @@ import type {
   VolumeStats,
 } from "../../ports/data-plane.ts";
 import type { ReservationRecord } from "../../ports/reservation-record.ts";
-import type { PlacementGroup, ScsiSpec } from "../../ports/scsi-plane.ts";
+import type { HeldUnitSpec, PlacementGroup, ScsiSpec } from "../../ports/scsi-plane.ts";
 import type { StoreDiskFacts, StoreDiskSpec, StoreDiskStats } from "../../ports/store-disk.ts";
 import {
   type FakeDiskFile,
@@ -40,6 +40,8 @@ export type FakeMethod =
   | "attachClassic"
   | "attachScsi"
   | "openController"
+  | "holdUnit"
+  | "dropUnit"
   | "detach"
   | "openDisk"
   | "closeDisk"
@@ -85,6 +87,10 @@ export class FakeDataPlane implements DataPlane {
   groups: readonly PlacementGroup[] = [];
   /** Controllers to which front-ends may connect. */
   readonly controllers: Set<string> = new Set();
+  /** Places of units that are still to come, by volume. */
+  readonly held: Map<string, HeldUnitSpec> = new Map();
+  /** Controllers that are on another reactor than the cluster. */
+  readonly farControllers: Set<string> = new Set();
   stopped = false;
   /** Consulted before each call: throw to fail it, return a promise to delay it. */
   intercept: (method: FakeMethod, name: string) => void | Promise<void> = () => undefined;
@@ -274,19 +280,44 @@ export class FakeDataPlane implements DataPlane {
     await this.#enter("attachScsi", volume.spec.name);
     if (volume.attachment !== null) throw new Error(`volume ${spec.volumeId} is attached`);
     const { controller, lun } = spec;
-    if (this.#unitsOf(controller).some((unit) => unit.lun === lun)) {
-      throw new Error(`LUN ${lun} is there twice`);
-    }
+    const isOther = (unit: ScsiSpec | HeldUnitSpec): boolean =>
+      unit.lun === lun && unit.volumeId !== spec.volumeId;
+    if (this.#unitsOf(controller).some(isOther)) throw new Error(`LUN ${lun} is there twice`);
+    this.held.delete(spec.volumeId);
     volume.attachment = spec;
     if (spec.listens) this.controllers.add(controller);
   }
 
-  #unitsOf(controller: string): readonly ScsiSpec[] {
-    return [...this.open.values()].flatMap(({ attachment }) =>
-      attachment !== null && "controller" in attachment && attachment.controller === controller
-        ? [attachment]
-        : [],
+  #unitsOf(controller: string): readonly (ScsiSpec | HeldUnitSpec)[] {
+    const units = [...this.open.values()].flatMap(({ attachment }) =>
+      attachment !== null && "controller" in attachment ? [attachment] : [],
     );
+    return [...units, ...this.held.values()].filter((unit) => unit.controller === controller);
+  }
+
+  async holdUnit(spec: HeldUnitSpec): Promise<void> {
+    await this.#enter("holdUnit", spec.name);
+    const attachment = this.open.get(spec.volumeId)?.attachment ?? null;
+    if (attachment === null) this.held.set(spec.volumeId, spec);
+  }
+
+  async dropUnit(volumeId: string): Promise<void> {
+    const spec = this.held.get(volumeId);
+    if (spec === undefined) return;
+    await this.#enter("dropUnit", spec.name);
+    this.held.delete(volumeId);
+    this.#closeControllers();
+  }
+
+  requireNearCluster(controller: string): void {
+    if (!this.farControllers.has(controller)) return;
+    throw new RingstoreError("CONTROLLER_ELSEWHERE", `controller ${controller} is on reactor 1`);
+  }
+
+  #closeControllers(): void {
+    for (const name of this.controllers) {
+      if (this.#unitsOf(name).length === 0) this.controllers.delete(name);
+    }
   }
 
   async openController(controller: string): Promise<void> {
@@ -304,9 +335,7 @@ export class FakeDataPlane implements DataPlane {
     volume.server?.close();
     volume.server = null;
     volume.attachment = null;
-    for (const name of this.controllers) {
-      if (this.#unitsOf(name).length === 0) this.controllers.delete(name);
-    }
+    this.#closeControllers();
     this.connected.delete(volumeId);
   }
 
@@ -366,6 +395,7 @@ export class FakeDataPlane implements DataPlane {
   dropEverything(): void {
     for (const volume of this.open.values()) volume.server?.close();
     this.open.clear();
+    this.held.clear();
     this.disks.clear();
   }
 }

@@ -7,16 +7,19 @@
 // are tried with a driver of ours, in scsi-session.test.ts.
 
 import assert from "node:assert/strict";
+import { renameSync } from "node:fs";
 import { join } from "node:path";
 import { type Guest, SG3_UTILS, type VhostUserScsiController } from "../../vm/index.ts";
 import { startTarget, type Target } from "../target.ts";
 import {
   allocatedBytes,
   assertNoErrors,
+  killAndRestart,
   limit,
   scenario,
   until,
   verifiedFio,
+  volumeFile,
 } from "./guest-fixture.ts";
 
 const SIZE_BYTES: number = 64 * 1024 * 1024;
@@ -170,5 +173,50 @@ scenario(
     await guest.kill();
     await daemon.json(["volume", "detach", "one"]);
     assert.equal((await daemon.json(["volume", "show", "one"])).state, "detached");
+  },
+);
+
+scenario(
+  "a disk that is not there yet when its guest boots is waited for",
+  limit(),
+  async (host) => {
+    const daemon = await host.daemon();
+    const create = ["--size", "64M", "--backing", "file"];
+    const bus = ["--bus", "scsi", "--controller", "vm1-scsi"];
+    for (const name of ["one", "two"]) {
+      await daemon.json(["volume", "create", name, ...create]);
+      await daemon.json(["volume", "attach", name, ...bus]);
+    }
+    const path = await volumeFile(daemon, "two");
+    renameSync(path, `${path}.away`);
+    await killAndRestart(daemon);
+    await daemon.waitForApi();
+    assert.equal((await daemon.json(["volume", "show", "two"])).state, "unavailable");
+    const { qemuDevice } = await daemon.json(["volume", "attach", "one", ...bus]);
+    const guest = await host.guest({ cpuCount: 2, extraArguments: qemuDevice["7.2"] });
+    // Whoever loads the driver waits until it has seen all disks: up to 100 s for one of these.
+    await guest.must("modprobe virtio_scsi && (modprobe sd_mod </dev/null >/dev/null 2>&1 &)");
+    // Which is which: the kernel names disks as it comes to them.
+    const find = (lun: number): string => `ls /sys/class/scsi_device/*:0:0:${lun}/device/block`;
+    const found = async (lun: number): Promise<string> => {
+      const name = `until ${find(lun)} 2>/dev/null; do usleep 10000; done`;
+      return (await guest.must(name, PROMPT)).trim();
+    };
+    const one = await found(0);
+    await guest.must(`until [ -b /dev/${one} ]; do usleep 10000; done`, PROMPT);
+    await guest.must(`mkfs.ext4 -q /dev/${one} && mount /dev/${one} /mnt`, PROMPT);
+    assert.match(await guest.must("cat /sys/class/scsi_device/*:0:0:1/device/vendor"), /RINGSTOR/);
+    assert.notEqual((await guest.run(find(1))).exitCode, 0, "the kernel waits for it");
+    renameSync(`${path}.away`, path);
+    await daemon.json(["volume", "attach", "two", ...bus]);
+    const two = await found(1);
+    const sectors = `${SIZE_BYTES / 512}`;
+    await until(
+      async () => (await guest.must(`cat /sys/block/${two}/size`)).trim(),
+      (size) => size === sectors,
+      "the disk's size",
+    );
+    await guest.must(verifiedFio({ device: `/dev/${two}`, size: "8M" }), { timeoutMs: 240_000 });
+    await guest.must("umount /mnt");
   },
 );
