@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, test } from "node:test";
-import { MetaKeys, readInventory } from "../meta/index.ts";
+import { MetaKeys, RECORD_FORMAT_MUTUAL, readInventory } from "../meta/index.ts";
 import {
   ClusterFixture,
   type NodeFixture,
@@ -202,13 +202,14 @@ describe("what a newer release has written", () => {
     const store = scene.store();
     const key = new MetaKeys().volumeRecord(id);
     const { value } = (await store.get(key))!;
-    const record = { ...(JSON.parse(Buffer.from(value).toString()) as object), format: 2, hue: 1 };
+    const format = RECORD_FORMAT_MUTUAL + 1;
+    const record = { ...(JSON.parse(Buffer.from(value).toString()) as object), format, hue: 1 };
     const newer = Buffer.from(JSON.stringify(record));
     await store.transact({ guards: [], writes: [{ key, value: newer }] });
     const { modRevision } = (await store.get(key))!;
     await until(async () => {
       const items = (await a.cluster.show())?.health ?? [];
-      return items.some(({ code, message }) => code === "META_DAMAGED" && /format 2/.test(message));
+      return items.some(({ code, message }) => code === "META_DAMAGED" && /format 3/.test(message));
     });
     await assert.rejects(async () => await a.control.attach("v", {}));
     await a.control.remove("v", REALLY).catch(() => undefined);

@@ -114,7 +114,7 @@ test("an archive that is damaged, cut short or newer is refused", LIMIT, () => {
   const lines = whole.split("\n");
   lines.splice(3, 1);
   assert.throws(() => readArchive(damaged), refusal(lines.join("\n")));
-  refusal(whole.replace('"format":1', '"format":2'));
+  refusal(whole.replace('"format":1', '"format":3'));
   assert.throws(() => readArchive(damaged), { code: "newer-format" });
 });
 
@@ -156,9 +156,9 @@ test(
       [
         () =>
           alter(record, (value) =>
-            Buffer.from(value.toString().replace('"format":1', '"format":2')),
+            Buffer.from(value.toString().replace('"format":1', '"format":3')),
           ),
-        /has format 2/,
+        /has format 3/,
       ],
     ];
     for (const [make, message] of cases) {
