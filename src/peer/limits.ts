@@ -11,9 +11,9 @@ export const HANDSHAKE_MS = 2000;
 export const SMALL_CREDITS = 128;
 /**
  * Owners send slabs of 64 KiB: with 16, eight requests of 256 KiB waited for credits half the time
- * and reached two thirds of what they reach with 64.
+ * and reached two thirds of what they reach with 32.
  */
-export const LARGE_CREDITS = 64;
+export const LARGE_CREDITS = 32;
 export const SMALL_BYTES = 16384;
 
 /** Messages waiting to be sent on one connection. */

@@ -35,7 +35,7 @@ export const TURNS = 1;
 const CLUSTER = "11111111-0000-4000-8000-000000000001";
 const KEY: Uint8Array = new Uint8Array(32).fill(7);
 const DISK_BYTES = 8 * 1048576;
-const MEMORY_BYTES = 112 * 1048576;
+const MEMORY_BYTES = 176 * 1048576;
 
 const uuidOf = (kind: string, index: number): string =>
   `${kind.repeat(8)}-0000-4000-8000-00000000000${index}`;
