@@ -37,6 +37,8 @@ export class EventStreams {
     response.writeHead(200, {
       "content-type": "text/event-stream",
       "cache-control": "no-store",
+      // Its end is that of the connection: a server that closes does not wait for the peer to go.
+      connection: "close",
       "x-accel-buffering": "no",
     });
     this.#open.add(response);

@@ -576,6 +576,7 @@ describe("events as a stream", () => {
         headers: { accept: "text/event-stream", ...headers },
       });
       assert.equal(response.headers.get("content-type"), "text/event-stream");
+      assert.equal(response.headers.get("connection"), "close");
       return messages(response.body as ReadableStream<Uint8Array>);
     };
     const stream = await open({});
