@@ -68,6 +68,11 @@ test("within the machine TCP is not paced; towards others it is as the machine s
   for (const fd of [listening, dialled, everywhere]) sys.close(fd);
 });
 
+test("a free port is named once", () => {
+  const ports = Array.from({ length: 500 }, () => sys.freePort("127.0.0.1"));
+  assert.equal(new Set(ports).size, ports.length);
+});
+
 test("flock: a second open file description waits for the first", () => {
   const folder = mkdtempSync(join(tmpdir(), "ringstore-sys-"));
   const path = join(folder, "file");

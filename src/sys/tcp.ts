@@ -178,10 +178,21 @@ export function peerHost(fd: number): string {
   return groups.join(":");
 }
 
-/** A port of `host` that nobody had a moment ago: for whoever must name it before it listens. */
+/** The kernel may name a port again as soon as it is closed. */
+const namedPorts: Set<number> = new Set();
+const NAMES_MAX = 100;
+
+/**
+ * A port of `host` that nobody had a moment ago, another one each time: for whoever must name it
+ * before it listens.
+ */
 export function freePort(host: string): number {
-  const fd = check(listenTcp({ host, port: 0 }, 1), "listen", host);
-  const port = check(boundPort(fd), "getsockname", host);
-  close(fd);
-  return port;
+  for (let attempt = 1; ; attempt += 1) {
+    const fd = check(listenTcp({ host, port: 0 }, 1), "listen", host);
+    const port = check(boundPort(fd), "getsockname", host);
+    close(fd);
+    if (namedPorts.has(port) && attempt < NAMES_MAX) continue;
+    namedPorts.add(port);
+    return port;
+  }
 }
