@@ -6,10 +6,11 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { LoadReport } from "../load/index.ts";
+import { SystemMemory } from "../sys/index.ts";
 import { Daemon } from "../testing/daemon.ts";
 import { Qsd } from "../testing/qsd.ts";
+import { prewrite } from "../testing/store/real-rig.ts";
 import { type Backing, FILE_BYTES, type Row } from "./boost-rows.ts";
-import { writtenFile } from "./place.ts";
 
 type Measure = (socketPath: string, work: Row["work"]) => Promise<LoadReport>;
 
@@ -87,7 +88,7 @@ export class BoostTargets {
     }
     const path = join(folder, name);
     if (this.files.has(path)) return path;
-    writtenFile(path, FILE_BYTES);
+    prewrite(path, FILE_BYTES, new SystemMemory());
     this.files.set(path, path);
     return path;
   }

@@ -12,16 +12,17 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { GIB } from "../base/index.ts";
 import { runIscsiLoadInChild } from "../load/index.ts";
-import { freePort } from "../sys/index.ts";
+import { freePort, SystemMemory } from "../sys/index.ts";
 import { Daemon, PROJECT_FOLDER } from "../testing/daemon.ts";
 import { apiOf } from "../testing/soak/api.ts";
 import type { Cleanup } from "../testing/soak/cleanup.ts";
+import { prewrite } from "../testing/store/real-rig.ts";
 import { Tgt } from "../testing/tgt.ts";
 import { type ClassicResult, renderClassic } from "./classic-report.ts";
 import { CLASSIC_ROWS, type ClassicRow } from "./classic-rows.ts";
 import { describeMachine, loadText } from "./machine.ts";
 import type { Pair, RunReport } from "./pair-report.ts";
-import { type BenchPlace, onPlace, runCleanup, writtenFile } from "./place.ts";
+import { type BenchPlace, onPlace, runCleanup } from "./place.ts";
 
 const FILE_BYTES = GIB;
 const VOLUME = "classic";
@@ -54,7 +55,7 @@ async function sides(
   folder: string,
 ): Promise<{ readonly ours: Side; readonly theirs: Side }> {
   const path = join(folder, "unit");
-  writtenFile(path, FILE_BYTES);
+  prewrite(path, FILE_BYTES, new SystemMemory());
   const listen = `127.0.0.1:${freePort("127.0.0.1")}`;
   const daemon = await Daemon.start({ flags: ["--iscsi-listen", listen] });
   cleanup.after(() => daemon.stop());

@@ -1,8 +1,7 @@
 // Where a benchmark's files lie, and that nothing of it outlives it.
 
-import { closeSync, fdatasyncSync, mkdtempSync, openSync, rmSync, writeSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { MIB } from "../base/index.ts";
 import { Cleanup } from "../testing/soak/cleanup.ts";
 
 export type BenchPlace = "tmpfs" | "disk";
@@ -38,13 +37,4 @@ export async function onPlace(
   inner.after(() => rmSync(folder, { recursive: true, force: true }));
   await work(inner, folder);
   await inner.run();
-}
-
-/** Makes a file whose blocks are all allocated and written; `sizeBytes` a multiple of 4 MiB. */
-export function writtenFile(path: string, sizeBytes: number): void {
-  const fd = openSync(path, "w");
-  const piece = Buffer.alloc(4 * MIB, 0x5a);
-  for (let at = 0; at < sizeBytes; at += piece.length) writeSync(fd, piece, 0, piece.length, at);
-  fdatasyncSync(fd);
-  closeSync(fd);
 }

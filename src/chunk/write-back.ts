@@ -32,8 +32,6 @@ import type { WriteParts } from "./write-path.ts";
  */
 const BATCH_BLOCKS = 256;
 const BATCH_GROUPS = 4096;
-/** A ring write that comes meanwhile waits behind no more than these. */
-const WRITES_AT_ONCE = 64;
 /** Blocks of one write. */
 const RUN_BLOCKS = 64;
 const IOVEC_BYTES = 16;
@@ -108,11 +106,8 @@ export class WriteBack {
     this.batchCount += 1;
     if (planted.freeBeforeSettled) this.release(count, lsn);
     if (count > 0) {
-      const writes = this.writes(count);
-      for (let from = 0; from < writes.length; from += WRITES_AT_ONCE) {
-        const result = yield writes.slice(from, from + WRITES_AT_ONCE);
-        if (result !== 0) return result;
-      }
+      const result = yield this.writes(count);
+      if (result !== 0) return result;
       if (flushNeeded && !planted.logBeforeFlush) {
         const synced = yield [ioSync()];
         if (synced !== 0) return synced;

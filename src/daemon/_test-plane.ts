@@ -10,6 +10,7 @@ import type { TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { AttachmentSpec, Backing, VolumeSpec } from "../ports/data-plane.ts";
 import type { LogFields } from "../ports/log.ts";
+import type { HeldUnitSpec, ScsiSpec } from "../ports/scsi-plane.ts";
 import { createDataPlane, type ReactorDataPlane, type ReactorPlaneOptions } from "./data-plane.ts";
 import type { DataPlaneOptions } from "./data-plane-factory.ts";
 
@@ -138,4 +139,29 @@ export async function until(condition: () => boolean, what: string): Promise<voi
     await sleep(10);
   }
   assert.fail(`in vain: ${what}`);
+}
+
+/** The volume as a unit of controller "k". */
+export function unitSpec(socketPath: string, { id }: VolumeSpec, lun: number): ScsiSpec {
+  return {
+    volumeId: id,
+    controller: "k",
+    lun,
+    socketPath,
+    socketMode: 0o660,
+    socketGroupId: -1,
+    queueCountMax: 4,
+    packedAllowed: true,
+    readOnly: false,
+    naa: `300000000000000${lun.toString(16)}`,
+    reservations: null,
+    powerWasLost: false,
+    listens: true,
+  };
+}
+
+/** The unit's place, before its volume is there. */
+export function placeOf(unit: ScsiSpec, { name, serial }: VolumeSpec): HeldUnitSpec {
+  const { reservations: _, powerWasLost: __, ...more } = unit;
+  return { ...more, name, serial };
 }

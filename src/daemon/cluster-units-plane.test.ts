@@ -6,13 +6,11 @@ import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type ScsiAnswer, type ScsiCommandOptions, ScsiDriver } from "../load/index.ts";
-import type { VolumeSpec } from "../ports/data-plane.ts";
 import type { ReservationRecord } from "../ports/reservation-record.ts";
-import type { ScsiSpec } from "../ports/scsi-plane.ts";
 import { be, read10, write10 } from "../testing/fakes/cdb.ts";
 import * as l from "../vhost-user/layouts-scsi.ts";
 import { TestCluster, type TestNode, VOLUME_BYTES } from "./_test-cluster.ts";
-import { until, volume } from "./_test-plane.ts";
+import { placeOf, unitSpec, until, volume } from "./_test-plane.ts";
 
 const BLOCK = 512;
 const BLOCKS = 8;
@@ -69,24 +67,6 @@ class Guest {
   }
 }
 
-function unit(socketPath: string, { id }: VolumeSpec, lun: number): ScsiSpec {
-  return {
-    volumeId: id,
-    controller: "k",
-    lun,
-    socketPath,
-    socketMode: 0o660,
-    socketGroupId: -1,
-    queueCountMax: 4,
-    packedAllowed: true,
-    readOnly: false,
-    naa: `300000000000000${lun.toString(16)}`,
-    reservations: null,
-    powerWasLost: false,
-    listens: true,
-  };
-}
-
 function socketOf({ diskPath }: TestNode): string {
   return diskPath.replace(/disk$/, "k.sock");
 }
@@ -105,11 +85,11 @@ test("beside a volume of the node, on the cluster's reactor; it grows, and its g
   await plane.openVolume(volume("filler", { kind: "memory" }), { create: true });
   const own = volume("own", { kind: "memory" });
   await plane.openVolume(own, { create: true, controller: "k" });
-  await plane.attachScsi(unit(at, own, 0));
+  await plane.attachScsi(unitSpec(at, own, 0));
   const spec = await cluster.make("unit", [a, b]);
   plane.requireNearCluster("k");
   await cluster.own(spec, a, [a, b]);
-  await plane.attachScsi(unit(at, spec, 1));
+  await plane.attachScsi(unitSpec(at, spec, 1));
   const guest = new Guest(t, at);
   for (const lun of [0, 1]) await guest.write(lun, lun + 1);
   for (const lun of [0, 1]) await guest.reads(lun, lun + 1);
@@ -153,7 +133,7 @@ test("beside a volume of the node, on the cluster's reactor; it grows, and its g
   await plane.closeVolume(spec.id);
   await plane.detach(own.id);
   await cluster.own({ ...spec, sizeBytes: 2 * VOLUME_BYTES }, b, [a, b]);
-  await b.plane.attachScsi(unit(socketOf(b), spec, 0));
+  await b.plane.attachScsi(unitSpec(socketOf(b), spec, 0));
   const elsewhere = new Guest(t, socketOf(b));
   await elsewhere.reads(0, 5);
   await elsewhere.reads(0, 9, lastBlock + 1 - BLOCKS);
@@ -166,7 +146,7 @@ test("a controller that began before the cluster, elsewhere, has no volume of it
   const own = volume("own", { kind: "memory" });
   await a.plane.openVolume(volume("first", { kind: "memory" }), { create: true });
   await a.plane.openVolume(own, { create: true });
-  await a.plane.attachScsi(unit(socketOf(a), own, 0));
+  await a.plane.attachScsi(unitSpec(socketOf(a), own, 0));
   assert.throws(() => a.plane.requireNearCluster("k"), {
     code: "CONTROLLER_ELSEWHERE",
     message: /controller k is on reactor 1, volumes of the cluster are on reactor 0/,
@@ -175,7 +155,7 @@ test("a controller that began before the cluster, elsewhere, has no volume of it
   const spec = await cluster.make("unit", [a]);
   await cluster.own(spec, a, [a]);
   const refusal = { code: "CONTROLLER_ELSEWHERE" };
-  await assert.rejects(a.plane.attachScsi(unit(socketOf(a), spec, 1)), refusal);
+  await assert.rejects(a.plane.attachScsi(unitSpec(socketOf(a), spec, 1)), refusal);
 });
 
 test("an owner that is fenced answers errors, and nothing that is old", async (t) => {
@@ -184,15 +164,15 @@ test("an owner that is fenced answers errors, and nothing that is old", async (t
   const spec = await cluster.make("unit", [a, b]);
   const own = volume("own", { kind: "memory" });
   await a.plane.openVolume(own, { create: true, controller: "k" });
-  await a.plane.attachScsi(unit(socketOf(a), own, 0));
+  await a.plane.attachScsi(unitSpec(socketOf(a), own, 0));
   await cluster.own(spec, a, [a, b]);
-  await a.plane.attachScsi(unit(socketOf(a), spec, 1));
+  await a.plane.attachScsi(unitSpec(socketOf(a), spec, 1));
   const old = new Guest(t, socketOf(a));
   await old.write(1, 1);
   await old.write(0, 1);
   // The node that has it knows nothing of its own end: the copies tell it.
   await cluster.own(spec, c, [a, b]);
-  await c.plane.attachScsi(unit(socketOf(c), spec, 4));
+  await c.plane.attachScsi(unitSpec(socketOf(c), spec, 4));
   const now = new Guest(t, socketOf(c));
   await now.write(4, 2);
   const read = await old.run(read10(16, BLOCKS), { lun: 1, room: BLOCKS * BLOCK });
@@ -214,15 +194,14 @@ test("a place is held while the volume is taken back, then the unit serves", asy
   const cluster = await TestCluster.start(t, 2);
   const [a, b] = cluster.nodes as Three;
   const spec = await cluster.make("unit", [a, b]);
-  const { reservations: _, powerWasLost: __, ...place } = unit(socketOf(a), spec, 1);
-  await a.plane.holdUnit({ ...place, name: spec.name, serial: spec.serial });
+  await a.plane.holdUnit(placeOf(unitSpec(socketOf(a), spec, 1), spec));
   const guest = new Guest(t, socketOf(a));
   assert.equal((await guest.run(TEST_UNIT_READY, { lun: 1 })).sense, NOT_READY);
   a.isConnected = false;
   await cluster.own(spec, a, [a, b]);
   assert.equal((await guest.run(TEST_UNIT_READY, { lun: 1 })).sense, NOT_READY);
   guest.driver.offerEvent();
-  await a.plane.attachScsi(unit(socketOf(a), spec, 1));
+  await a.plane.attachScsi(unitSpec(socketOf(a), spec, 1));
   assert.equal(guest.driver.waitEvent().event, l.SCSI_T_PARAM_CHANGE);
   // It is there, and waits for its record: what is asked waits, too.
   assert.equal((await guest.run(TEST_UNIT_READY, { lun: 1 })).status, 0);

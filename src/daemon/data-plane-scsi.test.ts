@@ -9,35 +9,19 @@ import type { VolumeSpec } from "../ports/data-plane.ts";
 import type { HeldUnitSpec, ScsiSpec } from "../ports/scsi-plane.ts";
 import { read10, write10 } from "../testing/fakes/cdb.ts";
 import * as l from "../vhost-user/layouts-scsi.ts";
-import { descriptorCount, TestPlane, until, volume } from "./_test-plane.ts";
+import { descriptorCount, placeOf, TestPlane, unitSpec, until, volume } from "./_test-plane.ts";
 
 function unit(
   plane: TestPlane,
-  { id }: VolumeSpec,
+  spec: VolumeSpec,
   lun: number,
   more: Partial<ScsiSpec> = {},
 ): ScsiSpec {
-  return {
-    volumeId: id,
-    controller: "k",
-    lun,
-    socketPath: plane.path("k.sock"),
-    socketMode: 0o660,
-    socketGroupId: -1,
-    queueCountMax: 4,
-    packedAllowed: true,
-    readOnly: false,
-    naa: `300000000000000${lun.toString(16)}`,
-    reservations: null,
-    powerWasLost: false,
-    listens: true,
-    ...more,
-  };
+  return { ...unitSpec(plane.path("k.sock"), spec, lun), ...more };
 }
 
 function place(plane: TestPlane, spec: VolumeSpec, lun: number, listens = true): HeldUnitSpec {
-  const { reservations: _, powerWasLost: __, ...more } = unit(plane, spec, lun, { listens });
-  return { ...more, name: spec.name, serial: spec.serial };
+  return placeOf(unit(plane, spec, lun, { listens }), spec);
 }
 
 async function open(plane: TestPlane, spec: VolumeSpec, controller = "k"): Promise<VolumeSpec> {

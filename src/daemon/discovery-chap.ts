@@ -6,13 +6,14 @@
 //  - a setting that cannot hold stops the start: no portal is more open than it was meant to be;
 //  - secrets are in files of the operator's, read at the start; they are in no message or log.
 
-import { readFileSync, statSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { checkChap } from "../model/classic-rules.ts";
 import type { DaemonConfig } from "../model/config.ts";
 import { ApiError } from "../model/errors.ts";
 import type { ClassicChap, ClassicProof } from "../ports/classic-plane.ts";
 import type { Log } from "../ports/log.ts";
 import { StartError } from "./data-directory.ts";
+import { openModeOf } from "./secret-mode.ts";
 
 const USER = "--discovery-chap-user";
 const SECRET_FILE = "--discovery-chap-secret-file";
@@ -67,20 +68,17 @@ function requireBoth(one: Given, other: Given): void {
 /** Without the newline at its end, as `volume attach` reads one. */
 function readSecret(path: string, flag: string, log: Log): string {
   let text: string;
-  let mode: number;
+  let mode: string | null;
   try {
     text = readFileSync(path, "utf8");
-    mode = statSync(path).mode & 0o777;
+    mode = openModeOf(path);
   } catch (error) {
     const { code = "" } = error as NodeJS.ErrnoException;
     throw refusal(`${flag} ${path} cannot be read: ${code}`, {
       advice: "name a file that holds the secret and nothing else",
     });
   }
-  if ((mode & 0o077) !== 0) {
-    const shown = mode.toString(8).padStart(4, "0");
-    log.log("warn", "iscsi.secret-readable-by-others", { path, mode: shown });
-  }
+  if (mode !== null) log.log("warn", "iscsi.secret-readable-by-others", { path, mode });
   return text.replace(/\r?\n$/, "");
 }
 

@@ -7,12 +7,13 @@
 // and SIGINT stop it cleanly: what was answered is on the disk in any case. Exit codes: 0 stopped
 // cleanly, 1 cannot start or failed, 2 wrong usage.
 
-import { readFileSync, statSync, writeSync } from "node:fs";
+import { readFileSync, writeSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { RingstoreError } from "../base/index.ts";
 import { MetaServer, type MetaServerOptions } from "../meta/server/server.ts";
 import { DaemonLog } from "./log.ts";
+import { openModeOf } from "./secret-mode.ts";
 
 const LISTEN_DEFAULT = "127.0.0.1:2389";
 const LOOPBACK = /^(?:127\.\d+\.\d+\.\d+|\[::1\]|localhost):\d+$/;
@@ -102,9 +103,7 @@ function readUser(path: string): { name: string; password: string } {
   const line = readFile(path, "--user-file").toString("utf8").split("\n")[0] ?? "";
   const at = line.indexOf(":");
   if (at < 1 || at === line.length - 1) throw usage(`${path} must hold one line name:password.`);
-  if ((statSync(path).mode & 0o077) !== 0) {
-    throw usage(`${path} can be read by others: chmod 600 ${path}`);
-  }
+  if (openModeOf(path) !== null) throw usage(`${path} can be read by others: chmod 600 ${path}`);
   return { name: line.slice(0, at), password: line.slice(at + 1) };
 }
 

@@ -91,6 +91,16 @@ class Scene {
     }
   }
 
+  /** The daemon is killed, and `path` is not there when the next one starts. */
+  async loseAtRestart(path: string, driver: ScsiDriver, socket: string): Promise<void> {
+    this.daemon.kill();
+    await this.daemon.waitForExit();
+    renameSync(path, `${path}.away`);
+    driver.disconnect();
+    await this.daemon.launch();
+    await this.connectSoon(driver, socket);
+  }
+
   async restart(signal: "SIGKILL" | "SIGTERM"): Promise<void> {
     this.daemon.signal(signal);
     await this.daemon.waitForExit();
@@ -288,12 +298,7 @@ test("a volume that is not there at a restart is a disk that becomes ready", LIM
   for (const lun of [0, 1]) write(driver, lun, lun + 1);
   const serial = serialOf(driver, 1);
   const { path } = (await scene.show("b")).backing;
-  scene.daemon.kill();
-  await scene.daemon.waitForExit();
-  renameSync(path, `${path}.away`);
-  driver.disconnect();
-  await scene.daemon.launch();
-  await scene.connectSoon(driver, socket);
+  await scene.loseAtRestart(path, driver, socket);
   assert.deepEqual(lunsOf(driver), [0, 1]);
   assert.equal(serialOf(driver, 1), serial);
   assert.equal(driver.command(TEST_UNIT_READY, { lun: 1 }).sense, POWER_ON);
@@ -318,12 +323,7 @@ test("a volume that is not there at a restart is a disk that becomes ready", LIM
   assert.equal((await scene.show("b")).state, "connected");
 
   // Gone again, and detached while it is: the guest sees it go.
-  scene.daemon.kill();
-  await scene.daemon.waitForExit();
-  renameSync(path, `${path}.away`);
-  driver.disconnect();
-  await scene.daemon.launch();
-  await scene.connectSoon(driver, socket);
+  await scene.loseAtRestart(path, driver, socket);
   await scene.daemon.waitForApi();
   assert.equal(driver.retried(TEST_UNIT_READY, { lun: 1 }).sense, 0x020401);
   await scene.detach("b");

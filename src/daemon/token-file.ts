@@ -2,10 +2,11 @@
 // file is missing, so that `--listen` alone is enough to begin with.
 
 import { randomBytes } from "node:crypto";
-import { readFileSync, statSync, writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { parseTokens, type Token } from "../api/tokens.ts";
 import type { Log } from "../ports/log.ts";
 import { StartError } from "./data-directory.ts";
+import { openModeOf } from "./secret-mode.ts";
 
 export class TokenFile {
   readonly #path: string;
@@ -47,9 +48,8 @@ export class TokenFile {
   }
 
   #warnWhenOpen(): void {
-    const mode = statSync(this.#path).mode & 0o777;
-    if ((mode & 0o077) === 0) return;
-    const shown = mode.toString(8).padStart(4, "0");
-    this.#log.log("warn", "tokens.readable-by-others", { path: this.#path, mode: shown });
+    const mode = openModeOf(this.#path);
+    if (mode === null) return;
+    this.#log.log("warn", "tokens.readable-by-others", { path: this.#path, mode });
   }
 }

@@ -11,7 +11,13 @@ import * as v from "../../virtio/index.ts";
 import { type Flip, Racer } from "./racer.ts";
 import type { Buf } from "./rings.ts";
 import { Scene } from "./scene.ts";
-import { GUEST_BASE, STATUS_UNTOUCHED, type Victim, type VictimOptions } from "./victim.ts";
+import {
+  GUEST_BASE,
+  STATUS_UNTOUCHED,
+  type Victim,
+  type VictimOptions,
+  WAIT_MS,
+} from "./victim.ts";
 
 let scene: Scene;
 before(async (t) => {
@@ -27,8 +33,6 @@ const VARIANTS: readonly VictimOptions[] = [
 const OK = v.BLK_S_OK;
 const REGION_BYTES = 1 << 20;
 const RACE_MS = 250;
-/** As long as a machine full of other tests may need for one request. */
-const WAIT_MS = 30_000;
 const FLAG_NEED_REPLY = m.FLAG_VERSION | m.FLAG_NEED_REPLY;
 
 /**
