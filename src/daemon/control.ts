@@ -365,6 +365,8 @@ function ioOf(name: string, stats: VolumeStats): VolumeIo {
     discardCount: stats.discardCount,
     errorCount: stats.errorCount,
     ringErrorCount: stats.ringErrorCount,
+    lateKickCount: stats.lateKickCount,
+    lateInterruptCount: stats.lateInterruptCount,
     inflightCount: stats.inflightCount,
     readLatency: latencyOf(stats.readLatencyUs),
     writeLatency: latencyOf(stats.writeLatencyUs),

@@ -30,6 +30,8 @@ test("virtio's counter indices are telemetry's", () => {
     [virtio.COUNTER_PAUSE, VOLUME_COUNTERS.pauseCount],
     [virtio.COUNTER_OPEN_SESSIONS, VOLUME_COUNTERS.openSessionCount],
     [virtio.COUNTER_COMMAND, VOLUME_COUNTERS.commandCount],
+    [virtio.COUNTER_LATE_KICK, VOLUME_COUNTERS.lateKickCount],
+    [virtio.COUNTER_LATE_INTERRUPT, VOLUME_COUNTERS.lateInterruptCount],
   ];
   for (const [ours, theirs] of pairs) assert.equal(ours, theirs);
   const names = Object.keys(virtio).filter((name) => /^COUNTER_[A-Z_]+$/.test(name));

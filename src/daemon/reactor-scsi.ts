@@ -49,6 +49,8 @@ const OF_THE_SOCKET = [
   VOLUME_COUNTERS.connected,
   VOLUME_COUNTERS.openSessionCount,
   VOLUME_COUNTERS.ringErrorCount,
+  VOLUME_COUNTERS.lateKickCount,
+  VOLUME_COUNTERS.lateInterruptCount,
 ] as const;
 
 export interface ReactorScsiModules {

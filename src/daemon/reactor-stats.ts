@@ -28,6 +28,8 @@ export function statsOf(volume: MeteredVolume, health: readonly HealthItem[]): V
     sessionCount: block.get("openSessionCount"),
     connected: block.get("connected") === 1,
     ringErrorCount: block.get("ringErrorCount"),
+    lateKickCount: block.get("lateKickCount"),
+    lateInterruptCount: block.get("lateInterruptCount"),
     health,
   };
 }

@@ -94,6 +94,12 @@ export const METRICS: readonly Metric[] = [
     "SCSI commands of initiators, and of guests by virtio-scsi.",
   ),
   volume("ring_errors_total", "counter", [], "Queues stopped because of what the guest put there."),
+  volume(
+    "late_wakeups_total",
+    "counter",
+    ["of"],
+    "Wake-ups that a guest's machine lost, of the volume or of the guest, and made up for.",
+  ),
   volume("inflight_requests", "gauge", [], "Requests taken from the rings and not yet completed."),
   volume("latency_seconds", "histogram", ["op"], "From taking a request to completing it."),
 ];

@@ -293,6 +293,8 @@ export const StatsReplySchema: SchemaOf<StatsReply> = describes<StatsReply>()(
             discardCount: count(),
             errorCount: count(),
             ringErrorCount: count(),
+            lateKickCount: count(),
+            lateInterruptCount: count(),
             inflightCount: count(),
             readLatency: latency,
             writeLatency: latency,

@@ -225,6 +225,9 @@ export interface VolumeIo {
   readonly discardCount: number;
   readonly errorCount: number;
   readonly ringErrorCount: number;
+  /** Wake-ups that a guest's emulator lost, made good by the volume's second look. */
+  readonly lateKickCount: number;
+  readonly lateInterruptCount: number;
   readonly inflightCount: number;
   readonly readLatency: Latency;
   readonly writeLatency: Latency;

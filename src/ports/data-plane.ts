@@ -59,6 +59,9 @@ export interface VolumeStats {
   /** A front-end has started rings. */
   readonly connected: boolean;
   readonly ringErrorCount: number;
+  /** Times requests lay on a ring without a kick, and times a guest had missed an interrupt. */
+  readonly lateKickCount: number;
+  readonly lateInterruptCount: number;
   readonly health: readonly HealthItem[];
 }
 

@@ -62,6 +62,9 @@ export const VOLUME_COUNTERS = {
   openSessionCount: 27,
   /** SCSI commands, those included that never reach the device. */
   commandCount: 28,
+  /** Times requests lay on a ring without a kick, and times a guest had missed an interrupt. */
+  lateKickCount: 29,
+  lateInterruptCount: 30,
 } as const;
 export type VolumeCounter = keyof typeof VOLUME_COUNTERS;
 

@@ -180,6 +180,8 @@ function addVolumes(to: Collection, sample: DaemonSample): void {
     to.add("volume_errors_total", volume, stats.errorCount);
     to.add("volume_scsi_commands_total", volume, stats.commandCount);
     to.add("volume_ring_errors_total", volume, stats.ringErrorCount);
+    to.add("volume_late_wakeups_total", { ...volume, of: "volume" }, stats.lateKickCount);
+    to.add("volume_late_wakeups_total", { ...volume, of: "guest" }, stats.lateInterruptCount);
     to.add("volume_inflight_requests", volume, stats.inflightCount);
     to.addLatency("volume_latency_seconds", { ...volume, op: "read" }, stats.readLatencyUs);
     to.addLatency("volume_latency_seconds", { ...volume, op: "write" }, stats.writeLatencyUs);

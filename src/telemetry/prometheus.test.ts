@@ -98,6 +98,8 @@ function sampleOf(readCount: number, version = "1.0"): DaemonSample {
     sessionCount: 1,
     connected: true,
     ringErrorCount: 6,
+    lateKickCount: 9,
+    lateInterruptCount: 10,
     health: [],
   };
   return {
@@ -179,6 +181,8 @@ describe("the Prometheus text", () => {
       'ringstore_volume_operations_total{volume="db1",op="discard"} 3',
       'ringstore_volume_bytes_total{volume="db1",op="write"} 512',
       'ringstore_volume_ring_errors_total{volume="db1"} 6',
+      'ringstore_volume_late_wakeups_total{volume="db1",of="volume"} 9',
+      'ringstore_volume_late_wakeups_total{volume="db1",of="guest"} 10',
       'ringstore_volume_latency_seconds_bucket{volume="db1",op="read",le="0.0001"} 1',
       'ringstore_volume_latency_seconds_bucket{volume="db1",op="read",le="0.001"} 4',
       'ringstore_volume_latency_seconds_bucket{volume="db1",op="read",le="+Inf"} 5',

@@ -28,6 +28,10 @@ export interface RingQueue extends Poller {
   /** 0 or a BROKEN_... reason. */
   start(options: BlkQueueStart): number;
   stopTaking(): void;
+  /** See Virtqueue; flush() comes before. */
+  owesNotification(): boolean;
+  /** Interrupts the driver, which owesNotification() said waits for it. */
+  remind(): void;
   setRingLog(ringLog: RingLog | null): void;
   close(): void;
 }

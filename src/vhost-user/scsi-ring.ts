@@ -201,6 +201,15 @@ export abstract class ScsiRing implements RingQueue {
     if (queue.broken !== 0) this.breakRing(queue.broken);
   }
 
+  owesNotification(): boolean {
+    return this.queue.owesNotification();
+  }
+
+  remind(): void {
+    this.queue.notified();
+    this.notifier.signal();
+  }
+
   // Answering -------------------------------------------------------------------------------------
 
   protected push(head: number, usedBytes: number): void {

@@ -39,6 +39,7 @@ import {
 } from "./messages.ts";
 import { LATER, OK, type Outcome, REPLIED } from "./outcome.ts";
 import { handleRequest } from "./requests.ts";
+import type { SleepingRing } from "./second-look.ts";
 import { RING_DRAINING, RING_RUNNING, RING_STOPPED, type RingOwner, Vring } from "./vring.ts";
 
 /** Messages handled per wake-up, and the time for them: a flood of them must not hold the loop. */
@@ -329,6 +330,11 @@ export class Session implements RingOwner {
 
   ringBroken(ring: Vring, reason: string): void {
     this.say("warn", "vhost_user.ring_broken", { ring: ring.index, reason });
+  }
+
+  ringLate(ring: SleepingRing, lost: string): void {
+    const hint = "the guest's machine lost it: QEMU does, emulating one CPU without KVM";
+    this.say("warn", "vhost_user.late_wakeup", { ring: ring.index, lost, hint });
   }
 
   ringDrained(_ring: Vring): void {

@@ -20,6 +20,7 @@ import {
   type BlkQueueModules,
   brokenName,
   COUNTER_KICK,
+  F_EVENT_IDX,
   F_RING_PACKED,
   hasFeature,
   type RingLog,
@@ -34,6 +35,7 @@ import type { MemoryTable } from "./memory-table.ts";
 import { isWatchable, Notifier } from "./notifier.ts";
 import { QueueReactor } from "./queue-reactor.ts";
 import { closeRingAreas, openRingAreas, type RingAreas } from "./ring-area.ts";
+import { type LateOwner, SecondLook } from "./second-look.ts";
 
 export const RING_STOPPED = 0;
 export const RING_RUNNING = 1;
@@ -43,7 +45,7 @@ export const RING_DRAINING = 2;
 const KICKLESS_POLL_MS = 1;
 
 /** What a ring asks of its session. */
-export interface RingOwner {
+export interface RingOwner extends LateOwner {
   /** The driver kicked a ring that does not run: it may be possible to start it now. */
   ringKicked(ring: Vring): void;
   /** Everything taken has been answered: the drain that was asked for is over. */
@@ -94,6 +96,7 @@ export class Vring implements Poller, RingLog {
   private kickFills = false;
   private kicked = false;
   private timerPending = false;
+  private readonly secondLook: SecondLook;
   private queue: RingQueue | null = null;
   private areas: RingAreas | null = null;
   /** Its areas lie in no region: not tried again before memory, addresses or size change. */
@@ -109,6 +112,7 @@ export class Vring implements Poller, RingLog {
     this.reactor = modules.reactor;
     this.call = new Notifier(modules.reactor);
     this.error = new Notifier(modules.reactor);
+    this.secondLook = new SecondLook(modules, this);
   }
 
   // What the front-end tells ----------------------------------------------------------------------
@@ -266,6 +270,8 @@ export class Vring implements Poller, RingLog {
       return this.fail(brokenName(reason));
     }
     this.queue = queue;
+    const exact = hasFeature(options.featuresLow, options.featuresHigh, F_EVENT_IDX);
+    this.secondLook.start(queue, exact);
     this.state = RING_RUNNING;
     this.ran = true;
     this.reactor.addPoller(this);
@@ -381,6 +387,7 @@ export class Vring implements Poller, RingLog {
   // @cold
   private finishDrain(queue: RingQueue): void {
     this.reactor.removePoller(this);
+    this.secondLook.stop();
     this.base = queue.base;
     queue.close();
     this.queue = null;
@@ -424,14 +431,16 @@ export class Vring implements Poller, RingLog {
   arm(): boolean {
     const queue = this.queue;
     if (queue === null || !this.enabled) return false;
-    const found = queue.arm();
+    if (queue.arm()) return true;
     // Without a kick descriptor nobody can wake us: come back and look.
-    if (!found && this.kickFd < 0) this.wakeTimer();
-    return found;
+    if (this.kickFd < 0) this.wakeTimer();
+    this.secondLook.slept();
+    return false;
   }
 
   disarm(): void {
     const queue = this.queue;
+    this.secondLook.woke();
     if (queue !== null && this.enabled) queue.disarm();
   }
 

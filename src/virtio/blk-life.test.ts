@@ -184,17 +184,6 @@ for (const packed of [false, true]) {
       assert.equal(rig.driver.takeUsed().length, 1);
     });
 
-    test("resumeTaking goes on with what waited", () => {
-      const rig = new BlkRig({ packed });
-      rig.queue.stopTaking();
-      offerReads(rig, 3);
-      rig.run();
-      assert.deepEqual(rig.driver.takeUsed(), []);
-      rig.queue.resumeTaking();
-      rig.run();
-      assert.equal(rig.driver.takeUsed().length, 3);
-    });
-
     test("requests left at the device by stop() touch nothing of the guest any more", () => {
       const rig = new BlkRig({ packed });
       rig.device.held = true;
@@ -346,7 +335,6 @@ describe("breaking", () => {
       ids,
     );
     assert.equal(rig.peek(statuses[1] as number), BLK_S_OK);
-    rig.queue.resumeTaking();
     offerReads(rig, 1);
     rig.run();
     assert.deepEqual(rig.driver.takeUsed(), []);
@@ -478,19 +466,6 @@ describe("migration log", () => {
     rig.request(BLK_T_IN, 0, [READ]);
     assert.equal(writes, 2);
   });
-});
-
-test("the notifier can be replaced while the ring runs", () => {
-  const rig = new BlkRig();
-  let calls = 0;
-  rig.queue.setNotifier({
-    signal: () => {
-      calls += 1;
-    },
-  });
-  rig.assertWorks();
-  assert.equal(calls, 1);
-  assert.equal(rig.callCount, 1);
 });
 
 test("memory can be replaced while the ring runs: headers, data, tables come from the new", () => {

@@ -45,8 +45,11 @@ export const COUNTER_PAUSE = 19;
 export const COUNTER_OPEN_SESSIONS = 27;
 /** SCSI commands, those included that never reach the device. */
 export const COUNTER_COMMAND = 28;
+/** Requests found on a ring that should have been kicked for, and interrupts sent late. */
+export const COUNTER_LATE_KICK = 29;
+export const COUNTER_LATE_INTERRUPT = 30;
 /** Cells a meter must have. */
-export const COUNTERS_BYTES_MIN: number = 29 * 8;
+export const COUNTERS_BYTES_MIN: number = 31 * 8;
 
 export function add(counters: Float64Array, index: number, amount: number): void {
   counters[index] = (counters[index] as number) + amount;

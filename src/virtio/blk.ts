@@ -235,19 +235,10 @@ export class BlkQueue implements RequestOwner, Poller {
     this.taking = false;
   }
 
-  /** Takes requests again; the caller activates the poller. */
-  resumeTaking(): void {
-    this.taking = this.started && this.brokenReason === 0;
-  }
-
   setMemory(memory: GuestMemory): void {
     if (!this.started) return;
     this.memory = memory;
     this.queue.setMemory(memory);
-  }
-
-  setNotifier(notifier: CallNotifier): void {
-    this.notifier = notifier;
   }
 
   setRingLog(ringLog: RingLog | null): void {
@@ -303,6 +294,15 @@ export class BlkQueue implements RequestOwner, Poller {
     add(this.counters, counter, 1);
     this.reportInflight();
     if (queue.broken !== 0) this.breakRing(queue.broken);
+  }
+
+  owesNotification(): boolean {
+    return this.queue.owesNotification();
+  }
+
+  remind(): void {
+    this.queue.notified();
+    this.notifier.signal();
   }
 
   requestCompleted(slot: number, result: number): void {

@@ -21,6 +21,7 @@
 
 import { assert } from "../base/index.ts";
 import type { GuestMemory, RingArea } from "../ports/index.ts";
+import { isInterruptWanted } from "./_packed-event.ts";
 import { takeBackUnseen } from "./_packed-recovery.ts";
 import {
   EMPTY_I32,
@@ -104,6 +105,8 @@ export class PackedQueue implements Virtqueue {
   private signalledIndex = 0;
   private signalledValid = false;
   private publishedSinceAsked = false;
+  /** Slots used since the driver was interrupted last, at most `size`. */
+  private unnotifiedSlots = 0;
   private eventIndex = false;
   private indirectAllowed = false;
   private descriptorWords: Uint32Array = EMPTY_U32;
@@ -160,6 +163,7 @@ export class PackedQueue implements Virtqueue {
     this.pendingCount = 0;
     this.signalledValid = false;
     this.publishedSinceAsked = false;
+    this.unnotifiedSlots = 0;
     this.broken = 0;
     this.setBase(base);
     if (this.availIndex >= size || this.usedIndex >= size) {
@@ -192,6 +196,7 @@ export class PackedQueue implements Virtqueue {
     this.inflightSlots = 0;
     this.pulledCount = 0;
     this.publishedSinceAsked = false;
+    this.unnotifiedSlots = 0;
   }
 
   setMemory(memory: GuestMemory): void {
@@ -203,9 +208,9 @@ export class PackedQueue implements Virtqueue {
   }
 
   pop(chain: Chain): number {
-    if (this.broken !== 0 || this.size === 0) return this.nothing();
+    if (this.broken !== 0 || this.size === 0) return this.broken === 0 ? NONE : this.broken;
     if (this.descriptorArea.shadow && this.pulledCount === 0 && !this.pullAvailable()) {
-      return this.nothing();
+      return this.broken === 0 ? NONE : this.broken;
     }
     const tail = Atomics.load(this.descriptorStates, (this.availIndex << 2) + 3);
     if ((tail & STATE_IN_WORD) !== this.availableState) return NONE;
@@ -288,6 +293,7 @@ export class PackedQueue implements Virtqueue {
     }
     this.pendingCount += 1;
     this.pendingSlots += slots;
+    this.unnotifiedSlots = Math.min(this.unnotifiedSlots + slots, this.size);
     this.usedIndex = index + slots;
     if (this.usedIndex >= this.size) {
       this.usedIndex -= this.size;
@@ -312,20 +318,27 @@ export class PackedQueue implements Virtqueue {
     if (!this.publishedSinceAsked) return false;
     this.publishedSinceAsked = false;
     const now = this.usedIndex;
-    let before = this.signalledIndex;
-    const valid = this.signalledValid;
+    const before = this.signalledIndex;
+    const exact = this.signalledValid && this.eventIndex;
     this.signalledIndex = now;
     this.signalledValid = true;
+    const wanted = this.isWanted(now > before ? now - before : now - before + this.size, exact);
+    if (wanted) this.unnotifiedSlots = 0;
+    return wanted;
+  }
+
+  owesNotification(): boolean {
+    const slots = this.unnotifiedSlots;
+    return slots > 0 && this.broken === 0 && this.isWanted(slots, this.eventIndex);
+  }
+
+  notified(): void {
+    this.unnotifiedSlots = 0;
+  }
+
+  private isWanted(slots: number, exact: boolean): boolean {
     if (this.driverArea.shadow && !this.driverArea.pull(0, 4)) return true;
-    const event = Atomics.load(this.driverEvent, 0);
-    const mode = (event >>> 16) & 3;
-    if (mode === PACKED_EVENT_DISABLE) return false;
-    if (mode !== PACKED_EVENT_DESCRIPTOR || !this.eventIndex || !valid) return true;
-    // Positions on one line: [before, now) was used since the driver was asked last.
-    let offset = event & 0x7fff;
-    if (((event >>> 15) & 1) !== this.usedWrap) offset -= this.size;
-    if (now <= before) before -= this.size;
-    return offset >= before && offset < now;
+    return isInterruptWanted(Atomics.load(this.driverEvent, 0), this, slots, exact);
   }
 
   enableNotifications(): boolean {
@@ -366,10 +379,6 @@ export class PackedQueue implements Virtqueue {
     if (this.pulledCount !== 0) {
       this.pulledCount = this.pulledCount > slots ? this.pulledCount - slots : 0;
     }
-  }
-
-  private nothing(): number {
-    return this.broken !== 0 ? this.broken : NONE;
   }
 
   private fail(reason: number): number {

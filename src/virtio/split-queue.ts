@@ -85,6 +85,8 @@ export class SplitQueue implements Virtqueue {
   private pendingCount = 0;
   /** usedIndex when needsNotification() was asked last. */
   private signalledIndex = 0;
+  /** usedIndex when the driver was interrupted last. */
+  private notifiedIndex = 0;
   /** False until the first question: the driver is then always notified. */
   private signalledValid = false;
   private eventIndex = false;
@@ -147,6 +149,7 @@ export class SplitQueue implements Virtqueue {
     }
     this.usedIndex = Atomics.load(this.used, IDX);
     this.signalledIndex = this.usedIndex;
+    this.notifiedIndex = this.usedIndex;
     // An earlier life of this ring may have left its suppression flag behind.
     if (!this.storeUsed(FLAGS, 0)) return this.fail(BROKEN_RING_MEMORY);
     return 0;
@@ -257,14 +260,29 @@ export class SplitQueue implements Virtqueue {
     const now = this.usedIndex;
     if (now === before) return false;
     this.signalledIndex = now;
+    const first = !this.signalledValid;
+    this.signalledValid = true;
+    if (!(first && this.eventIndex) && !this.isWanted(before)) return false;
+    this.notifiedIndex = now;
+    return true;
+  }
+
+  owesNotification(): boolean {
+    if (this.broken !== 0 || this.size === 0) return false;
+    return this.usedIndex !== this.notifiedIndex && this.isWanted(this.notifiedIndex);
+  }
+
+  notified(): void {
+    this.notifiedIndex = this.usedIndex;
+  }
+
+  /** Does the driver want an interrupt for one of the elements that were used since `before`? */
+  private isWanted(before: number): boolean {
     if (!this.eventIndex) {
       if (this.availArea.shadow && !this.availArea.pull(0, 2)) return true;
       return (Atomics.load(this.avail, FLAGS) & AVAIL_F_NO_INTERRUPT) === 0;
     }
-    if (!this.signalledValid) {
-      this.signalledValid = true;
-      return true;
-    }
+    const now = this.usedIndex;
     const at = AVAIL_RING + this.size;
     if (this.availArea.shadow && !this.availArea.pull(at << 1, 2)) return true;
     const event = Atomics.load(this.avail, at);

@@ -171,6 +171,13 @@ export interface Virtqueue {
   publish(): void;
   /** After publish(): must the driver be interrupted? */
   needsNotification(): boolean;
+  /**
+   * With everything published: does the driver wait for an interrupt that it has not had? With
+   * EVENT_IDX it says so exactly; otherwise true means that it may. Changes nothing.
+   */
+  owesNotification(): boolean;
+  /** The driver has been interrupted although needsNotification() was false. */
+  notified(): void;
 
   /** Asks for kicks, then looks once more: true when work is there already. */
   enableNotifications(): boolean;

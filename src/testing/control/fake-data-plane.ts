@@ -357,6 +357,8 @@ export class FakeDataPlane implements DataPlane {
       sessionCount: this.connected.has(spec.id) ? 1 : 0,
       connected: this.connected.has(spec.id),
       ringErrorCount: 0,
+      lateKickCount: 0,
+      lateInterruptCount: 0,
       health: [],
       ...this.extraStats.get(spec.id),
     }));

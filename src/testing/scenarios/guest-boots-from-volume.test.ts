@@ -7,11 +7,13 @@ import { ensureBootImage, type Guest, writeBootImage } from "../../vm/index.ts";
 import type { Daemon } from "../daemon.ts";
 import {
   assertNoErrors,
+  assertNoMore,
   blk,
   holdings,
   limit,
   rounds,
   scenario,
+  steady,
   volumeFile,
 } from "./guest-fixture.ts";
 
@@ -69,11 +71,11 @@ scenario(
         await guest.reboot();
       }
       await assertBootedFromVolume(guest, since);
-      if (round === 2) before = holdings(daemon.pid);
+      if (round === 2) before = await steady(daemon.pid);
     }
     assert.equal(guest.boots, 1 + rounds("BOOT"));
     assert.equal(await guest.must(READ), sum);
-    assert.deepEqual(holdings(daemon.pid), before, "a reboot leaves nothing in the daemon");
+    await assertNoMore(daemon.pid, before, "a reboot leaves nothing in the daemon");
     await assertNoErrors(guest);
   },
 );

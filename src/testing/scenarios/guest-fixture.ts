@@ -135,6 +135,9 @@ export async function killAndRestart(daemon: Daemon): Promise<void> {
   await daemon.launch();
 }
 
+const STEADY_MS = 1000;
+const HOLD_TIMEOUT_MS = 60_000;
+
 /** What must not grow: descriptors, and mappings shared with front-ends. */
 export interface Holdings {
   readonly fds: number;
@@ -147,6 +150,34 @@ export function holdings(pid: number): Holdings {
     fds: readdirSync(`/proc/${pid}/fd`).length,
     sharedMaps: maps.match(/^\S+ ...s /gm)?.length ?? 0,
   };
+}
+
+/**
+ * A session ends a moment after QEMU has closed its socket, and on a full machine a moment can be
+ * long: what the daemon holds once that has not changed for a while.
+ */
+export async function steady(pid: number): Promise<Holdings> {
+  let last = holdings(pid);
+  let since = performance.now();
+  const deadline = since + HOLD_TIMEOUT_MS;
+  while (performance.now() < deadline && performance.now() - since < STEADY_MS) {
+    await sleep(20);
+    const now = holdings(pid);
+    if (JSON.stringify(now) !== JSON.stringify(last)) since = performance.now();
+    last = now;
+  }
+  return last;
+}
+
+/** Waits until the daemon holds no more than `before`. */
+export async function assertNoMore(pid: number, before: Holdings, what: string): Promise<void> {
+  const deadline = performance.now() + HOLD_TIMEOUT_MS;
+  for (;;) {
+    const now = holdings(pid);
+    if (now.fds <= before.fds && now.sharedMaps <= before.sharedMaps) return;
+    if (performance.now() > deadline) assert.deepEqual(now, before, what);
+    await sleep(20);
+  }
 }
 
 export function allocatedBytes(path: string): number {
