@@ -22,6 +22,8 @@ const VOLUME = "vm";
 const FILL_BYTES = 262144;
 const WARM_UP_REQUESTS = 100_000;
 const WARM_UP_MS = 300;
+/** A row lasts seconds. */
+const GUEST_TIMEOUT_MS = 120_000;
 
 export interface VmStageOptions {
   readonly folder: string;
@@ -144,7 +146,13 @@ export class VmStage {
     await drainRings(this.cluster.nodes);
     const before = { storage: cpuUs(pids), client: cpuUs([guest.pid]) };
     const seconds = Math.max(1, Math.round(this.options.sliceMs / 1000));
-    const said = await guest.must(fioCommand("/dev/vda", seconds, fioWords(row)));
+    const command = fioCommand("/dev/vda", seconds, fioWords(row));
+    const said = await guest.must(command, { timeoutMs: GUEST_TIMEOUT_MS }).catch(async (error) => {
+      const [io] = (await this.cluster.api(0).stats()).volumes;
+      throw new Error(`${row.name}: the guest has no answer; its volume: ${JSON.stringify(io)}`, {
+        cause: error,
+      });
+    });
     const fio: FioResult = parseFio(row.name, said);
     const requests = fio.bytes / row.blockBytes;
     const { iops, bytesPerSecond, meanUs, p50Us, p99Us, p999Us } = fio;

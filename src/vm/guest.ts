@@ -22,6 +22,7 @@ import {
 } from "./qemu-command.ts";
 import type { QemuExit, QemuProcess } from "./qemu-process.ts";
 import type { QmpClient, QmpEvent, QmpWaitOptions } from "./qmp.ts";
+import { describeThreads } from "./thread-states.ts";
 
 export interface GuestParts {
   readonly process: QemuProcess;
@@ -125,8 +126,14 @@ export class Guest {
   }
 
   /** Runs a shell command in the guest; any number at once. A non-zero exit is a result. */
-  run(command: string, options: RunOptions = {}): Promise<RunResult> {
-    return this.agent.run(command, options);
+  async run(command: string, options: RunOptions = {}): Promise<RunResult> {
+    try {
+      return await this.agent.run(command, options);
+    } catch (error) {
+      if (!(error instanceof VmError) || error.code !== "timeout") throw error;
+      const threads = await describeThreads(this.pid);
+      throw new VmError("timeout", `${error.message}\nQEMU meanwhile: ${threads}`);
+    }
   }
 
   /** The same, but a non-zero exit is an error. Returns stdout. */
