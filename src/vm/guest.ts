@@ -126,14 +126,15 @@ export class Guest {
   }
 
   /** Runs a shell command in the guest; any number at once. A non-zero exit is a result. */
-  async run(command: string, options: RunOptions = {}): Promise<RunResult> {
-    try {
-      return await this.agent.run(command, options);
-    } catch (error) {
+  run(command: string, options: RunOptions = {}): Promise<RunResult> {
+    const result = this.agent.run(command, options).catch(async (error: unknown) => {
       if (!(error instanceof VmError) || error.code !== "timeout") throw error;
       const threads = await describeThreads(this.pid);
       throw new VmError("timeout", `${error.message}\nQEMU meanwhile: ${threads}`);
-    }
+    });
+    // Whoever ends the guest with a command need not wait for its end.
+    result.catch(() => undefined);
+    return result;
   }
 
   /** The same, but a non-zero exit is an error. Returns stdout. */

@@ -11,7 +11,7 @@ import * as m from "../../vhost-user/messages.ts";
 import * as v from "../../virtio/index.ts";
 import { Racer } from "./racer.ts";
 import { Scene } from "./scene.ts";
-import type { Victim, VictimOptions } from "./victim.ts";
+import { type Victim, type VictimOptions, WAIT_MS } from "./victim.ts";
 
 let scene: Scene;
 before(async (t) => {
@@ -235,7 +235,7 @@ for (const { name, make } of CALLEES) {
 }
 
 function waitAnswered(victim: Victim, statusGpa: number): void {
-  const deadline = Date.now() + 10_000;
+  const deadline = Date.now() + WAIT_MS;
   while (victim.memory.read(statusGpa, 1)[0] !== OK) {
     assert.ok(Date.now() < deadline, "never answered");
     victim.barrier();

@@ -8,7 +8,7 @@ import * as sys from "../../sys/index.ts";
 import * as m from "../../vhost-user/messages.ts";
 import * as v from "../../virtio/index.ts";
 import { Scene } from "./scene.ts";
-import { GUEST_BASE, type Queue, type Victim, type VictimOptions } from "./victim.ts";
+import { GUEST_BASE, type Queue, type Victim, type VictimOptions, WAIT_MS } from "./victim.ts";
 
 let scene: Scene;
 before(async (t) => {
@@ -84,7 +84,7 @@ test("row 49: ring indexes that the device does not have are refused", async () 
   await scene.attack(() => {
     const victim = scene.victim();
     victim.frontEnd.sendMessage({ request: m.GET_VRING_BASE, payload: state(QUEUE_COUNT_MAX, 0) });
-    assert.ok(victim.frontEnd.waitClosed(5000));
+    assert.ok(victim.frontEnd.waitClosed(WAIT_MS));
   });
 });
 

@@ -11,7 +11,7 @@ import * as m from "../../vhost-user/messages.ts";
 import * as v from "../../virtio/index.ts";
 import type { HostileRegion } from "./guest.ts";
 import { Scene } from "./scene.ts";
-import { GUEST_BASE, type Victim, type VictimOptions } from "./victim.ts";
+import { GUEST_BASE, type Victim, type VictimOptions, WAIT_MS } from "./victim.ts";
 
 let scene: Scene;
 before(async (t) => {
@@ -42,7 +42,7 @@ test("row 54: GET_INFLIGHT_FD for impossible queues ends the session", async () 
       view.setUint16(m.INFLIGHT.queueCount, queueCount, true);
       view.setUint16(m.INFLIGHT.queueSize, queueSize, true);
       victim.frontEnd.sendMessage({ request: m.GET_INFLIGHT_FD, payload });
-      assert.ok(victim.frontEnd.waitClosed(5000), `${queueCount} queues of ${queueSize}`);
+      assert.ok(victim.frontEnd.waitClosed(WAIT_MS), `${queueCount} queues of ${queueSize}`);
     });
   }
 });
@@ -402,7 +402,7 @@ test("row 57: a second front-end waits, and is refused while the first lives", a
     second.go();
     first.probe();
     assert.deepEqual(second.ring.takeUsed(), [], "two front-ends are served at once");
-    assert.ok(second.frontEnd.waitClosed(5000), "the second was neither served nor refused");
+    assert.ok(second.frontEnd.waitClosed(WAIT_MS), "the second was neither served nor refused");
     first.probe();
     assert.equal(first.run(first.read(0, 512)).status, v.BLK_S_OK);
   });
