@@ -171,6 +171,7 @@ export class ClusterAttaching {
     const { attachment } = found;
     const wanted = requestOf(name, request, attachment.target);
     if (attachment.standby?.node === member.nodeId && entry.serving) {
+      this.#requireSame(entry, found, wanted);
       return { volume: this.#view(found), changed: false };
     }
     await this.#declare(entry, found, wanted, attachment.readOnly);
@@ -318,17 +319,22 @@ export class ClusterAttaching {
   }
 
   /** Asked again with the same or no settings, it answers as before. */
+  /** Asked for once more: with the settings that it has, or with none. Throws ApiError. */
+  #requireSame(entry: ServedVolume, record: VolumeRecord, request: VolumeAttach): void {
+    const present = entry.declared ?? this.#serving.defaultsOf(record);
+    const keeper = this.#context.host.modules.classic;
+    requireSameScsi(entry, present.scsi, request.scsi);
+    requireSameClassic(entry, present.classic, request, keeper);
+    requireSameSettings(entry.name, present, request);
+  }
+
   async #attachAgain(
     entry: ServedVolume,
     record: VolumeRecord,
     request: VolumeAttach,
   ): Promise<AttachResult> {
     const { name } = entry;
-    const present = entry.declared ?? this.#serving.defaultsOf(record);
-    const keeper = this.#context.host.modules.classic;
-    requireSameScsi(entry, present.scsi, request.scsi);
-    requireSameClassic(entry, present.classic, request, keeper);
-    requireSameSettings(name, present, request);
+    this.#requireSame(entry, record, request);
     if (!entry.serving) {
       try {
         await this.#serving.serve(entry, record);

@@ -539,6 +539,12 @@ describe("a target that proves itself", () => {
     await refused(c.cluster.handOver("v", { node: "b" }), "volume_attached", /--classic --standby/);
     await standby({ target: chap.target });
     await until(() => a.plane.paths.get(id)?.length === 1);
+    const again = { target: chap.target };
+    assert.equal(((await standby(again)) as { changed: boolean }).changed, false);
+    const secret = "another-one-1";
+    await refused(standby({ ...again, secret }), "attachment_differs", /another CHAP secret/);
+    const proof = { target: { ...chap.target, secret } };
+    await refused(standby(proof), "attachment_differs", /another CHAP secret of the target/);
     b = await reborn(b, 1);
     await until(() => b.control.list().length > 0 && b.control.show("v").state === "standby");
     await dies(a);

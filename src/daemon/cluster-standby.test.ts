@@ -74,6 +74,8 @@ describe("standby", () => {
     assert.match(volume.attachment?.socket ?? "", /v\.sock$/);
     assert.equal(b.plane.backings.at(-1)?.isStandby, true);
     assert.equal((await b.control.attach("v", { standby: true })).changed, false);
+    const otherQueues = b.control.attach("v", { standby: true, queueCountMax: 3 });
+    await refused(otherQueues, "attachment_differs", /not 3/);
     await placeSoon("a, b stands by");
     const { generation } = show(a).attachment ?? { generation: 0 };
     const epoch = show(a).backing.epoch;
