@@ -318,7 +318,6 @@ export class ClusterAttaching {
     });
   }
 
-  /** Asked again with the same or no settings, it answers as before. */
   /** Asked for once more: with the settings that it has, or with none. Throws ApiError. */
   #requireSame(entry: ServedVolume, record: VolumeRecord, request: VolumeAttach): void {
     const present = entry.declared ?? this.#serving.defaultsOf(record);
@@ -328,6 +327,7 @@ export class ClusterAttaching {
     requireSameSettings(entry.name, present, request);
   }
 
+  /** Asked again with the same or no settings, it answers as before. */
   async #attachAgain(
     entry: ServedVolume,
     record: VolumeRecord,

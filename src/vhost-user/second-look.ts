@@ -5,7 +5,7 @@
 // 2.7.10): a full fence between the two is all that keeps both from sleeping for ever. We have it.
 // A guest has it only if its machine does: where QEMU emulates a machine of one CPU it leaves out
 // fences and locks (seen with 7.2), although devices run beside that CPU. Such a guest loses a kick
-// or an interrupt once in hours of load, and its disk would stand still.
+// or an interrupt now and then under load, and its disk would stand still.
 //
 //   ring sleeps --LOOK_MS--> look --LOOK_MS--> look    nothing to see: left alone till next time
 //                              \_ requests on the ring, or an interrupt owed: look again; still so,
@@ -47,7 +47,7 @@ export interface SecondLookModules {
 
 export class SecondLook implements TimerHandler {
   private readonly reactor: ReactorPort;
-  private readonly modules: SecondLookModules;
+  private readonly owner: LateOwner;
   private readonly counters: Float64Array;
   private readonly ring: SleepingRing;
   private queue: RingQueue | null = null;
@@ -61,8 +61,8 @@ export class SecondLook implements TimerHandler {
   private told = false;
 
   constructor(modules: SecondLookModules, ring: SleepingRing) {
-    this.modules = modules;
     this.reactor = modules.reactor;
+    this.owner = modules.owner;
     this.counters = modules.meter.counters;
     this.ring = ring;
   }
@@ -118,6 +118,6 @@ export class SecondLook implements TimerHandler {
     add(this.counters, counter, 1);
     if (this.told) return;
     this.told = true;
-    this.modules.owner.ringLate(this.ring, lost);
+    this.owner.ringLate(this.ring, lost);
   }
 }

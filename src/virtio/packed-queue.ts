@@ -102,11 +102,11 @@ export class PackedQueue implements Virtqueue {
   private pendingCount = 0;
   private pendingFirst = 0;
   private pendingFirstFlags = 0;
-  private signalledIndex = 0;
-  private signalledValid = false;
-  private publishedSinceAsked = false;
-  /** Slots used since the driver was interrupted last, at most `size`. */
+  /** Slots shown since needsNotification() was asked, since the driver was interrupted; <= size. */
+  private unaskedSlots = 0;
   private unnotifiedSlots = 0;
+  /** False until the first question: the driver's position says nothing about the past. */
+  private signalledValid = false;
   private eventIndex = false;
   private indirectAllowed = false;
   private descriptorWords: Uint32Array = EMPTY_U32;
@@ -162,7 +162,7 @@ export class PackedQueue implements Virtqueue {
     this.pulledCount = 0;
     this.pendingCount = 0;
     this.signalledValid = false;
-    this.publishedSinceAsked = false;
+    this.unaskedSlots = 0;
     this.unnotifiedSlots = 0;
     this.broken = 0;
     this.setBase(base);
@@ -170,7 +170,6 @@ export class PackedQueue implements Virtqueue {
       this.setBase(PACKED_BASE_INITIAL);
       return this.fail(BROKEN_RING_BASE);
     }
-    this.signalledIndex = this.usedIndex;
     if (!takeBackUnseen(options)) return this.fail(BROKEN_RING_MEMORY);
     if (!this.storeDeviceEvent(PACKED_EVENT_ENABLE << 16)) return this.fail(BROKEN_RING_MEMORY);
     return 0;
@@ -195,7 +194,7 @@ export class PackedQueue implements Virtqueue {
     this.inflightCount = 0;
     this.inflightSlots = 0;
     this.pulledCount = 0;
-    this.publishedSinceAsked = false;
+    this.unaskedSlots = 0;
     this.unnotifiedSlots = 0;
   }
 
@@ -208,9 +207,9 @@ export class PackedQueue implements Virtqueue {
   }
 
   pop(chain: Chain): number {
-    if (this.broken !== 0 || this.size === 0) return this.broken === 0 ? NONE : this.broken;
+    if (this.broken !== 0 || this.size === 0) return this.nothing();
     if (this.descriptorArea.shadow && this.pulledCount === 0 && !this.pullAvailable()) {
-      return this.broken === 0 ? NONE : this.broken;
+      return this.nothing();
     }
     const tail = Atomics.load(this.descriptorStates, (this.availIndex << 2) + 3);
     if ((tail & STATE_IN_WORD) !== this.availableState) return NONE;
@@ -293,7 +292,6 @@ export class PackedQueue implements Virtqueue {
     }
     this.pendingCount += 1;
     this.pendingSlots += slots;
-    this.unnotifiedSlots = Math.min(this.unnotifiedSlots + slots, this.size);
     this.usedIndex = index + slots;
     if (this.usedIndex >= this.size) {
       this.usedIndex -= this.size;
@@ -305,8 +303,9 @@ export class PackedQueue implements Virtqueue {
   publish(): void {
     if (this.pendingCount === 0) return;
     this.pendingCount = 0;
+    this.unaskedSlots = Math.min(this.unaskedSlots + this.pendingSlots, this.size);
+    this.unnotifiedSlots = Math.min(this.unnotifiedSlots + this.pendingSlots, this.size);
     this.pendingSlots = 0;
-    this.publishedSinceAsked = true;
     if (this.tracker !== null) this.tracker.publishing(this.usedIndex, this.usedWrap);
     const at = (this.pendingFirst << 3) + 7;
     Atomics.store(this.descriptorHalves, at, this.pendingFirstFlags);
@@ -315,14 +314,11 @@ export class PackedQueue implements Virtqueue {
   }
 
   needsNotification(): boolean {
-    if (!this.publishedSinceAsked) return false;
-    this.publishedSinceAsked = false;
-    const now = this.usedIndex;
-    const before = this.signalledIndex;
-    const exact = this.signalledValid && this.eventIndex;
-    this.signalledIndex = now;
+    const slots = this.unaskedSlots;
+    if (slots === 0) return false;
+    const wanted = this.isWanted(slots, this.eventIndex && this.signalledValid);
+    this.unaskedSlots = 0;
     this.signalledValid = true;
-    const wanted = this.isWanted(now > before ? now - before : now - before + this.size, exact);
     if (wanted) this.unnotifiedSlots = 0;
     return wanted;
   }
@@ -379,6 +375,10 @@ export class PackedQueue implements Virtqueue {
     if (this.pulledCount !== 0) {
       this.pulledCount = this.pulledCount > slots ? this.pulledCount - slots : 0;
     }
+  }
+
+  private nothing(): number {
+    return this.broken !== 0 ? this.broken : NONE;
   }
 
   private fail(reason: number): number {

@@ -87,7 +87,7 @@ export class SplitQueue implements Virtqueue {
   private signalledIndex = 0;
   /** usedIndex when the driver was interrupted last. */
   private notifiedIndex = 0;
-  /** False until the first question: the driver is then always notified. */
+  /** With EVENT_IDX false until the first question: the driver is then always notified. */
   private signalledValid = false;
   private eventIndex = false;
   private indirectAllowed = false;
@@ -137,7 +137,7 @@ export class SplitQueue implements Virtqueue {
     this.ringLog = options.ringLog;
     this.inflightCount = 0;
     this.pendingCount = 0;
-    this.signalledValid = false;
+    this.signalledValid = !this.eventIndex;
     this.broken = 0;
     if (options.base < 0 || options.base > 0xffff) return this.fail(BROKEN_RING_BASE);
     // The mask also makes it a small integer: a 0 that comes as a double would turn these fields,
@@ -260,11 +260,10 @@ export class SplitQueue implements Virtqueue {
     const now = this.usedIndex;
     if (now === before) return false;
     this.signalledIndex = now;
-    const first = !this.signalledValid;
+    const wanted = !this.signalledValid || this.isWanted(before);
     this.signalledValid = true;
-    if (!(first && this.eventIndex) && !this.isWanted(before)) return false;
-    this.notifiedIndex = now;
-    return true;
+    if (wanted) this.notifiedIndex = now;
+    return wanted;
   }
 
   owesNotification(): boolean {

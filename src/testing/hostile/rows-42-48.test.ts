@@ -375,7 +375,7 @@ test("row 46: nobody maps more than a share of the address space, however sparse
       }
     }
     assert.ok(refused > 0, "32 TiB were mapped");
-    assert.ok(Date.now() - startedMs < 10_000, "huge regions held up the target");
+    assert.ok(Date.now() - startedMs < 3000, "huge regions held up the target");
     victim.probe();
     scene.probeNeighbour();
   });

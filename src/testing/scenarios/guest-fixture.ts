@@ -171,13 +171,10 @@ export async function steady(pid: number): Promise<Holdings> {
 
 /** Waits until the daemon holds no more than `before`. */
 export async function assertNoMore(pid: number, before: Holdings, what: string): Promise<void> {
-  const deadline = performance.now() + HOLD_TIMEOUT_MS;
-  for (;;) {
-    const now = holdings(pid);
-    if (now.fds <= before.fds && now.sharedMaps <= before.sharedMaps) return;
-    if (performance.now() > deadline) assert.deepEqual(now, before, what);
-    await sleep(20);
-  }
+  const isNoMore = (now: Holdings): boolean =>
+    now.fds <= before.fds && now.sharedMaps <= before.sharedMaps;
+  const wanted = `as before, ${JSON.stringify(before)}: ${what}`;
+  await until(async () => holdings(pid), isNoMore, wanted, HOLD_TIMEOUT_MS);
 }
 
 export function allocatedBytes(path: string): number {
@@ -195,7 +192,10 @@ export async function until<T>(
   for (;;) {
     const answer = await ask();
     if (wanted(answer)) return answer;
-    assert.ok(performance.now() < deadline, `not ${what} in ${timeoutMs} ms: ${answer}`);
+    assert.ok(
+      performance.now() < deadline,
+      `not ${what} in ${timeoutMs} ms: ${JSON.stringify(answer)}`,
+    );
     await sleep(50);
   }
 }
